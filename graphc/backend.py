@@ -1,0 +1,143 @@
+"""What a backend is, and how backends are found.
+
+Built-in backends stand in a table of module names and are imported when first asked for. Others announce
+themselves through the entry-point group ``graphc.backends``; an entry point names an object with the
+attributes of :class:`Backend`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from graphc.errors import BackendError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BUILT_IN = {
+    "numba": "graphc.backends.numba",
+    "cupy": "graphc.backends.cupy",
+    "reference": "graphc.backends.reference",
+}
+GROUP = "graphc.backends"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run-time check that failed: its position in ``Plan.checks`` and the value at fault."""
+
+    check: int
+    detail: int
+
+
+class Bound(Protocol):
+    """An executable for one combination of sizes."""
+
+    def run(
+        self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]
+    ) -> Failure | None:
+        """Run one step: read ``inputs``, fill ``outputs``, commit the updates.
+
+        Arrays are C-contiguous and of the plan's types. After a Failure no state has changed.
+        """
+        ...
+
+
+class Executable(Protocol):
+    """A compiled plan."""
+
+    def bind(self, dims: Mapping[str, int]) -> Bound:
+        """Plan memory for these sizes. Compiles no machine code."""
+        ...
+
+    def source(self) -> str:
+        """The generated source of all kernels, readable; empty if there is none."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """How a graph becomes something that runs.
+
+    Attributes:
+        name: what the user passes as ``backend=``.
+        priority: ``backend="auto"`` takes the available backend with the highest.
+        lowers: whether it wants a plan of kernels (else ``plan.graph`` is all it reads).
+    """
+
+    name: str
+    priority: int
+    lowers: bool
+
+    def available(self) -> str | None:
+        """None if it can run here, else the reason and the remedy in one sentence."""
+        ...
+
+    def takes(self, op: object) -> bool:
+        """Does it execute this composite op whole? Otherwise the op is decomposed."""
+        ...
+
+    def compile(self, plan: object) -> Executable:
+        """Compile a :class:`~graphc.lower.plan.Plan`."""
+        ...
+
+
+def backends() -> tuple[Backend, ...]:
+    """All known backends, built in and third-party, the most preferred first."""
+    found = [_load_built_in(name) for name in BUILT_IN]
+    found += [_load_entry_point(name) for name in sorted(_entry_points())]
+    return tuple(sorted(found, key=lambda backend: -backend.priority))
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of this name, ready to compile.
+
+    Raises:
+        BackendError: there is none of this name, it is broken, or it cannot run here.
+    """
+    if name == "auto":
+        return next(backend for backend in backends() if backend.available() is None)
+    if name in BUILT_IN:
+        backend = _load_built_in(name)
+    elif name in _entry_points():
+        backend = _load_entry_point(name)
+    else:
+        known = ", ".join(sorted({*BUILT_IN, *_entry_points()}))
+        raise BackendError(f"no backend is called {name!r}", remedy=f"use one of: {known}, auto")
+    reason = backend.available()
+    if reason is not None:
+        raise BackendError(
+            f"backend {name!r} cannot run here: {reason}",
+            remedy="run `python -m graphc doctor`, or use backend='auto'",
+        )
+    return backend
+
+
+def _load_built_in(name: str) -> Backend:
+    return importlib.import_module(BUILT_IN[name]).backend
+
+
+def _entry_points() -> dict[str, object]:
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
+
+
+def _load_entry_point(name: str) -> Backend:
+    point = _entry_points()[name]
+    try:
+        backend = point.load()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    except Exception as error:  # a plug-in may fail in any way while it is imported
+        raise BackendError(
+            f"the plug-in backend {name!r} cannot be imported: {type(error).__name__}: {error}",
+            remedy="reinstall or uninstall the package that provides it",
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendError(
+            f"the plug-in backend {name!r} lacks an attribute of graphc.backend.Backend",
+            remedy="see docs/interfaces.md for what a backend needs",
+        )
+    return backend

@@ -1,0 +1,518 @@
+"""Nodes: the values of a graph, frozen and hash-consed, and the three kinds of leaves.
+
+Building an expression twice gives the same object. That is common-subexpression elimination, and it is what makes
+"memoization in backpropagation" a fact of the graph: each shared intermediate gradient exists once::
+
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", (4,), "float32")
+    >>> gx.tanh(x) is gx.tanh(x)
+    True
+
+Identity is op, attributes, operands (by ``is``) and type; the source line is not part of it. ``hash`` is identity,
+``==`` builds a node, and ``bool(node)`` raises, so that code about nodes uses ``is``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from graphc.errors import DTypeError, GraphcError, NameClashError, ShapeError
+from graphc.ir import location
+from graphc.ir.location import Location
+from graphc.ir.op import Absent, Op, op_class
+from graphc.ir.types import DType, Shape, TensorType, as_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+operators: dict[str, Callable[..., Any]] = {}
+"""What Python's operators and the methods of nodes call; ``graphc.ops`` fills it."""
+
+_table: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+_counter = itertools.count()
+_SITES = 8
+
+
+class Node:
+    """A value in a graph: an op applied to operands. Made by :func:`apply`, never changed.
+
+    Attributes:
+        op: the operation with its attributes.
+        args: the operand nodes.
+        type: element type and shape.
+        uid: grows with time; operands have smaller ones.
+        sites: the user's lines that built it, first one first (at most eight are kept).
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "sites", "type", "uid")
+    __array_ufunc__ = None  # NumPy leaves mixed arithmetic to us
+
+    op: Op
+    args: tuple[Node, ...]
+    type: TensorType
+    uid: int
+    sites: tuple[Location, ...]
+
+    def __init__(self, op: Op, args: tuple[Node, ...], type: TensorType, loc: Location | None) -> None:
+        self.op = op
+        self.args = args
+        self.type = type
+        self.uid = next(_counter)
+        self.sites = () if loc is None else (loc,)
+
+    @property
+    def loc(self) -> Location | None:
+        """The user's line that first built this node."""
+        return self.sites[0] if self.sites else None
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes: ints and Dims."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.type.shape)
+
+    @property
+    def name(self) -> str | None:
+        """The user's name of a leaf, else None."""
+        return getattr(self.op, "label", None)
+
+    def __repr__(self) -> str:
+        label = f" {self.name!r}" if self.name else ""
+        return f"<{self.op.name}{label}: {self.type}>"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __bool__(self) -> NoReturn:
+        raise DTypeError(
+            "a node has no truth value: its elements are known only when a program runs",
+            at=_here(),
+            remedy="choose elements with gx.where(condition, a, b); compare nodes themselves with `is`",
+        )
+
+    def __iter__(self) -> NoReturn:
+        raise DTypeError("a node cannot be iterated over", at=_here(), remedy="index it: x[0], x[1]")
+
+    def __len__(self) -> int:
+        if not self.shape or not isinstance(self.shape[0], int):
+            raise DTypeError(f"{self.type} has no length that is known now", at=_here(), remedy="use x.shape")
+        return self.shape[0]
+
+    def __add__(self, other: Any) -> Node:
+        return operators["add"](self, other)
+
+    def __radd__(self, other: Any) -> Node:
+        return operators["add"](other, self)
+
+    def __sub__(self, other: Any) -> Node:
+        return operators["subtract"](self, other)
+
+    def __rsub__(self, other: Any) -> Node:
+        return operators["subtract"](other, self)
+
+    def __mul__(self, other: Any) -> Node:
+        return operators["multiply"](self, other)
+
+    def __rmul__(self, other: Any) -> Node:
+        return operators["multiply"](other, self)
+
+    def __truediv__(self, other: Any) -> Node:
+        return operators["divide"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Node:
+        return operators["divide"](other, self)
+
+    def __floordiv__(self, other: Any) -> Node:
+        return operators["floor_divide"](self, other)
+
+    def __rfloordiv__(self, other: Any) -> Node:
+        return operators["floor_divide"](other, self)
+
+    def __mod__(self, other: Any) -> Node:
+        return operators["remainder"](self, other)
+
+    def __rmod__(self, other: Any) -> Node:
+        return operators["remainder"](other, self)
+
+    def __pow__(self, other: Any) -> Node:
+        return operators["pow"](self, other)
+
+    def __rpow__(self, other: Any) -> Node:
+        return operators["pow"](other, self)
+
+    def __matmul__(self, other: Any) -> Node:
+        return operators["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> Node:
+        return operators["matmul"](other, self)
+
+    def __and__(self, other: Any) -> Node:
+        return operators["and"](self, other)
+
+    def __rand__(self, other: Any) -> Node:
+        return operators["and"](other, self)
+
+    def __or__(self, other: Any) -> Node:
+        return operators["or"](self, other)
+
+    def __ror__(self, other: Any) -> Node:
+        return operators["or"](other, self)
+
+    def __xor__(self, other: Any) -> Node:
+        return operators["xor"](self, other)
+
+    def __rxor__(self, other: Any) -> Node:
+        return operators["xor"](other, self)
+
+    def __lshift__(self, other: Any) -> Node:
+        return operators["left_shift"](self, other)
+
+    def __rshift__(self, other: Any) -> Node:
+        return operators["right_shift"](self, other)
+
+    def __neg__(self) -> Node:
+        return operators["negative"](self)
+
+    def __pos__(self) -> Node:
+        return self
+
+    def __abs__(self) -> Node:
+        return operators["abs"](self)
+
+    def __invert__(self) -> Node:
+        return operators["not"](self)
+
+    def __eq__(self, other: Any) -> Node:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return operators["equal"](self, other)
+
+    def __ne__(self, other: Any) -> Node:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return operators["not_equal"](self, other)
+
+    def __lt__(self, other: Any) -> Node:
+        return operators["less"](self, other)
+
+    def __le__(self, other: Any) -> Node:
+        return operators["less_equal"](self, other)
+
+    def __gt__(self, other: Any) -> Node:
+        return operators["greater"](self, other)
+
+    def __ge__(self, other: Any) -> Node:
+        return operators["greater_equal"](self, other)
+
+    def __getitem__(self, index: Any) -> Node:
+        return operators["getitem"](self, index)
+
+    @property
+    def T(self) -> Node:
+        """The transpose of a matrix."""
+        if self.ndim != 2:
+            raise ShapeError(f".T needs 2 axes, this has {self.ndim}", at=_here(), remedy="use gx.transpose(x, axes)")
+        return operators["transpose"](self, (1, 0))
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Node:
+        """Sum over axes; see :func:`graphc.sum`."""
+        return operators["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Node:
+        """Mean over axes; see :func:`graphc.mean`."""
+        return operators["mean"](self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Node:
+        """Maximum over axes; see :func:`graphc.max`."""
+        return operators["max"](self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Node:
+        """Minimum over axes; see :func:`graphc.min`."""
+        return operators["min"](self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: Any) -> Node:
+        """The same elements in another shape; see :func:`graphc.reshape`."""
+        return operators["reshape"](self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+
+    def astype(self, dtype: Any) -> Node:
+        """Convert the elements; see :func:`graphc.cast`."""
+        return operators["cast"](self, dtype)
+
+
+@op_class
+class Input(Op):
+    """A leaf whose value the caller gives at each run. Each has identity: equal names are not merged."""
+
+    label: str
+    type: TensorType
+
+    operands = ()
+    onnx = Absent.NO_ONNX_FORM
+    no_vjp = Absent.LEAF
+    no_jvp = Absent.LEAF
+
+    def infer(self) -> TensorType:
+        return self.type
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (id(self),)
+
+
+@op_class
+class ParameterLeaf(Op):
+    """The leaf that stands for a parameter's current value. Its identity is the parameter's own."""
+
+    label: str
+    type: TensorType
+
+    name = "parameter"
+    operands = ()
+    onnx = Absent.NO_ONNX_FORM
+    no_vjp = Absent.LEAF
+    no_jvp = Absent.LEAF
+
+    def infer(self) -> TensorType:
+        return self.type
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (id(self),)
+
+
+@op_class
+class Constant(Op):
+    """A fixed array, keyed by element type, shape and bytes."""
+
+    data: bytes
+    type: TensorType
+
+    operands = ()
+    onnx = "Constant"
+    no_vjp = Absent.LEAF
+    no_jvp = Absent.LEAF
+
+    def infer(self) -> TensorType:
+        return self.type
+
+    @property
+    def array(self) -> Array:
+        """The value, read only."""
+        shape = tuple(int(size) for size in self.type.shape)  # pyright: ignore[reportArgumentType]
+        return np.frombuffer(self.data, self.type.dtype.numpy).reshape(shape)
+
+    def reference(self) -> Array:
+        return self.array
+
+    @property
+    def digest(self) -> str:
+        """A short name for the bytes."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+
+class Parameter(Node):
+    """State: a value with identity that programs read and update.
+
+    ``array`` is the one buffer on the CPU that every program shares; it is never replaced, only written, so that its
+    address stays. Use :attr:`value` to read a copy or to set it.
+
+    Attributes:
+        trainable: whether ``Model`` takes gradients of it.
+    """
+
+    __slots__ = ("array", "trainable")
+
+    array: Array
+    trainable: bool
+
+    def __init__(self, label: str, array: Array, trainable: bool = True) -> None:
+        self.array = np.array(array, order="C", copy=True)
+        self.trainable = trainable
+        type = TensorType(as_dtype(self.array.dtype), tuple(self.array.shape))
+        super().__init__(ParameterLeaf(label, type), (), type, location.here())
+
+    @property
+    def label(self) -> str:
+        """The user's name for it."""
+        return self.op.label  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+
+    @property
+    def value(self) -> Array:
+        """A copy of the current value. Setting it writes in place: same shape, a dtype that casts safely."""
+        return self.array.copy()
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        array = np.asarray(new)
+        if array.shape != self.array.shape:
+            raise ShapeError(
+                f"parameter {self.label!r} has shape {self.array.shape}, the new value {array.shape}",
+                at=_here(),
+                remedy="give an array of the parameter's shape",
+            )
+        if not np.can_cast(array.dtype, self.array.dtype, "same_kind"):
+            raise DTypeError(
+                f"parameter {self.label!r} holds {self.array.dtype}, the new value is {array.dtype}",
+                at=_here(),
+                remedy=f"convert it: value.astype({str(self.array.dtype)!r})",
+            )
+        np.copyto(self.array, array, casting="same_kind")
+
+
+def _here() -> str | None:
+    place = location.here()
+    return None if place is None else str(place)
+
+
+def apply(op: Op, *args: Node) -> Node:
+    """The node of an op on operands: an existing one if there is an equal one, else a new one.
+
+    Raises:
+        GraphcError: the operands do not fit; the error names the op, the operands and the user's line.
+    """
+    try:
+        type = op.infer(*[arg.type for arg in args])
+    except GraphcError as error:
+        raise error.located(op.name, describe_operands(op, args), _here()) from None
+    return intern(op, args, type)
+
+
+def intern(op: Op, args: tuple[Node, ...], type: TensorType, loc: Location | None = None) -> Node:
+    """The hash-consed node; ``loc`` defaults to the user's current line."""
+    key = (op.key, *map(id, args), type)
+    if loc is None:
+        loc = location.here()
+    with _lock:
+        found = _table.get(key)
+        if found is None:
+            found = _table[key] = Node(op, args, type, loc)
+            return found
+    if loc is not None and loc not in found.sites and len(found.sites) < _SITES:
+        found.sites = (*found.sites, loc)
+    return found
+
+
+def describe_operands(op: Op, args: tuple[Node, ...]) -> tuple[str, ...]:
+    """A line for each operand: its name, type and where it was made."""
+    rows: list[tuple[str, str, str]] = []
+    for position, arg in enumerate(args):
+        operand = op.operands[min(position, len(op.operands) - 1)] if op.operands else f"operand {position}"
+        label = f"{operand} ({arg.name})" if arg.name and arg.name != operand else operand
+        rows.append((f"{label}: {arg.type}", arg.loc.short if arg.loc else "", arg.loc.text if arg.loc else ""))
+    if not rows:
+        return ()
+    first = max(len(row[0]) for row in rows)
+    second = max(len(row[1]) for row in rows)
+    return tuple(f"{a:<{first}}   {b:<{second}}   {c}".rstrip() for a, b, c in rows)
+
+
+def placeholder(name: str, shape: Any, dtype: Any = "float32") -> Node:
+    """A value that the caller gives at each run.
+
+    Args:
+        name: the keyword under which a program takes it.
+        shape: ints, names such as ``"batch"``, or Dims, one for each axis.
+        dtype: the element type.
+
+    Raises:
+        NameClashError: the name is not a Python identifier.
+
+    >>> import graphc as gx
+    >>> gx.placeholder("x", ("batch", 784), "float32")
+    <input 'x': f32[batch, 784]>
+    """
+    from graphc.ir.types import as_shape
+
+    check_name(name)
+    try:
+        op = Input(name, TensorType(as_dtype(dtype), as_shape(shape)))
+    except GraphcError as error:
+        raise error.located(f"placeholder {name!r}", (), _here()) from None
+    return Node(op, (), op.type, location.here())
+
+
+def check_name(name: object) -> None:
+    """Refuse a name that cannot be a keyword argument."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise NameClashError(
+            f"{name!r} cannot be a name", at=_here(), remedy="use a Python identifier such as 'x' or 'token_ids'"
+        )
+
+
+def parameter(name: str, value: Any, dtype: Any = None, trainable: bool = True) -> Parameter:
+    """State with identity, that programs read and ``updates`` change.
+
+    Args:
+        name: any text; two parameters of one name are still two parameters.
+        value: the initial value, copied. Python numbers and float64 lists become float32 unless ``dtype`` says else.
+        dtype: the element type; default that of ``value``.
+
+    Raises:
+        DTypeError: the value's element type is not one of graphc's.
+
+    >>> import graphc as gx
+    >>> gx.parameter("w", np.zeros(3, np.float32)).value
+    array([0., 0., 0.], dtype=float32)
+    """
+    array = np.asarray(value)
+    try:
+        if dtype is not None:
+            array = array.astype(as_dtype(dtype).numpy)
+        elif not isinstance(value, np.ndarray | np.generic):
+            array = array.astype(np.float32) if array.dtype.kind == "f" else array
+        as_dtype(array.dtype)
+    except GraphcError as error:
+        raise error.located(f"parameter {name!r}", (), _here()) from None
+    return Parameter(str(name), array, trainable)
+
+
+def constant(value: Any, dtype: Any = None) -> Node:
+    """A fixed array or number.
+
+    Python floats become float32 and Python ints int64 unless ``dtype`` is given; arrays keep their element type.
+
+    >>> import graphc as gx
+    >>> gx.constant(1.0) is gx.constant(1.0), gx.constant(1.0) is gx.constant(1)
+    (True, False)
+    """
+    array = np.asarray(value)
+    try:
+        if dtype is not None:
+            array = array.astype(as_dtype(dtype).numpy)
+        elif not isinstance(value, np.ndarray | np.generic) and array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        type = TensorType(as_dtype(array.dtype), tuple(array.shape))
+    except GraphcError as error:
+        raise error.located("constant", (), _here()) from None
+    return intern(Constant(np.ascontiguousarray(array).tobytes(), type), (), type)
+
+
+def topological(roots: Iterator[Node] | tuple[Node, ...] | list[Node]) -> list[Node]:
+    """All nodes that the roots need, operands before users, in an order that depends on structure only."""
+    order: list[Node] = []
+    done: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif id(node) not in done:
+            done.add(id(node))
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if id(arg) not in done)
+    return order

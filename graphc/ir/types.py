@@ -1,0 +1,216 @@
+"""Element types and tensor types, with the promotion rules of the Array API standard."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError
+from graphc.ir.dims import Dim, Size, evaluate, names, product
+
+Shape = tuple[Size, ...]
+
+
+class Kind(Enum):
+    """What an element type holds; the order is the order of promotion."""
+
+    BOOL = 0
+    UINT = 1
+    INT = 2
+    FLOAT = 3
+
+
+class DType(Enum):
+    """An element type. The value is its NumPy name; ``short`` is how graph text prints it."""
+
+    bool = "bool"
+    uint32 = "uint32"
+    int32 = "int32"
+    int64 = "int64"
+    float32 = "float32"
+    float64 = "float64"
+
+    @property
+    def short(self) -> str:
+        return _SHORT[self]
+
+    @property
+    def kind(self) -> Kind:
+        return _KIND[self]
+
+    @property
+    def itemsize(self) -> int:
+        return self.numpy.itemsize
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        return _NUMPY[self]
+
+    @property
+    def is_float(self) -> builtins.bool:
+        return _KIND[self] is Kind.FLOAT
+
+    @property
+    def is_integer(self) -> builtins.bool:
+        return _KIND[self] in (Kind.INT, Kind.UINT)
+
+    def __repr__(self) -> str:
+        return self.value
+
+    __str__ = __repr__
+
+
+_SHORT = {
+    DType.bool: "bool",
+    DType.uint32: "u32",
+    DType.int32: "i32",
+    DType.int64: "i64",
+    DType.float32: "f32",
+    DType.float64: "f64",
+}
+_KIND = {
+    DType.bool: Kind.BOOL,
+    DType.uint32: Kind.UINT,
+    DType.int32: Kind.INT,
+    DType.int64: Kind.INT,
+    DType.float32: Kind.FLOAT,
+    DType.float64: Kind.FLOAT,
+}
+_NUMPY = {dtype: np.dtype(dtype.value) for dtype in DType}
+_FROM_SHORT = {short: dtype for dtype, short in _SHORT.items()}
+
+DTypeLike = DType | str | np.dtype[np.generic] | type
+
+
+def as_dtype(value: object) -> DType:
+    """The :class:`DType` of ``"float32"``, ``"f32"``, ``np.float32``, a NumPy dtype or a DType.
+
+    Raises:
+        DTypeError: graphc has no such element type.
+    """
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str) and value in _FROM_SHORT:
+        return _FROM_SHORT[value]
+    try:
+        return DType(np.dtype(value).name)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    except (TypeError, ValueError):
+        known = ", ".join(dtype.value for dtype in DType)
+        raise DTypeError(f"no element type {value!r}", remedy=f"use one of {known}") from None
+
+
+def promote(*dtypes: DType) -> DType:
+    """The element type of a mix, by the Array API's rules.
+
+    >>> promote(DType.float32, DType.float64)
+    float64
+
+    Raises:
+        DTypeError: the standard leaves the mix undefined (integer with float, bool with a number).
+    """
+    result = dtypes[0]
+    for dtype in dtypes[1:]:
+        result = _promote_two(result, dtype)
+    return result
+
+
+def _promote_two(a: DType, b: DType) -> DType:
+    if a is b:
+        return a
+    if a.kind is b.kind:
+        return a if a.itemsize >= b.itemsize else b
+    if {a.kind, b.kind} == {Kind.INT, Kind.UINT}:
+        return DType.int64
+    raise DTypeError(f"{a} and {b} do not mix", remedy=f"convert one of them: gx.cast(x, {b.value!r})")
+
+
+@dataclass(frozen=True, slots=False)
+class TensorType:
+    """Element type and shape of a value; a shape holds ints and :class:`~graphc.ir.dims.Dim`.
+
+    >>> TensorType(DType.float32, (Dim("batch"), 784))
+    f32[batch, 784]
+    """
+
+    dtype: DType
+    shape: Shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @cached_property
+    def size(self) -> Size:
+        """The number of elements."""
+        return product(self.shape)
+
+    def nbytes(self, values: dict[str, int] | None = None) -> int:
+        """The bytes of a dense array of this type when its named sizes have these values."""
+        return evaluate(self.size, values or {}) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
+
+    __repr__ = __str__
+
+
+def as_shape(shape: Iterable[object] | int | Dim) -> Shape:
+    """A shape from ints, names and Dims.
+
+    >>> as_shape(("batch", 3))
+    (batch, 3)
+
+    Raises:
+        ShapeError: a size is negative or not a whole number.
+    """
+    if isinstance(shape, int | Dim | str):
+        shape = (shape,)
+    return tuple(_as_size(size) for size in shape)
+
+
+def _as_size(size: object) -> Size:
+    if isinstance(size, Dim):
+        return size
+    if isinstance(size, str):
+        try:
+            return Dim(size)
+        except ValueError as error:
+            raise ShapeError(str(error), remedy="use an identifier such as 'batch'") from None
+    if isinstance(size, int | np.integer) and not isinstance(size, bool | np.bool_):
+        if size >= 0:
+            return int(size)
+        raise ShapeError(f"a size cannot be negative: {size}", remedy="give 0 or more, or a name for a size known later")
+    raise ShapeError(f"not a size: {size!r}", remedy="give an int, a name such as 'batch', or a gx.Dim")
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The common shape under NumPy's rules; two different Dims never broadcast against each other.
+
+    Raises:
+        ShapeError: two sizes on one axis differ and neither is 1.
+    """
+    rank = max((len(shape) for shape in shapes), default=0)
+    result: list[Size] = []
+    for axis in range(-rank, 0):
+        size: Size = 1
+        for shape in shapes:
+            if -axis > len(shape) or shape[axis] == 1 or shape[axis] == size:
+                continue
+            if size != 1:
+                raise ShapeError(
+                    f"shapes do not broadcast: axis {axis} is {size} and {shape[axis]}",
+                    remedy="make the sizes equal, or one of them 1",
+                )
+            size = shape[axis]
+        result.append(size)
+    return tuple(result)
+
+
+def shape_names(shape: Shape) -> set[str]:
+    """The names of all symbolic sizes in a shape."""
+    return {name for size in shape for name in names(size)}

@@ -1,0 +1,170 @@
+"""The plan: what a backend compiles. Kernels in order, buffers with lifetimes, checks, and where state changes.
+
+A plan is symbolic in the named sizes of the graph: everything that depends on them (extents, offsets in the
+arena) is computed when a program meets a new combination of sizes, without compiling anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from graphc.ir.dims import Size, evaluate
+from graphc.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Graph
+    from graphc.ir.node import Node, Parameter
+    from graphc.loops.kernel import Kernel
+
+
+class Place(Enum):
+    """Where a buffer lives."""
+
+    INPUT = "input"  # the caller's array, read only
+    OUTPUT = "output"  # an array handed back to the caller
+    STATE = "state"  # a parameter's own buffer
+    CONSTANT = "constant"  # an array that belongs to the program
+    ARENA = "arena"  # at an offset in the program's arena
+
+
+@dataclass(frozen=True)
+class PlanBuffer:
+    """A dense row-major array.
+
+    Attributes:
+        index: its position in ``Plan.buffers``.
+        label: a name for reports, made here (never the user's text).
+        slot: position among the inputs, outputs, ``Plan.parameters`` or ``Plan.constants``; 0 in the arena.
+        nodes: the graph's nodes whose value it holds, in order of time.
+    """
+
+    index: int
+    label: str
+    type: TensorType
+    place: Place
+    slot: int = 0
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelItem:
+    """One application of a kernel: its buffers and sizes, in the order of the kernel's arguments."""
+
+    kernel: Kernel
+    buffers: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    extent: Size
+    grain: int = 1
+    """Sub-ranges of the extent start at multiples of this, so that bits do not depend on the thread count."""
+    cost: Size = 1
+    """Rough number of scalar operations of one iteration; decides whether threads are worth their start."""
+    check_base: int = 0
+    """Added to the kernel's own check numbers: index into ``Plan.checks``."""
+
+
+@dataclass(frozen=True)
+class GemmItem:
+    """``c = op(a) @ op(b)``, batched: row-major ``[m, k] x [k, n]``, float32 or float64.
+
+    ``lda`` and so on are the distances of rows in elements as stored (before transposition); matrix ``i`` of the
+    batch begins at ``offset + i * stride``, stride 0 repeats one matrix.
+    """
+
+    dtype: DType
+    a: int
+    b: int
+    c: int
+    m: Size
+    n: Size
+    k: Size
+    lda: Size
+    ldb: Size
+    ldc: Size
+    transpose_a: bool = False
+    transpose_b: bool = False
+    batch: Size = 1
+    stride_a: Size = 0
+    stride_b: Size = 0
+    stride_c: Size = 0
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        return (self.a, self.b, self.c)
+
+
+Item = KernelItem | GemmItem
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Items that do not depend on each other: they run together, in one parallel region.
+
+    Attributes:
+        items: the work; items with the same kernel are one kernel over several sets of buffers.
+        label: a short name such as ``adam`` or ``softmax_cross_entropy``.
+        nodes: the nodes of the simplified graph that it computes, for ``explain``.
+    """
+
+    items: tuple[Item, ...]
+    label: str
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A run-time check: which node, and what the message says.
+
+    Attributes:
+        kind: ``index`` (detail is the index at fault) or ``finite`` (detail is the flat position).
+        limit: for ``index``: the size of the axis.
+    """
+
+    kind: str
+    node: Node
+    limit: Size = 0
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a backend needs.
+
+    Attributes:
+        graph: after all passes; the reference backend executes it directly and the rest is empty.
+        launches: in order. Those from ``commit`` on write state; the status cell is tested before them.
+        inputs: input buffers in the order of ``graph.inputs``; outputs likewise, of ``graph.outputs``.
+    """
+
+    graph: Graph
+    buffers: tuple[PlanBuffer, ...] = ()
+    launches: tuple[Launch, ...] = ()
+    commit: int = 0
+    parameters: tuple[Parameter, ...] = ()
+    constants: tuple[object, ...] = ()
+    checks: tuple[Check, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArenaLayout:
+    """Where each arena buffer lies for one combination of sizes.
+
+    Attributes:
+        offsets: byte offset by buffer index, 64-byte aligned.
+        peak_bytes: the size of the arena.
+        naive_bytes: the sum of all arena buffers, as if each had its own memory.
+        largest_live_set_bytes: the most bytes alive at one moment: no plan can need less.
+    """
+
+    offsets: Mapping[int, int]
+    peak_bytes: int
+    naive_bytes: int
+    largest_live_set_bytes: int
+
+
+def size_of(size: Size, dims: Mapping[str, int]) -> int:
+    """A size as a number."""
+    return evaluate(size, dims)
