@@ -1,0 +1,1 @@
+"""Programs that use graphc as a user would."""
