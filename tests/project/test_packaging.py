@@ -16,7 +16,12 @@ import pytest
 
 from tests.project.checkout import ROOT, copy_to, modules, pip, pyproject, run
 
-DISTRIBUTIONS = {"scipy_openblas64": "scipy-openblas64", "cupy": "cupy-cuda13x", "cuda": "cuda-bindings", "google": "protobuf"}
+DISTRIBUTIONS = {
+    "scipy_openblas64": "scipy-openblas64",
+    "cupy": "cupy-cuda13x",
+    "cuda": "cuda-bindings",
+    "google": "protobuf",
+}
 """Where the name of an import is not the name of what is installed for it."""
 
 
