@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = {"graphc": ROOT / "graphc", "graphc.backends": ROOT / "backends", "graphc.frontend": ROOT / "frontend"}
+FOLDERS = {"graphc": "graphc", "graphc.backends": "backends", "graphc.frontend": "frontend"}
 """Installed name of each top-level source folder."""
 
 
@@ -20,15 +20,16 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def modules() -> dict[str, Path]:
+def modules(root: Path = ROOT) -> dict[str, Path]:
     """Every module of graphc under the name it is imported by, without following the symlinks."""
     found: dict[str, Path] = {}
-    for prefix, folder in FOLDERS.items():
+    for prefix, name in FOLDERS.items():
+        folder = root / name
         for directory, subfolders, names in os.walk(folder):
             subfolders[:] = [name for name in subfolders if name != "__pycache__"]
-            for name in names:
-                if name.endswith(".py"):
-                    path = Path(directory, name)
+            for file in names:
+                if file.endswith(".py"):
+                    path = Path(directory, file)
                     parts = [prefix, *path.relative_to(folder).with_suffix("").parts]
                     found[".".join(parts).removesuffix(".__init__")] = path
     return found

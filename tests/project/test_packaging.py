@@ -26,12 +26,12 @@ DISTRIBUTIONS = {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An sdist of the checkout and the wheel built from that sdist."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A copy of the checkout, an sdist of it, and the wheel built from that sdist."""
     source, out = copy_to(tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("dist")
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source], cwd=out)
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
-    return sdist, wheel
+    return source, sdist, wheel
 
 
 def test_every_package_on_disk_is_listed():
@@ -78,33 +78,33 @@ def test_every_import_is_a_declared_dependency():
 
 
 def test_wheel_holds_each_module_once_and_only_graphc(built):
-    _, wheel = built
+    source, _, wheel = built
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name, times in Counter(names).items() if times > 1} == set()
     packaged = {name for name in names if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in packaged} == {"graphc"}
     expected = {
         name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py")
-        for name, path in modules().items()
+        for name, path in modules(source).items()
     }
     assert {name for name in packaged if name.endswith(".py")} == expected
     assert {"graphc/py.typed", "graphc/frontend/data/digits.csv.gz", "graphc/frontend/data/digits.txt"} <= packaged
-    headers = {f"graphc/backends/cupy/{path.name}" for path in (ROOT / "backends" / "cupy").glob("*.cuh")}
+    headers = {f"graphc/backends/cupy/{path.name}" for path in (source / "backends" / "cupy").glob("*.cuh")}
     assert headers <= packaged
 
 
 def test_sdist_holds_the_checkout(built):
-    sdist, _ = built
+    source, sdist, _ = built
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = {str(path.relative_to(ROOT)) for path in modules().values()}
+    sources = {str(path.relative_to(source)) for path in modules(source).values()}
     assert sources <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"} <= names
     assert not {name for name in names if name.startswith(("graphc/backends/", "graphc/frontend/"))}
 
 
 def test_wheel_works_in_a_clean_environment(built, tmp_path):
-    _, wheel = built
+    _, _, wheel = built
     home = tmp_path / "venv"
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
