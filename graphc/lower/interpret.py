@@ -1,0 +1,175 @@
+"""Executes a whole plan with the kernel interpreter, so that lowering is tested without any backend.
+
+It also holds the plan to its own rules: who may write which buffer, that nothing is read before it is written,
+that items of one launch do not depend on each other, and that state changes only after the last check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.backend import Failure
+from graphc.errors import VerifyError
+from graphc.ir.dims import Size
+from graphc.loops.interp import evaluate_size, run_kernel
+from graphc.loops.kernel import Access
+from graphc.lower.plan import GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer, size_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class CheckFailed(Exception):
+    """A run-time check of a plan failed before anything was committed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"check {failure.check} failed with {failure.detail}")
+        self.failure = failure
+
+
+def run_plan(plan: Plan, inputs: Sequence[Array], dims: Mapping[str, int]) -> list[Array]:
+    """Run one step of a plan: the outputs; the parameters' values change at the end.
+
+    Raises:
+        CheckFailed: a run-time check failed; no parameter has changed.
+        VerifyError: the plan or one of its kernels breaks a rule.
+    """
+    run = _Run(plan, inputs, dims)
+    for position, launch in enumerate(plan.launches):
+        if position == plan.commit:
+            run.test_checks()
+        run.launch(launch, commits=position >= plan.commit)
+    if plan.commit >= len(plan.launches):
+        run.test_checks()
+    return run.finish()
+
+
+class _Run:
+    def __init__(self, plan: Plan, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
+        self.plan = plan
+        self.dims = dims
+        self.failure: Failure | None = None
+        self.arrays: list[Array] = []
+        self.written: list[bool] = []
+        for buffer in plan.buffers:
+            self.arrays.append(self._array(buffer, inputs))
+            self.written.append(buffer.place not in (Place.ARENA, Place.OUTPUT))
+
+    def _array(self, buffer: PlanBuffer, inputs: Sequence[Array]) -> Array:
+        shape = tuple(size_of(size, self.dims) for size in buffer.type.shape)
+        match buffer.place:
+            case Place.INPUT:
+                given: Any = inputs[buffer.slot]
+            case Place.CONSTANT:
+                given = self.plan.constants[buffer.slot]
+            case Place.STATE:
+                given = self.plan.parameters[buffer.slot].value
+            case Place.OUTPUT | Place.ARENA:
+                unlikely = np.nan if buffer.type.dtype.is_float else 77
+                return np.full(shape, unlikely, buffer.type.dtype.numpy)
+        array = np.array(given, order="C")
+        if array.shape != shape or array.dtype != buffer.type.dtype.numpy:
+            raise VerifyError(f"{_label(buffer)} is {buffer.type}, its array is {array.dtype}{list(array.shape)}")
+        return array
+
+    def launch(self, launch: Launch, commits: bool) -> None:
+        self._verify_independence(launch)
+        for item in launch.items:
+            self._verify_access(launch, item, commits)
+        for item in launch.items:
+            if isinstance(item, GemmItem):
+                self._gemm(item)
+            else:
+                self._kernel(item)
+
+    def _kernel(self, item: KernelItem) -> None:
+        sizes = [size_of(size, self.dims) for size in item.sizes]
+        named = dict(zip(item.kernel.sizes, sizes, strict=True))
+        extent = size_of(item.extent, self.dims)
+        if evaluate_size(item.kernel.extent, named) != extent:
+            raise VerifyError(f"kernel {item.kernel.name}: the item's extent is {extent}, the kernel's another")
+        status = np.zeros(2, np.int64)
+        run_kernel(item.kernel, [self.arrays[index] for index in item.buffers], sizes, status)
+        for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
+            self.written[index] |= buffer.access is not Access.READ
+        if status[0]:
+            check = int(status[0]) - 1 + item.check_base
+            if self.failure is None or check < self.failure.check:
+                self.failure = Failure(check, int(status[1]))
+
+    def _gemm(self, item: GemmItem) -> None:
+        m, n, k, batch = (size_of(size, self.dims) for size in (item.m, item.n, item.k, item.batch))
+        for i in range(batch):
+            a = self._matrix(item.a, i, item.stride_a, item.lda, (k, m) if item.transpose_a else (m, k))
+            b = self._matrix(item.b, i, item.stride_b, item.ldb, (n, k) if item.transpose_b else (k, n))
+            c = self._matrix(item.c, i, item.stride_c, item.ldc, (m, n))
+            np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)
+        self.written[item.c] = True
+
+    def _matrix(self, buffer: int, i: int, stride: Size, distance: Size, shape: tuple[int, int]) -> Array:
+        """Matrix ``i`` of a batch as a view of a buffer; the strides are checked against its end."""
+        flat = self.arrays[buffer].reshape(-1)
+        rows, columns = shape
+        offset, row = i * size_of(stride, self.dims), size_of(distance, self.dims)
+        if rows and columns and offset + (rows - 1) * row + columns > flat.size:
+            raise VerifyError(f"a matrix of a product ends behind {_label(self.plan.buffers[buffer])}")
+        return np.lib.stride_tricks.as_strided(flat[offset:], shape, (row * flat.itemsize, flat.itemsize))
+
+    def _verify_independence(self, launch: Launch) -> None:
+        for i, item in enumerate(launch.items):
+            for j, other in enumerate(launch.items):
+                if i != j and (shared := _writes(item) & _reads(other)):
+                    label = _label(self.plan.buffers[min(shared)])
+                    raise VerifyError(f"launch {launch.label!r}: one item reads {label}, another writes it")
+
+    def _verify_access(self, launch: Launch, item: Item, commits: bool) -> None:
+        where = f"launch {launch.label!r}"
+        for index in _reads(item):
+            if not self.written[index]:
+                raise VerifyError(f"{where} reads {_label(self.plan.buffers[index])} before it is written")
+        for index in _writes(item):
+            buffer = self.plan.buffers[index]
+            if buffer.place in (Place.INPUT, Place.CONSTANT):
+                raise VerifyError(f"{where} writes {_label(buffer)}, which is not the plan's to change")
+            if buffer.place is Place.STATE and not commits:
+                raise VerifyError(f"{where} writes {_label(buffer)} before the checks are tested")
+        if commits and isinstance(item, KernelItem) and item.kernel.has_checks:
+            raise VerifyError(f"{where} checks something after state may have changed")
+
+    def test_checks(self) -> None:
+        if self.failure is not None:
+            raise CheckFailed(self.failure)
+
+    def finish(self) -> list[Array]:
+        outputs: dict[int, Array] = {}
+        for buffer, array, written in zip(self.plan.buffers, self.arrays, self.written, strict=True):
+            if buffer.place is Place.OUTPUT:
+                if not written:
+                    raise VerifyError(f"{_label(buffer)} is never written")
+                outputs[buffer.slot] = array
+            elif buffer.place is Place.STATE:
+                self.plan.parameters[buffer.slot].value = array
+        return [outputs[slot] for slot in range(len(outputs))]
+
+
+def _label(buffer: PlanBuffer) -> str:
+    return f"{buffer.place.value} buffer {buffer.index} ({buffer.label})"
+
+
+def _reads(item: Item) -> set[int]:
+    if isinstance(item, GemmItem):
+        return {item.a, item.b}
+    pairs = zip(item.buffers, item.kernel.buffers, strict=True)
+    return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
+
+
+def _writes(item: Item) -> set[int]:
+    if isinstance(item, GemmItem):
+        return {item.c}
+    pairs = zip(item.buffers, item.kernel.buffers, strict=True)
+    return {index for index, buffer in pairs if buffer.access is not Access.READ}
