@@ -1,0 +1,264 @@
+"""A compiled plan, and the plan bound to sizes: tables of words that the executor walks."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.backend import Failure
+from graphc.backends.numba import build, objects, threads
+from graphc.backends.numba.gemm import product
+from graphc.backends.numba.table import (
+    ARRAY_DATA,
+    COMMIT,
+    GOMP_PARALLEL,
+    GOMP_THREAD_NUMBER,
+    HEADER_WORDS,
+    INPUT_PATCH_COUNT,
+    INPUT_PATCHES,
+    ITEM_WORDS,
+    ITEMS,
+    LAUNCH_COUNT,
+    LAUNCH_WORDS,
+    LAUNCHES,
+    OUTPUT_PATCH_COUNT,
+    OUTPUT_PATCHES,
+    PATCH_WORDS,
+    STATUS_CHECK,
+    STATUS_DETAIL,
+    THREAD_COUNT,
+    TUPLE_ITEMS,
+    WORKER,
+)
+from graphc.ir.types import DType
+from graphc.loops.kernel import Kernel
+from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
+
+MOST_BINDINGS = 64
+UNIT_COST = 16_384
+"""Scalar operations of one unit of work, at least: a few microseconds."""
+PARALLEL_COST = 65_536
+"""Launches of fewer scalar operations run on one thread, since starting the others costs about a microsecond."""
+GEMM_OPERATIONS_PER_COST = 16
+"""A matrix product's operations take about this much less time than a kernel's scalar operations."""
+ALIGNMENT = 64
+
+EXECUTOR = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class NumbaExecutable:
+    """Machine code of a plan's kernels."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        items = [item for launch in plan.launches for item in launch.items]
+        self.kernels = tuple(dict.fromkeys(item.kernel for item in items if isinstance(item, KernelItem)))
+        self.addresses = build.kernel_addresses(self.kernels)
+        self.native = build.native_addresses()
+        # Programs that change state run one at a time; others may run at once, in a context of their own.
+        self.state_lock = threading.Lock() if plan.commit < len(plan.launches) else None
+        self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
+        self._bound_lock = threading.Lock()
+
+    def bind(self, dims: Mapping[str, int]) -> NumbaBound:
+        """Plan memory for these sizes. Compiles no machine code; the last 64 combinations are kept."""
+        key = tuple(sorted(dims.items()))
+        with self._bound_lock:
+            bound = self._bound.get(key)
+            if bound is None:
+                bound = self._bound[key] = NumbaBound(self, dict(dims))
+                if len(self._bound) > MOST_BINDINGS:
+                    self._bound.popitem(last=False)
+            self._bound.move_to_end(key)
+        return bound
+
+    def source(self) -> str:
+        """The generated source of all kernels, each under its name and file."""
+        parts: dict[str, list[str]] = {}
+        for kernel in self.kernels:
+            parts.setdefault(build.source_of(kernel), []).append(kernel.name)
+        return "\n\n".join(
+            f"# {', '.join(names)}: {build.source_path(source)}\n{source}" for source, names in parts.items()
+        )
+
+
+class NumbaBound:
+    """A plan with its sizes, and a pool of contexts (tables and arenas) for the calls that are under way."""
+
+    def __init__(self, executable: NumbaExecutable, dims: dict[str, int]) -> None:
+        from graphc.lower.memory import layout
+
+        self.layout: ArenaLayout = layout(executable.plan, dims)
+        self._table = _Table(executable, dims, self.layout)
+        self._execute: Any = EXECUTOR(executable.native["execute"])
+        self._lock = executable.state_lock
+        self._pool: deque[_Context] = deque([_Context(self._table)])
+
+    def run(
+        self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]
+    ) -> Failure | None:
+        """Run one step; see :class:`graphc.backend.Bound`."""
+        try:
+            context = self._pool.pop()
+        except IndexError:
+            context = _Context(self._table)
+        if type(inputs) is not tuple:
+            inputs = tuple(inputs)
+        if type(outputs) is not tuple:
+            outputs = tuple(outputs)
+        if objects.LAYOUT is None:
+            failed = self._run_with_addresses(context, inputs, outputs)
+        elif self._lock is None:
+            failed = self._execute(context.address, id(inputs), id(outputs))
+        else:
+            with self._lock:
+                failed = self._execute(context.address, id(inputs), id(outputs))
+        failure = None
+        if failed:
+            failure = Failure(int(context.words[STATUS_CHECK]) - 1, int(context.words[STATUS_DETAIL]))
+        self._pool.append(context)
+        return failure
+
+    def _run_with_addresses(
+        self, context: _Context, inputs: tuple[NDArray[np.generic], ...], outputs: tuple[NDArray[np.generic], ...]
+    ) -> int:
+        """Where the interpreter's objects are laid out in an unknown way, Python fills in the addresses."""
+        for arrays, patches in ((inputs, self._table.input_patches), (outputs, self._table.output_patches)):
+            for slot, word in patches:
+                context.words[word] = arrays[slot].ctypes.data
+        if self._lock is None:
+            return self._execute(context.address, 0, 0)
+        with self._lock:
+            return self._execute(context.address, 0, 0)
+
+
+class _Table:
+    """The words that all contexts of a binding begin as, and which of them hold addresses inside the context."""
+
+    def __init__(self, executable: NumbaExecutable, dims: dict[str, int], layout: ArenaLayout) -> None:
+        self.plan = plan = executable.plan
+        self.layout = layout
+        self.arena_bytes = layout.peak_bytes
+        self.input_patches: list[tuple[int, int]] = []
+        self.output_patches: list[tuple[int, int]] = []
+        self.arena_words: list[tuple[int, int]] = []  # word, byte offset in the arena
+        self.status_words: list[int] = []
+        self.arrays = _Arrays(plan)
+        self.records: list[int] = []  # argument records, after the tables
+        self.records_at = 0
+        self._executable = executable
+        self._dims = dims
+        self.words = self._build()
+
+    def _build(self) -> NDArray[np.int64]:
+        plan, native = self.plan, self._executable.native
+        item_count = sum(len(launch.items) for launch in plan.launches)
+        launches_at = HEADER_WORDS
+        items_at = launches_at + LAUNCH_WORDS * len(plan.launches)
+        self.records_at = items_at + ITEM_WORDS * item_count
+        launches: list[int] = []
+        items: list[int] = []
+        for launch in plan.launches:
+            first, units, cost = len(items) // ITEM_WORDS, 0, 0
+            for item in launch.items:
+                added, added_cost, words = self._item(item, units)
+                items += words
+                units += added
+                cost += added_cost
+            launches += [first, len(items) // ITEM_WORDS, units, int(cost > PARALLEL_COST and units > 1)]
+        patches_at = self.records_at + len(self.records)
+        patches = [word for patch in (*self.input_patches, *self.output_patches) for word in patch]
+        header = [0] * HEADER_WORDS
+        header[LAUNCH_COUNT] = len(plan.launches)
+        header[COMMIT] = plan.commit
+        header[LAUNCHES] = launches_at
+        header[ITEMS] = items_at
+        header[INPUT_PATCHES] = patches_at
+        header[INPUT_PATCH_COUNT] = len(self.input_patches)
+        header[OUTPUT_PATCHES] = patches_at + PATCH_WORDS * len(self.input_patches)
+        header[OUTPUT_PATCH_COUNT] = len(self.output_patches)
+        header[THREAD_COUNT] = threads.count_address()
+        header[WORKER] = native["work"]
+        header[GOMP_PARALLEL] = threads.address("GOMP_parallel")
+        header[GOMP_THREAD_NUMBER] = threads.address("omp_get_thread_num")
+        if objects.LAYOUT is not None:
+            header[TUPLE_ITEMS], header[ARRAY_DATA] = objects.LAYOUT
+        return np.array([*header, *launches, *items, *self.records, *patches], np.int64)
+
+    def _item(self, item: KernelItem | GemmItem, first_unit: int) -> tuple[int, int, list[int]]:
+        """Units, cost and record of an item; its arguments go to the end of the table."""
+        args = self.records_at + len(self.records)
+        for index in item.buffers:
+            self._address(index)
+        if isinstance(item, GemmItem):
+            fixed = product(item, self._dims)
+            self.records += fixed.words
+            extent, chunk = fixed.tiles, 1
+            cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
+            kernel = self._executable.native["gemm_float32" if item.dtype is DType.float32 else "gemm_float64"]
+        else:
+            self.records += [size_of(size, self._dims) for size in item.sizes]
+            if item.kernel.has_checks:
+                self.status_words.append(self.records_at + len(self.records))
+                self.records += [0, item.check_base]
+            extent = size_of(item.extent, self._dims)
+            each = max(size_of(item.cost, self._dims), 1)
+            cost = extent * each
+            chunk = item.grain * max(-(-UNIT_COST // (each * item.grain)), 1)
+            kernel = self._executable.addresses[item.kernel]
+        units = -(-extent // chunk)
+        return units, cost, [kernel, args, extent, chunk, first_unit, first_unit + units]
+
+    def _address(self, index: int) -> None:
+        """Append the word for a buffer's address."""
+        buffer = self.plan.buffers[index]
+        word, value = self.records_at + len(self.records), 0
+        match buffer.place:
+            case Place.INPUT:
+                self.input_patches.append((buffer.slot, word))
+            case Place.OUTPUT:
+                self.output_patches.append((buffer.slot, word))
+            case Place.STATE:
+                value = self.arrays.state[buffer.slot].ctypes.data
+            case Place.CONSTANT:
+                value = self.arrays.constants[buffer.slot].ctypes.data
+            case Place.ARENA:
+                self.arena_words.append((word, self.layout.offsets[index]))
+        self.records.append(value)
+
+
+class _Arrays:
+    """The arrays whose addresses stand in a table, kept alive with it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.state: list[NDArray[Any]] = [parameter.array for parameter in plan.parameters]
+        self.constants: list[NDArray[Any]] = [np.ascontiguousarray(array) for array in plan.constants]
+
+
+class _Context:
+    """A table and an arena for one call at a time."""
+
+    def __init__(self, table: _Table) -> None:
+        self.words = _aligned(table.words.nbytes).view(np.int64)
+        self.words[:] = table.words
+        self.address = self.words.ctypes.data
+        self.arena = _aligned(table.arena_bytes)
+        base = self.arena.ctypes.data
+        for word, offset in table.arena_words:
+            self.words[word] = base + offset
+        for word in table.status_words:
+            self.words[word] = self.address + 8 * STATUS_CHECK
+        self.table = table  # keeps constants and parameters alive
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Bytes that begin at a cache line."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]

@@ -1,0 +1,67 @@
+"""Matrix products as items of the executor: the argument record and the tiles of one product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.backends.numba import blas
+from graphc.ir.types import DType
+from graphc.lower.plan import GemmItem, size_of
+
+TILE_OPERATIONS = 4_000_000
+"""A tile has about this many multiplications and additions, so that threads have enough to share."""
+MOST_TILES = 32
+ALIGNMENT = 64
+"""Tiles begin at multiples of this: whole blocks of BLAS's inner kernels and whole cache lines."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A GemmItem with its sizes as numbers.
+
+    Attributes:
+        words: the argument record after the three addresses.
+        tiles: how many tiles there are, over the batch.
+        operations: multiplications and additions of one tile.
+    """
+
+    words: tuple[int, ...]
+    tiles: int
+    operations: int
+
+
+def product(item: GemmItem, dims: Mapping[str, int]) -> Product:
+    """Fix the sizes. The tiles depend on the sizes alone, so that bits do not depend on the threads."""
+    m, n, k, batch = (size_of(size, dims) for size in (item.m, item.n, item.k, item.batch))
+    # BLAS insists on distances of at least a row, also where there is only one row
+    lda = max(size_of(item.lda, dims), m if item.transpose_a else k, 1)
+    ldb = max(size_of(item.ldb, dims), k if item.transpose_b else n, 1)
+    ldc = max(size_of(item.ldc, dims), n, 1)
+    strides = (size_of(size, dims) for size in (item.stride_a, item.stride_b, item.stride_c))
+    tile_m, tile_n = tiles(m, n, k, batch)
+    tiles_m, tiles_n = (-(-m // tile_m), -(-n // tile_n))
+    letter = "s" if item.dtype is DType.float32 else "d"
+    words = (
+        m, n, k, lda, ldb, ldc, int(item.transpose_a), int(item.transpose_b), *strides,
+        tile_m, tile_n, tiles_m, tiles_n, blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv"),
+    )  # fmt: skip
+    return Product(words, batch * tiles_m * tiles_n, 2 * tile_m * tile_n * max(k, 1))
+
+
+def tiles(m: int, n: int, k: int, batch: int) -> tuple[int, int]:
+    """The size of a tile: rows, columns.
+
+    The longer side is cut, since each tile makes BLAS pack the other side's matrix once more.
+    """
+    wanted = min(2 * m * n * max(k, 1) // TILE_OPERATIONS, MOST_TILES // max(batch, 1))
+    if wanted <= 1:
+        return max(m, 1), max(n, 1)
+    if m >= n:
+        return _tile(m, wanted), n
+    return m, _tile(n, wanted)
+
+
+def _tile(size: int, wanted: int) -> int:
+    tile = -(-size // wanted)
+    return min(-(-tile // ALIGNMENT) * ALIGNMENT, size)

@@ -1,0 +1,56 @@
+"""The CPU that code is made for, and object code made callable. Needs llvmlite only, not Numba."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import llvmlite.binding as ll
+
+
+@cache
+def cpu_name() -> str:
+    """LLVM's name of this CPU."""
+    return os.environ.get("NUMBA_CPU_NAME") or ll.get_host_cpu_name()
+
+
+@cache
+def cpu_features() -> str:
+    """LLVM's feature string of this CPU, such as ``+avx2,-avx512f``."""
+    chosen = os.environ.get("NUMBA_CPU_FEATURES")
+    if chosen is not None:
+        return chosen
+    try:
+        return ll.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell on this platform
+        return ""
+
+
+@cache
+def target_machine() -> ll.TargetMachine:
+    """Code generation for this CPU."""
+    ll.initialize_native_target()
+    ll.initialize_native_asmprinter()
+    target = ll.Target.from_triple(ll.get_process_triple())
+    reloc = "static" if target.name.startswith("x86") else "default"
+    return target.create_target_machine(
+        cpu=cpu_name(), features=cpu_features(), opt=3, reloc=reloc, codemodel="jitdefault", jit=True
+    )
+
+
+class Loader:
+    """Object code in memory. Nothing is ever unloaded: kernels are small, and few are ever made twice."""
+
+    def __init__(self) -> None:
+        machine = target_machine()
+        empty = ll.parse_assembly("")
+        empty.triple = machine.triple
+        self._engine = ll.create_mcjit_compiler(empty, machine)
+        self._objects: list[ll.ObjectFileRef] = []
+
+    def load(self, data: bytes) -> None:
+        self._engine.add_object_file(ll.ObjectFileRef.from_data(data))
+
+    def address(self, symbol: str) -> int:
+        """The address of a function; 0 if it is not defined."""
+        return self._engine.get_function_address(symbol)

@@ -1,0 +1,316 @@
+"""The native code of every step, written for Numba: the executor, its worker, and matrix products.
+
+Compiled once and kept in the cache like the kernels. This module imports Numba: it is only loaded when the cache
+does not have its object code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import float32, float64, int64
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from graphc.backends.numba.intrinsics import ADDRESS, I64, floor_divide, minimum
+from graphc.backends.numba.table import (
+    ARRAY_DATA,
+    COMMIT,
+    COUNTER_STRIDE,
+    COUNTERS,
+    CURRENT_LAUNCH,
+    GEMM_A,
+    GEMM_B,
+    GEMM_C,
+    GEMM_K,
+    GEMM_LDA,
+    GEMM_LDB,
+    GEMM_LDC,
+    GEMM_M,
+    GEMM_N,
+    GEMM_ROUTINE,
+    GEMM_STRIDE_A,
+    GEMM_STRIDE_B,
+    GEMM_STRIDE_C,
+    GEMM_TILE_M,
+    GEMM_TILE_N,
+    GEMM_TILES_M,
+    GEMM_TILES_N,
+    GEMM_TRANSPOSE_A,
+    GEMM_TRANSPOSE_B,
+    GEMV_ROUTINE,
+    GOMP_PARALLEL,
+    GOMP_THREAD_NUMBER,
+    INPUT_PATCH_COUNT,
+    INPUT_PATCHES,
+    ITEM_ARGS,
+    ITEM_CHUNK,
+    ITEM_END_UNIT,
+    ITEM_EXTENT,
+    ITEM_FIRST_UNIT,
+    ITEM_KERNEL,
+    ITEM_WORDS,
+    ITEMS,
+    LAUNCH_COUNT,
+    LAUNCH_END_ITEM,
+    LAUNCH_FIRST_ITEM,
+    LAUNCH_PARALLEL,
+    LAUNCH_UNITS,
+    LAUNCH_WORDS,
+    LAUNCHES,
+    MOST_SHARES,
+    OUTPUT_PATCH_COUNT,
+    OUTPUT_PATCHES,
+    PATCH_SLOT,
+    PATCH_WORD,
+    PATCH_WORDS,
+    SHARES,
+    STATUS_CHECK,
+    THREAD_COUNT,
+    TUPLE_ITEMS,
+    WORKER,
+)
+
+VOID, I32, BYTES = ir.VoidType(), ir.IntType(32), ir.IntType(8).as_pointer()
+
+
+@intrinsic
+def word_at(typingctx, address):
+    """The int64 at an address."""
+
+    def codegen(context, builder, sig, values):
+        return builder.load(builder.inttoptr(values[0], I64.as_pointer()), typ=I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def address_of(typingctx, words, offset):
+    """The address of a word."""
+
+    def codegen(context, builder, sig, values):
+        return builder.ptrtoint(builder.gep(values[0], [values[1]], source_etype=I64), I64)
+
+    return types.int64(ADDRESS, types.int64), codegen
+
+
+@intrinsic
+def call_kernel(typingctx, kernel, args, lo, hi):
+    """Call the kernel at an address."""
+
+    def codegen(context, builder, sig, values):
+        kind = ir.FunctionType(VOID, [I64, I64, I64])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_parallel(typingctx, gomp_parallel, worker, context_words, threads):
+    """``GOMP_parallel(worker, data, threads, 0)``: returns when all threads have returned."""
+
+    def codegen(context, builder, sig, values):
+        kind = ir.FunctionType(VOID, [I64, BYTES, I32, I32])
+        data = builder.bitcast(values[2], BYTES)
+        callee = builder.inttoptr(values[0], kind.as_pointer())
+        builder.call(callee, [values[1], data, builder.trunc(values[3], I32), I32(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, ADDRESS, types.int64), codegen
+
+
+@intrinsic
+def call_thread_number(typingctx, omp_get_thread_num):
+    def codegen(context, builder, sig, values):
+        callee = builder.inttoptr(values[0], ir.FunctionType(I32, []).as_pointer())
+        return builder.sext(builder.call(callee, []), I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def take_next(typingctx, words, offset):
+    """The value of a counter, which goes up by one; atomic."""
+
+    def codegen(context, builder, sig, values):
+        pointer = builder.gep(values[0], [values[1]], source_etype=I64)
+        return builder.atomic_rmw("add", pointer, I64(1), "monotonic")
+
+    return types.int64(ADDRESS, types.int64), codegen
+
+
+def execute(words, inputs, outputs):
+    """Run one step; 1 if a check failed before the commit, else 0.
+
+    ``inputs`` and ``outputs`` are the addresses of tuples of arrays, or 0 where the caller filled in the words.
+    """
+    if inputs != 0:
+        patch = words[INPUT_PATCHES]
+        for _ in range(words[INPUT_PATCH_COUNT]):
+            array = word_at(inputs + words[TUPLE_ITEMS] + 8 * words[patch + PATCH_SLOT])
+            words[words[patch + PATCH_WORD]] = word_at(array + words[ARRAY_DATA])
+            patch += PATCH_WORDS
+        patch = words[OUTPUT_PATCHES]
+        for _ in range(words[OUTPUT_PATCH_COUNT]):
+            array = word_at(outputs + words[TUPLE_ITEMS] + 8 * words[patch + PATCH_SLOT])
+            words[words[patch + PATCH_WORD]] = word_at(array + words[ARRAY_DATA])
+            patch += PATCH_WORDS
+    words[STATUS_CHECK] = 0
+    threads = word_at(words[THREAD_COUNT])
+    commit = words[COMMIT]
+    launch = words[LAUNCHES]
+    for number in range(words[LAUNCH_COUNT]):
+        if number == commit and words[STATUS_CHECK] != 0:
+            return 1
+        units = words[launch + LAUNCH_UNITS]
+        if threads > 1 and words[launch + LAUNCH_PARALLEL] != 0:
+            shares = minimum(minimum(threads, units), MOST_SHARES)
+            words[CURRENT_LAUNCH] = launch
+            words[SHARES] = shares
+            for share in range(shares):
+                words[COUNTERS + COUNTER_STRIDE * share] = floor_divide(units * share, shares)
+            call_parallel(words[GOMP_PARALLEL], words[WORKER], words, shares)
+        else:
+            item = words[ITEMS] + ITEM_WORDS * words[launch + LAUNCH_FIRST_ITEM]
+            for _ in range(words[launch + LAUNCH_FIRST_ITEM], words[launch + LAUNCH_END_ITEM]):
+                args = address_of(words, words[item + ITEM_ARGS])
+                call_kernel(words[item + ITEM_KERNEL], args, 0, words[item + ITEM_EXTENT])
+                item += ITEM_WORDS
+        launch += LAUNCH_WORDS
+    if words[STATUS_CHECK] != 0:
+        return 1
+    return 0
+
+
+def work(words):
+    """One thread's part of a parallel launch: its own share of the units, then what is left of the others'."""
+    shares = words[SHARES]
+    launch = words[CURRENT_LAUNCH]
+    units = words[launch + LAUNCH_UNITS]
+    first = words[ITEMS] + ITEM_WORDS * words[launch + LAUNCH_FIRST_ITEM]
+    share = call_thread_number(words[GOMP_THREAD_NUMBER])
+    for _ in range(shares):
+        if share >= shares:
+            share -= shares
+        end = floor_divide(units * (share + 1), shares)
+        item = first
+        unit = take_next(words, COUNTERS + COUNTER_STRIDE * share)
+        while unit < end:
+            while unit >= words[item + ITEM_END_UNIT]:
+                item += ITEM_WORDS
+            chunk = words[item + ITEM_CHUNK]
+            lo = (unit - words[item + ITEM_FIRST_UNIT]) * chunk
+            hi = minimum(lo + chunk, words[item + ITEM_EXTENT])
+            call_kernel(words[item + ITEM_KERNEL], address_of(words, words[item + ITEM_ARGS]), lo, hi)
+            unit = take_next(words, COUNTERS + COUNTER_STRIDE * share)
+        share += 1
+
+
+def _blas_call(element: types.Float) -> Any:
+    """Intrinsics that call CBLAS's gemm and gemv, row-major, with alpha 1 and beta 0."""
+    real = ir.FloatType() if element is float32 else ir.DoubleType()
+    row_major = I32(101)
+
+    @intrinsic
+    def gemm(typingctx, routine, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc):
+        def codegen(context, builder, sig, values):
+            routine, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc = values
+            kinds = [I32, I32, I32, I64, I64, I64, real, I64, I64, I64, I64, real, I64, I64]
+            callee = builder.inttoptr(routine, ir.FunctionType(VOID, kinds).as_pointer())
+            flags = [builder.trunc(flag, I32) for flag in (transpose_a, transpose_b)]
+            builder.call(callee, [row_major, *flags, m, n, k, real(1.0), a, lda, b, ldb, real(0.0), c, ldc])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 12), codegen
+
+    @intrinsic
+    def gemv(typingctx, routine, transpose, rows, columns, matrix, ld, x, x_step, y, y_step):
+        def codegen(context, builder, sig, values):
+            routine, transpose, rows, columns, matrix, ld, x, x_step, y, y_step = values
+            kinds = [I32, I32, I64, I64, real, I64, I64, I64, I64, real, I64, I64]
+            callee = builder.inttoptr(routine, ir.FunctionType(VOID, kinds).as_pointer())
+            transpose = builder.trunc(transpose, I32)
+            builder.call(
+                callee, [row_major, transpose, rows, columns, real(1.0), matrix, ld, x, x_step, real(0.0), y, y_step]
+            )
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 10), codegen
+
+    return gemm, gemv
+
+
+@intrinsic
+def store_zero(typingctx, address, element):
+    """Write 0 of the second argument's type at an address."""
+    real = ir.FloatType() if element is float32 else ir.DoubleType()
+
+    def codegen(context, builder, sig, values):
+        builder.store(real(0.0), builder.inttoptr(values[0], real.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, element), codegen
+
+
+NO_TRANSPOSE, TRANSPOSE = 111, 112
+
+
+def matrix_product(element: types.Float) -> Callable[..., None]:
+    """The kernel of a GemmItem: tiles ``lo`` to ``hi`` of the batch's products, in the order batch, rows, columns."""
+    width = element.bitwidth // 8
+    call_gemm, call_gemv = _blas_call(element)
+    zero = element(0.0)
+
+    def gemm(args, lo, hi):
+        m, n, k = args[GEMM_M], args[GEMM_N], args[GEMM_K]
+        lda, ldb, ldc = args[GEMM_LDA], args[GEMM_LDB], args[GEMM_LDC]
+        transpose_a, transpose_b = args[GEMM_TRANSPOSE_A], args[GEMM_TRANSPOSE_B]
+        for tile in range(lo, hi):
+            row_tile = floor_divide(tile, args[GEMM_TILES_N])
+            batch = floor_divide(row_tile, args[GEMM_TILES_M])
+            first_column = (tile - row_tile * args[GEMM_TILES_N]) * args[GEMM_TILE_N]
+            first_row = (row_tile - batch * args[GEMM_TILES_M]) * args[GEMM_TILE_M]
+            rows = minimum(args[GEMM_TILE_M], m - first_row)
+            columns = minimum(args[GEMM_TILE_N], n - first_column)
+            c = args[GEMM_C] + width * (batch * args[GEMM_STRIDE_C] + first_row * ldc + first_column)
+            if k == 0:
+                for row in range(rows):
+                    for column in range(columns):
+                        store_zero(c + width * (row * ldc + column), zero)
+                continue
+            a = args[GEMM_A] + width * (batch * args[GEMM_STRIDE_A])
+            b = args[GEMM_B] + width * (batch * args[GEMM_STRIDE_B])
+            a += width * first_row * (1 if transpose_a != 0 else lda)
+            b += width * first_column * (ldb if transpose_b != 0 else 1)
+            code_a = TRANSPOSE if transpose_a != 0 else NO_TRANSPOSE
+            code_b = TRANSPOSE if transpose_b != 0 else NO_TRANSPOSE
+            if m == 1:
+                # c = b' a: a row of a, whose step is lda when it is stored as a column
+                step = lda if transpose_a != 0 else 1
+                if transpose_b != 0:
+                    call_gemv(args[GEMV_ROUTINE], NO_TRANSPOSE, columns, k, b, ldb, a, step, c, 1)
+                else:
+                    call_gemv(args[GEMV_ROUTINE], TRANSPOSE, k, columns, b, ldb, a, step, c, 1)
+            elif n == 1:
+                step = 1 if transpose_b != 0 else ldb
+                if transpose_a != 0:
+                    call_gemv(args[GEMV_ROUTINE], TRANSPOSE, k, rows, a, lda, b, step, c, ldc)
+                else:
+                    call_gemv(args[GEMV_ROUTINE], NO_TRANSPOSE, rows, k, a, lda, b, step, c, ldc)
+            else:
+                call_gemm(args[GEMM_ROUTINE], code_a, code_b, rows, columns, k, a, lda, b, ldb, c, ldc)
+
+    return gemm
+
+
+WORDS = types.CPointer(types.int64)
+FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.Type]] = {
+    "execute": (execute, (WORDS, int64, int64), int64),
+    "work": (work, (WORDS,), types.void),
+    "gemm_float32": (matrix_product(float32), (WORDS, int64, int64), types.void),
+    "gemm_float64": (matrix_product(float64), (WORDS, int64, int64), types.void),
+}
+"""By symbol: the function, its argument types, its result type."""

@@ -1,0 +1,52 @@
+"""The words of a step: what the compiled executor reads, and where.
+
+A context is one array of int64. It begins with the header below; launches, items, patches and the kernels'
+argument records follow at the word offsets that the header gives. Contexts are per call: two threads that run one
+program have one each.
+"""
+
+from __future__ import annotations
+
+# header words
+LAUNCH_COUNT = 0
+COMMIT = 1  # the status cell is tested before the launch of this number
+LAUNCHES = 2  # word offset of the launch records
+ITEMS = 3  # word offset of the item records
+INPUT_PATCHES = 4  # word offset of the patch records of inputs, then their number
+INPUT_PATCH_COUNT = 5
+OUTPUT_PATCHES = 6
+OUTPUT_PATCH_COUNT = 7
+STATUS_CHECK = 8  # the status cell: number of the check that failed plus one, or 0
+STATUS_DETAIL = 9
+THREAD_COUNT = 10  # address of the number of threads
+WORKER = 11  # address of the function that each thread of a parallel launch runs
+GOMP_PARALLEL = 12  # addresses of libgomp's functions, 0 where it is absent
+GOMP_THREAD_NUMBER = 13
+TUPLE_ITEMS = 14  # byte offset of the first item in a tuple object
+ARRAY_DATA = 15  # byte offset of the data pointer in an array object
+CURRENT_LAUNCH = 16  # word offset of the record of the launch that runs in parallel, and its shares
+SHARES = 17
+COUNTERS = 24  # next unit of each share, each on a cache line of its own
+COUNTER_STRIDE = 8
+MOST_SHARES = 64
+HEADER_WORDS = COUNTERS + COUNTER_STRIDE * MOST_SHARES
+
+# launch record
+LAUNCH_FIRST_ITEM, LAUNCH_END_ITEM, LAUNCH_UNITS, LAUNCH_PARALLEL = range(4)
+LAUNCH_WORDS = 4
+
+# item record: a unit is a sub-range of `chunk` iterations
+ITEM_KERNEL, ITEM_ARGS, ITEM_EXTENT, ITEM_CHUNK, ITEM_FIRST_UNIT, ITEM_END_UNIT = range(6)
+ITEM_WORDS = 6
+
+# patch record: the caller's array number `slot` goes to the word at this offset
+PATCH_SLOT, PATCH_WORD = range(2)
+PATCH_WORDS = 2
+
+# argument record of a matrix product
+(
+    GEMM_A, GEMM_B, GEMM_C, GEMM_M, GEMM_N, GEMM_K, GEMM_LDA, GEMM_LDB, GEMM_LDC, GEMM_TRANSPOSE_A, GEMM_TRANSPOSE_B,
+    GEMM_STRIDE_A, GEMM_STRIDE_B, GEMM_STRIDE_C, GEMM_TILE_M, GEMM_TILE_N, GEMM_TILES_M, GEMM_TILES_N, GEMM_ROUTINE,
+    GEMV_ROUTINE,
+) = range(20)  # fmt: skip
+GEMM_WORDS = 20

@@ -1,0 +1,219 @@
+"""LLVM values with Python's operators, so that mathematics in LLVM IR reads like mathematics.
+
+A :class:`Value` wraps an instruction and the builder that makes the next one. Numbers stand for constants of the
+other operand's type. Floating-point operations carry the flag ``contract`` (a product and a sum may become one
+fused multiply-add) and no other; :meth:`Value.exact` gives a value whose operations are rounded one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+
+CONTRACT = ("contract",)
+EXACT = ("arcp",)  # says nothing about sums and products, and keeps `contract` from being filled in later
+
+Operand = "Value | float | int"
+
+
+class Value:
+    """An LLVM float, integer or boolean (``i1``) and the place where instructions go."""
+
+    __slots__ = ("builder", "flags", "llvm")
+
+    def __init__(self, builder: ir.IRBuilder, llvm: ir.Value, flags: tuple[str, ...] = CONTRACT) -> None:
+        self.builder = builder
+        self.llvm = llvm
+        self.flags = flags
+
+    @property
+    def is_float(self) -> bool:
+        return isinstance(self.llvm.type, ir.FloatType | ir.DoubleType)
+
+    @property
+    def bits(self) -> int:
+        """The width in bits."""
+        if self.is_float:
+            return 64 if isinstance(self.llvm.type, ir.DoubleType) else 32
+        return self.llvm.type.width
+
+    def exact(self) -> Value:
+        """The same value; what is computed from it is rounded after each operation."""
+        return Value(self.builder, self.llvm, EXACT)
+
+    def constant(self, number: Operand) -> Value:
+        """A number as a value of this type."""
+        if isinstance(number, Value):
+            return number
+        return self._new(ir.Constant(self.llvm.type, float(number) if self.is_float else int(number)))
+
+    def _new(self, llvm: ir.Value) -> Value:
+        return Value(self.builder, llvm, self.flags)
+
+    def _binary(self, other: Operand, float_op: str | None, integer_op: str | None, swap: bool = False) -> Value:
+        left, right = self, self.constant(other)
+        flags = EXACT if EXACT in (left.flags, right.flags) else CONTRACT
+        if swap:
+            left, right = right, left
+        if self.is_float:
+            llvm = getattr(self.builder, float_op)(left.llvm, right.llvm, flags=flags)
+        else:
+            llvm = getattr(self.builder, integer_op)(left.llvm, right.llvm)
+        return Value(self.builder, llvm, flags)
+
+    def __add__(self, other: Operand) -> Value:
+        return self._binary(other, "fadd", "add")
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> Value:
+        return self._binary(other, "fsub", "sub")
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self._binary(other, "fsub", "sub", swap=True)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self._binary(other, "fmul", "mul")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self._binary(other, "fdiv", None)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return self._binary(other, "fdiv", None, swap=True)
+
+    def __neg__(self) -> Value:
+        return self._new(self.builder.fneg(self.llvm) if self.is_float else self.builder.neg(self.llvm))
+
+    def __and__(self, other: Operand) -> Value:
+        return self._binary(other, None, "and_")
+
+    def __or__(self, other: Operand) -> Value:
+        return self._binary(other, None, "or_")
+
+    def __xor__(self, other: Operand) -> Value:
+        return self._binary(other, None, "xor")
+
+    def __invert__(self) -> Value:
+        return self._new(self.builder.not_(self.llvm))
+
+    def __lshift__(self, other: Operand) -> Value:
+        return self._binary(other, None, "shl")
+
+    def __rshift__(self, other: Operand) -> Value:
+        """Arithmetic: copies of the sign come in from the left."""
+        return self._binary(other, None, "ashr")
+
+    def logical_shift_right(self, other: Operand) -> Value:
+        """Zeros come in from the left."""
+        return self._binary(other, None, "lshr")
+
+    def _compare(self, operator: str, other: Operand) -> Value:
+        right = self.constant(other).llvm
+        if not self.is_float:
+            return self._new(self.builder.icmp_signed(operator, self.llvm, right))
+        compare = self.builder.fcmp_unordered if operator == "!=" else self.builder.fcmp_ordered
+        return self._new(compare(operator, self.llvm, right))
+
+    def __lt__(self, other: Operand) -> Value:
+        return self._compare("<", other)
+
+    def __le__(self, other: Operand) -> Value:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Operand) -> Value:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Operand) -> Value:
+        return self._compare(">=", other)
+
+    def equals(self, other: Operand) -> Value:
+        return self._compare("==", other)
+
+    def differs(self, other: Operand) -> Value:
+        return self._compare("!=", other)
+
+    def is_nan(self) -> Value:
+        return self._new(self.builder.fcmp_unordered("uno", self.llvm, self.llvm))
+
+    def as_integer(self) -> Value:
+        """The bits of a float as an integer of the same width."""
+        return self._new(self.builder.bitcast(self.llvm, ir.IntType(self.bits)))
+
+    def as_float(self) -> Value:
+        """The float with the bits of this integer."""
+        return self._new(self.builder.bitcast(self.llvm, ir.DoubleType() if self.bits == 64 else ir.FloatType()))
+
+    def widened(self) -> Value:
+        """A float32 as float64."""
+        return self._new(self.builder.fpext(self.llvm, ir.DoubleType()))
+
+    def narrowed(self) -> Value:
+        """A float64 rounded to float32."""
+        return self._new(self.builder.fptrunc(self.llvm, ir.FloatType()))
+
+    def to_float(self, like: Value) -> Value:
+        """A signed integer converted to the float type of ``like``."""
+        return self._new(self.builder.sitofp(self.llvm, like.llvm.type))
+
+
+def where(condition: Value, yes: Operand, no: Operand) -> Value:
+    """``yes`` or ``no`` without a branch."""
+    if not isinstance(yes, Value):
+        yes = no.constant(yes)
+    no = yes.constant(no)
+    return yes._new(yes.builder.select(condition.llvm, yes.llvm, no.llvm))
+
+
+def call(name: str, *arguments: Value) -> Value:
+    """Call an LLVM intrinsic that is overloaded on one type, such as ``llvm.sqrt``."""
+    first = arguments[0]
+    suffix = f"f{first.bits}" if first.is_float else f"i{first.bits}"
+    kind = ir.FunctionType(first.llvm.type, [argument.llvm.type for argument in arguments])
+    module, full_name = first.builder.module, f"{name}.{suffix}"
+    function = module.globals.get(full_name) or ir.Function(module, kind, full_name)
+    return first._new(first.builder.call(function, [argument.llvm for argument in arguments]))
+
+
+def absolute(x: Value) -> Value:
+    return call("llvm.fabs", x)
+
+
+def copysign(magnitude: Value, sign: Value) -> Value:
+    return call("llvm.copysign", magnitude, sign)
+
+
+def rint(x: Value) -> Value:
+    """To the nearest integer, halves to even."""
+    return call("llvm.rint", x)
+
+
+def floor(x: Value) -> Value:
+    return call("llvm.floor", x)
+
+
+def ceil(x: Value) -> Value:
+    return call("llvm.ceil", x)
+
+
+def sqrt(x: Value) -> Value:
+    """Correctly rounded."""
+    return call("llvm.sqrt", x)
+
+
+def fma(a: Value, b: Value, c: Value) -> Value:
+    """``a * b + c`` rounded once."""
+    return call("llvm.fma", a, a.constant(b), a.constant(c))
+
+
+def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
+    """``coefficients[0] + coefficients[1] * x + ...`` by Horner's rule."""
+    result = x.constant(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = result * x + coefficient
+    return result
+
+
+UnaryFunction = Callable[[Value], Value]
