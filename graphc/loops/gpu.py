@@ -80,15 +80,18 @@ def _parallel_loop(kernel: Kernel) -> For:
 
 def _suits_rows(kernel: Kernel) -> bool:
     parallel = _parallel_loop(kernel)
-    loops = list(_dealt_loops(parallel.body))
-    if all((trips := _most_trips(loop)) is not None and trips < WARP for loop in loops):
+    loops, lets = list(_dealt_loops(parallel.body)), _lets(parallel)
+    if all((trips := _most_trips(loop, lets)) is not None and trips < WARP for loop in loops):
         return False
     local_bytes = sum(s.size * s.dtype.itemsize for s in walk(parallel.body) if isinstance(s, Local))
     if local_bytes > SHARED_BYTES:
         return False
-    lets = {s.var.name: s.value for s in walk(parallel.body) if isinstance(s, Let)}
     along_rows = any(_walks_along(statement, loop.var, lets) for loop in loops for statement in walk(loop.body))
     return along_rows or not any(_walks_along(statement, parallel.var, lets) for statement in walk(parallel.body))
+
+
+def _lets(parallel: For) -> dict[str, Expr]:
+    return {s.var.name: s.value for s in walk(parallel.body) if isinstance(s, Let)}
 
 
 def _dealt_loops(statements: tuple[Stmt, ...]) -> Iterator[For]:
@@ -100,13 +103,16 @@ def _dealt_loops(statements: tuple[Stmt, ...]) -> Iterator[For]:
             yield from _dealt_loops(statement.body)
 
 
-def _most_trips(loop: For) -> int | None:
+def _most_trips(loop: For, lets: dict[str, Expr]) -> int | None:
     """A bound of the number of iterations, if one is plain to see."""
     if not isinstance(loop.start, Const):
         return None
-    match loop.stop:
-        case Const(value=stop) | Apply(fn="min", args=(Const(value=stop), _) | (_, Const(value=stop))):
-            return int(stop - loop.start.value)
+    stop = loop.stop
+    if isinstance(stop, Var):
+        stop = lets.get(stop.name, stop)
+    match stop:
+        case Const(value=most) | Apply(fn="min", args=(Const(value=most), _) | (_, Const(value=most))):
+            return int(most - loop.start.value)
         case _:
             return None
 
@@ -190,7 +196,8 @@ def _map_grid(kernel: Kernel, threads: int) -> Kernel:
 
 def _map_rows(kernel: Kernel, threads: int) -> Kernel:
     parallel = _parallel_loop(kernel)
-    trips = [_most_trips(loop) for loop in _dealt_loops(parallel.body)]
+    lets = _lets(parallel)
+    trips = [_most_trips(loop, lets) for loop in _dealt_loops(parallel.body)]
     known = [count for count in trips if count is not None]
     if len(known) == len(trips):  # no more threads than the longest loop can feed, in whole warps
         threads = min(threads, -(-max(known) // WARP) * WARP)

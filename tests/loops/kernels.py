@@ -101,7 +101,7 @@ class Case:
             np.testing.assert_allclose(found[name], value, rtol=self.rtol * slack, atol=self.rtol * slack, err_msg=name)
 
 
-I, J, N, ROWS, COLUMNS = var("i"), var("j"), var("n"), var("rows"), var("columns")
+I, J, N, ROWS, COLUMNS = var("i"), var("j"), var("n"), var("rows"), var("columns")  # noqa: E741
 MATRICES = ((0, 3), (1, 1), (5, 0), (3, 33), (7, 129), (2, 700))
 VECTORS = ((0,), (1,), (31,), (257,), (1000,))
 

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.backends.cupy.nvrtc import compile_cubin
+from graphc.backends.cupy.printer import function_name, kernel_source, module_source
+from graphc.errors import BackendError
+from graphc.loops.gpu import map_to_gpu
+from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Store, walk
+from graphc.loops.text import kernel_text
+from tests.cupy.emulator import Emulator
+from tests.loops.kernels import (
+    CASES,
+    COLUMNS,
+    F32,
+    I64,
+    ROWS,
+    RUNS,
+    I,
+    J,
+    N,
+    apply,
+    at,
+    const,
+    loop,
+    parallel,
+    read,
+    var,
+    write,
+)
+
+MAPPED = {name: map_to_gpu(case.kernel) for name, case in CASES.items()}
+
+
+def without_barriers(statements):
+    return tuple(
+        replace(s, body=without_barriers(s.body)) if isinstance(s, For) else s
+        for s in statements
+        if not isinstance(s, Barrier)
+    )
+
+
+REVERSE = MAPPED["reverse"]
+RACING = replace(REVERSE, name="racing", body=without_barriers(REVERSE.body))
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory) -> Emulator:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    return Emulator([*MAPPED.values(), RACING], tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.mark.parametrize("downwards", [False, True], ids=["up", "down"])
+@pytest.mark.parametrize(("name", "sizes"), RUNS)
+def test_printed_kernels_compute_what_numpy_does(emulator, name, sizes, downwards):
+    case = CASES[name]
+    arrays = case.arguments(np.random.default_rng(sum(sizes)), *sizes)
+    expected = case.expected(arrays, *sizes)
+    status = np.zeros(2, np.int64)
+    emulator.run(MAPPED[name], arrays, sizes, status, downwards)
+    case.check(arrays, expected, slack=4)
+    assert status.tolist() == case.status(arrays, *sizes)
+
+
+def test_the_emulator_sees_missing_barriers(emulator):
+    case = CASES["reverse"]
+    wrong = False
+    for downwards in (False, True):
+        arrays = case.arguments(np.random.default_rng(0), 2, 3)
+        expected = case.expected(arrays, 2, 3)
+        emulator.run(RACING, arrays, (2, 3), np.zeros(2, np.int64), downwards)
+        wrong |= not np.array_equal(arrays[1], expected["y"])
+    assert wrong
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_nvrtc_compiles_every_kernel_without_spills(arch):
+    cubin = compile_cubin(module_source(list(MAPPED.values())), arch)
+    assert cubin.code.startswith(b"\x7fELF")
+    assert cubin.usage.keys() == {function_name(kernel) for kernel in MAPPED.values()}
+    for name, usage in cubin.usage.items():
+        assert usage.spill_bytes == 0, (name, usage)
+        assert 0 < usage.registers <= 128, (name, usage)
+    assert cubin.usage["softmax"].shared_bytes >= 300 * 4
+
+
+def test_nvrtc_says_what_it_does_not_accept():
+    with pytest.raises(BackendError, match="NVRTC refuses the source for sm_80") as caught:
+        compile_cubin("__global__ void f() { undefined_thing(); }", "sm_80")
+    assert "undefined_thing" in str(caught.value)
+
+
+def test_mapping_fits_the_loops():
+    kinds = {name: "rows" if _is_rows(kernel) else "grid" for name, kernel in MAPPED.items()}
+    rows = {
+        "softmax",
+        "moments",
+        "column_sum",
+        "total",
+        "gather",
+        "scatter_add",
+        "accumulators",
+        "reverse",
+        "cumulative",
+    }
+    assert {name for name, kind in kinds.items() if kind == "rows"} == rows
+    assert MAPPED["column_sum"].threads == 64  # no more than it has lanes
+    assert MAPPED["moments"].threads == 256
+    barriers = {name: sum(isinstance(s, Barrier) for s in walk(MAPPED[name].body)) for name in rows}
+    # column_sum touches each lane by one thread; scatter_add meets once a row; cumulative after the first thread
+    assert barriers == {
+        "softmax": 0, "moments": 0, "column_sum": 0, "total": 0, "gather": 0, "accumulators": 0,
+        "scatter_add": 1, "reverse": 3, "cumulative": 1,
+    }  # fmt: skip
+
+
+def _is_rows(kernel: Kernel) -> bool:
+    return kernel.body[0].stop == kernel.extent
+
+
+@pytest.mark.parametrize("name", ["chain", "softmax", "reverse", "gather", "cumulative"])
+def test_mapped_text_and_source(golden, name):
+    kernel = MAPPED[name]
+    golden(f"kernels/{name}", kernel_text(CASES[name].kernel))
+    golden(f"kernels/{name}_mapped", kernel_text(kernel))
+    golden(f"kernels/{name}_cuda", kernel_source(kernel))
+
+
+def test_names_cannot_clash_with_the_language(emulator):
+    words = ("float", "threadIdx", "status", "expf", "combine", "class")
+    kernel = Kernel(
+        "template",
+        (read("float", F32), read("expf", F32), write("status", F32)),
+        ("class",),
+        var("class"),
+        parallel(
+            var("class"),
+            Let(var("threadIdx", F32), apply("exp", Load("float", I, F32))),
+            Let(var("combine", F32), apply("add", var("threadIdx", F32), Load("expf", I, F32))),
+            Store("status", I, var("combine", F32)),
+        ),
+    )
+    source = kernel_source(map_to_gpu(kernel))
+    assert "template_(" in source
+    for word in words:
+        assert f"{word}_" in source, word
+    compile_cubin(module_source([map_to_gpu(kernel)]), "sm_90")
+
+
+def test_only_mapped_kernels_print():
+    with pytest.raises(BackendError, match="is not mapped to a GPU"):
+        kernel_source(CASES["chain"].kernel)
+
+
+def test_index_arithmetic_is_plain_and_data_arithmetic_wraps():
+    data = Load("x", I, I64)
+    kernel = Kernel(
+        "plain",
+        (read("x", I64), write("y", I64)),
+        ("n",),
+        N,
+        parallel(
+            N,
+            Let(var("opposite"), apply("sub", apply("sub", N, I), const(1))),
+            Let(var("value"), apply("add", data, apply("mul", const(3), data))),
+            Store("y", var("opposite"), apply("neg", var("value"))),
+        ),
+    )
+    source = kernel_source(map_to_gpu(kernel))
+    assert "const long long opposite = n - i - 1;" in source
+    assert "const long long value = wrapping_add(x[i], wrapping_mul(3LL, x[i]));" in source
+    assert "y[opposite] = wrapping_neg(value);" in source
+
+
+def test_loops_down_columns_stay_with_their_threads():
+    """A loop down a column does not walk along memory, but the iterations of the parallel loop do."""
+    total = var("total", F32)
+    kernel = Kernel(
+        "columns",
+        (read("x", F32), write("y", F32)),
+        ("rows", "columns"),
+        COLUMNS,
+        parallel(
+            COLUMNS,
+            Declare(total, const(0.0, F32)),
+            loop(LoopKind.REDUCE, "j", ROWS, Accumulate(total, "add", Load("x", at(J, COLUMNS, I), F32))),
+            Store("y", I, total),
+        ),
+    )
+    assert not _is_rows(map_to_gpu(kernel))
