@@ -108,7 +108,8 @@ class _Run:
             a = self._matrix(item.a, i, item.stride_a, item.lda, (k, m) if item.transpose_a else (m, k))
             b = self._matrix(item.b, i, item.stride_b, item.ldb, (n, k) if item.transpose_b else (k, n))
             c = self._matrix(item.c, i, item.stride_c, item.ldc, (m, n))
-            np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)
+            with np.errstate(all="ignore"):
+                np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)
         self.written[item.c] = True
 
     def _matrix(self, buffer: int, i: int, stride: Size, distance: Size, shape: tuple[int, int]) -> Array:
