@@ -43,7 +43,10 @@ from graphc.backends.numba.machine import target_machine
 from graphc.errors import BackendError
 
 CONTRACT = FastMathOptions({"contract"})
-ALLOWED_SYMBOLS = frozenset({"fmod", "fmodf", "memset", "memcpy", "memmove"})
+ALLOWED_SYMBOLS = frozenset(
+    {"fmod", "fmodf", "rint", "rintf", "floor", "floorf", "ceil", "ceilf", "memset", "memcpy", "memmove"}
+)
+"""What the C library provides, for a remainder of floats and for CPUs without instructions for the rest."""
 
 
 class Compiler(numba_compiler.CompilerBase):
@@ -138,9 +141,7 @@ def _add_entry(module: ir.Module, result: Any, target: Any, symbol: str) -> None
     entry = ir.Function(module, ir.FunctionType(returned, arguments), symbol)
     entry.attributes.add("nounwind")
     builder = ir.IRBuilder(entry.append_basic_block())
-    _, value = target.call_conv.call_function(
-        builder, native, descriptor.restype, descriptor.argtypes, entry.args
-    )
+    _, value = target.call_conv.call_function(builder, native, descriptor.restype, descriptor.argtypes, entry.args)
     if is_void:
         builder.ret_void()
     else:

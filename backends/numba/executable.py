@@ -100,9 +100,7 @@ class NumbaBound:
         self._lock = executable.state_lock
         self._pool: deque[_Context] = deque([_Context(self._table)])
 
-    def run(
-        self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]
-    ) -> Failure | None:
+    def run(self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]) -> Failure | None:
         """Run one step; see :class:`graphc.backend.Bound`."""
         try:
             context = self._pool.pop()

@@ -293,10 +293,6 @@ def _divide_signed(a: Value, b: Value) -> tuple[Value, Value, Value]:
     return quotient, a - quotient * divisor, divisor
 
 
-def _is_constant(value: Value) -> bool:
-    return isinstance(value.llvm, ir.Constant)
-
-
 def _floor_divide_signed(a: Value, b: Value) -> Value:
     quotient, remainder, divisor = _divide_signed(a, b)
     below = remainder.differs(0) & ((remainder ^ divisor) < 0)
@@ -319,15 +315,23 @@ def _remainder_unsigned(a: Value, b: Value) -> Value:
     return choose(b.equals(0), 0, Value(a.builder, a.builder.urem(a.llvm, divisor.llvm)))
 
 
-def _remainder_float(a: Value, b: Value) -> Value:
+def _truncated_remainder(a: Value, b: Value) -> tuple[Value, Value]:
+    """C's ``fmod``, and whether Python's remainder differs from it."""
     r = Value(a.builder, a.builder.frem(a.llvm, b.llvm)).exact()
-    r = choose(r.differs(0.0) & ((r < 0.0) ^ (b < 0.0)), r + b, r)
+    return r, r.differs(0.0) & ((r < 0.0) ^ (b < 0.0))
+
+
+def _remainder_float(a: Value, b: Value) -> Value:
+    r, differs = _truncated_remainder(a, b)
+    r = choose(differs, r + b, r)
     return choose(r.equals(0.0), math.copysign(r.constant(0.0), b), r)
 
 
 def _floor_divide_float(a: Value, b: Value) -> Value:
-    r = _remainder_float(a, b)
+    """As NumPy does: by way of the remainder, so that a quotient that is nearly whole is not rounded to it."""
+    r, differs = _truncated_remainder(a, b)
     quotient = (a.exact() - r) / b
+    quotient = choose(differs, quotient - 1.0, quotient)
     whole = math.floor(quotient)
     whole = choose(quotient - whole > 0.5, whole + 1.0, whole)
     whole = choose(quotient.equals(0.0), math.copysign(quotient.constant(0.0), a / b), whole)

@@ -397,7 +397,7 @@ def _power_double(x: Value, y: Value) -> Value:
     low = where(finite, low, 0.0)
     # y * log(x) = p_high + p_low
     p_high = where(logarithm.equals(0.0), 0.0, y.exact() * logarithm)
-    bounded = absolute(p_high) < 1e4
+    bounded = (absolute(p_high) < 1e4) & (absolute(y) < float("inf"))
     p_low = _multiply_add(where(bounded, y, 0.0).exact(), where(bounded, logarithm, 0.0), -where(bounded, p_high, 0.0))
     p_low = where(bounded, p_low + y.exact() * low, 0.0)
     n, r = _reduce_exp(_clamp(Value(x.builder, p_high.llvm), form.exp_lowest, form.exp_highest))

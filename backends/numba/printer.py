@@ -8,19 +8,18 @@ that equal kernels are one file and are compiled once.
 
 from __future__ import annotations
 
-import keyword
 import math
+from keyword import kwlist, softkwlist
 
+from graphc.errors import BackendError
 from graphc.ir.types import DType, Kind
 from graphc.loops.kernel import (
     Access,
     Accumulate,
     Apply,
     Assign,
-    Barrier,
     Const,
     Declare,
-    Expr,
     Fail,
     For,
     If,
@@ -36,24 +35,32 @@ from graphc.loops.kernel import (
     subexpressions,
     walk,
 )
+from graphc.loops.printer import ATOM, Form, Printer, call, compare, infix, prefix
 
 # Python's precedences, from loose to tight
-COMPARE, BIT_OR, BIT_XOR, BIT_AND, SHIFT, SUM, PRODUCT, UNARY, ATOM = range(9)
-NEGATION = -1  # `not x`, looser than a comparison
+_NOT, _COMPARE, _BIT_OR, _BIT_XOR, _BIT_AND, _SHIFT, _SUM, _PRODUCT, _UNARY = range(1, 10)
 
-INFIX = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "div": ("/", PRODUCT),
-    "and": ("&", BIT_AND),
-    "or": ("|", BIT_OR),
-    "xor": ("^", BIT_XOR),
-    "shl": ("<<", SHIFT),
-    "shr": (">>", SHIFT),
+FORMS = {
+    "add": infix("+", _SUM),
+    "sub": infix("-", _SUM),
+    "mul": infix("*", _PRODUCT),
+    "div": infix("/", _PRODUCT),
+    "neg": prefix("-", _UNARY),
+    "and": infix("&", _BIT_AND),
+    "or": infix("|", _BIT_OR),
+    "xor": infix("^", _BIT_XOR),
+    "not": prefix("~", _UNARY),
+    "shl": infix("<<", _SHIFT),
+    "shr": infix(">>", _SHIFT),
+    "eq": compare("==", _COMPARE),
+    "ne": compare("!=", _COMPARE),
+    "lt": compare("<", _COMPARE),
+    "le": compare("<=", _COMPARE),
+    "gt": compare(">", _COMPARE),
+    "ge": compare(">=", _COMPARE),
 }
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-CALLS = {
+LOGICAL_NOT = Form("not {0}", _NOT, (_NOT,))
+INTRINSICS = {
     "abs": "absolute",
     "sign": "sign",
     "floordiv": "floor_divide",
@@ -70,237 +77,192 @@ CALLS = {
         )
     },
 }  # fmt: skip
-ACCUMULATE = {
-    "add": "accumulate_add",
-    "mul": "accumulate_mul",
-    "min": "accumulate_min",
-    "max": "accumulate_max",
-}
-WRAPPING = frozenset({"add", "sub", "mul", "neg"})
-"""Functions of integers whose result modulo 2**32 depends on their arguments modulo 2**32 only."""
-
-TYPE_NAMES = frozenset(dtype.value for dtype in DType)
-RESERVED = (
-    TYPE_NAMES
-    | frozenset(CALLS.values())
-    | frozenset(ACCUMULATE.values())
-    | frozenset(f"{name}_{kind}" for name in TYPE_NAMES for kind in ("buffer", "local"))
-    | frozenset({"args", "lo", "hi", "kernel", "size", "fail", "status", "first_check", "inf", "nan", "range"})
-)
+ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "and", "or", "xor", "not", "shl", "shr"})
+ACCUMULATORS = {"add": "accumulate_add", "mul": "accumulate_mul", "min": "accumulate_min", "max": "accumulate_max"}
 
 
 def kernel_source(kernel: Kernel) -> str:
     """The source text of a kernel.
 
     Raises:
-        ValueError: the kernel has been mapped to a GPU: it has block or thread loops, or barriers.
+        BackendError: the kernel has been mapped to a GPU: it has block or thread loops, or barriers.
     """
-    return _Printer(kernel).source()
+    return _KernelPrinter(kernel).source()
 
 
-def dump(kernel: Kernel, source: str) -> str:
-    """The source with a heading for people who read it."""
-    return f"# {kernel.name}\n{source}"
+class _KernelPrinter(Printer):
+    reserved = frozenset(
+        {*kwlist, *softkwlist, "args", "lo", "hi", "kernel", "size", "fail", "status", "first_check", "inf", "nan"}
+        | {"range", "boolean", *(dtype.value for dtype in DType), *INTRINSICS.values(), *ACCUMULATORS.values()}
+        | {f"{dtype.value}_{kind}" for dtype in DType for kind in ("buffer", "local")}
+    )
 
-
-class _Printer:
     def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
         self.kernel = kernel
-        self.lines: list[str] = []
-        self.numba_names: set[str] = set()
-        self.intrinsics: set[str] = set()
-        self.math_names: set[str] = set()
-        self.scope: dict[str, str] = {}  # name in the kernel -> name in the text
-        self.taken: dict[str, str] = {}  # name in the text -> its type
-        self.locals = 0
+        self._imports: dict[str, set[str]] = {"math": set(), "numba": set(), "graphc.backends.numba.intrinsics": set()}
+        self._kinds: dict[str, str] = {}  # name in the text -> what it holds, which Numba wants to be one type
+        self._locals = 0
 
     def source(self) -> str:
-        kernel = self.kernel
-        used = {
-            part.name if isinstance(part, Var) else part.buffer
-            for statement in walk(kernel.body)
-            for expression in expressions(statement)
-            for part in subexpressions(expression)
-            if isinstance(part, Var | Load)
-        } | {statement.buffer for statement in walk(kernel.body) if isinstance(statement, Store)}
+        self.line("def kernel(args, lo, hi):")
+        with self.indented():
+            self._arguments()
+            for statement in self.kernel.body:
+                self._statement(statement, in_reduce=False)
+        imports = [
+            f"from {module} import {', '.join(sorted(names))}" for module, names in self._imports.items() if names
+        ]
+        return "\n".join([*imports, "", "", ""]) + self.text()
+
+    def _arguments(self) -> None:
+        kernel, used = self.kernel, _names_used(self.kernel)
         for number, buffer in enumerate(kernel.buffers):
             if buffer.name in used:
-                name = self._declare(buffer.name, f"{buffer.dtype.value} buffer")
+                name = self._define(buffer.name, f"{buffer.dtype.value} buffer")
                 access = "" if buffer.access is Access.READ else f"  # {buffer.access.value}"
-                self._emit(1, f"{name} = {self._intrinsic(f'{buffer.dtype.value}_buffer')}(args, {number}){access}")
-        first = len(kernel.buffers)
-        for number, size in enumerate(kernel.sizes, first):
+                self.line(f"{name} = {self._intrinsic(f'{buffer.dtype.value}_buffer')}(args, {number}){access}")
+        number = len(kernel.buffers)
+        for size in kernel.sizes:
             if size in used:
-                name = self._declare(size, "int64")
-                self._emit(1, f"{name} = {self._intrinsic('size')}(args, {number})")
+                self.line(f"{self._define(size, 'int64')} = {self._intrinsic('size')}(args, {number})")
+            number += 1
         if kernel.has_checks:
-            status = first + len(kernel.sizes)
-            self._emit(1, f"status = args[{status}]")
-            self._emit(1, f"first_check = args[{status + 1}]")
-        self._block(kernel.body, 1, in_reduce=False)
-        imports = [
-            f"from {module} import {', '.join(sorted(names))}"
-            for module, names in (
-                ("math", self.math_names),
-                ("numba", self.numba_names),
-                ("graphc.backends.numba.intrinsics", self.intrinsics),
-            )
-            if names
-        ]
-        return "\n".join([*imports, "", "", "def kernel(args, lo, hi):", *self.lines]) + "\n"
-
-    def _emit(self, depth: int, text: str) -> None:
-        self.lines.append("    " * depth + text)
+            self.line(f"status = args[{number}]")
+            self.line(f"first_check = args[{number + 1}]")
 
     def _intrinsic(self, name: str) -> str:
-        self.intrinsics.add(name)
+        self._imports["graphc.backends.numba.intrinsics"].add(name)
         return name
 
     def _type(self, dtype: DType) -> str:
         name = "boolean" if dtype is DType.bool else dtype.value
-        self.numba_names.add(name)
+        self._imports["numba"].add(name)
         return name
 
-    def _declare(self, name: str, kind: str) -> str:
-        """A name for a new variable: not one in scope, and not one that had another type elsewhere."""
-        base = name if name.isidentifier() and not keyword.iskeyword(name) else "v"
-        if base in RESERVED:
-            base += "_"
-        text, number = base, 1
-        while text in self.scope.values() or self.taken.get(text, kind) != kind:
-            number += 1
-            text = f"{base}_{number}"
-        self.taken[text] = kind
-        self.scope[name] = text
+    def _define(self, name: str, kind: str) -> str:
+        """The identifier of a new variable; not one that held another type in an earlier scope."""
+        text = self.name(name)
+        while self._kinds.setdefault(text, kind) != kind:
+            self._names[f"{name} before"] = self._names.pop(name)  # it stays taken
+            text = self.name(name)
         return text
 
-    def _block(self, statements: tuple[Stmt, ...], depth: int, in_reduce: bool) -> None:
-        outer = dict(self.scope)
-        if not statements:
-            self._emit(depth, "pass")
-        for statement in statements:
-            self._statement(statement, depth, in_reduce)
-        self.scope = outer
+    def _block(self, statements: tuple[Stmt, ...], in_reduce: bool) -> None:
+        with self.indented():
+            if not statements:
+                self.line("pass")
+            for statement in statements:
+                self._statement(statement, in_reduce)
 
-    def _statement(self, statement: Stmt, depth: int, in_reduce: bool) -> None:
+    def _statement(self, statement: Stmt, in_reduce: bool) -> None:
         match statement:
-            case For(var=var, kind=kind, body=body):
-                if kind in (LoopKind.BLOCK, LoopKind.THREAD):
-                    raise ValueError(f"a {kind.value} loop belongs to a GPU kernel, not to {self.kernel.name}")
-                bounds = "lo, hi"
-                if kind is not LoopKind.PARALLEL:
-                    start, stop = self._text(statement.start), self._text(statement.stop)
-                    bounds = stop if start == "0" else f"{start}, {stop}"
-                outer = dict(self.scope)
-                name = self._declare(var, "int64")
-                self._emit(depth, f"for {name} in range({bounds}):")
-                self._block(body, depth + 1, kind is LoopKind.REDUCE)
-                self.scope = outer
+            case For():
+                self._loop(statement)
             case Let(var=var, value=value) | Declare(var=var, initial=value):
-                text = self._text(value)
-                self._emit(depth, f"{self._declare(var.name, var.dtype.value)} = {text}")
+                text = self.expression(value)
+                self.line(f"{self._define(var.name, var.dtype.value)} = {text}")
             case Assign(var=var, value=value):
-                self._emit(depth, f"{self.scope[var.name]} = {self._text(value)}")
+                self.line(f"{self.name(var.name)} = {self.expression(value)}")
             case Accumulate():
-                self._accumulate(statement, depth, in_reduce)
+                self._accumulate(statement, in_reduce)
             case Local(name=name, dtype=dtype, size=size):
-                text = self._declare(name, f"{dtype.value} local")
-                self._emit(depth, f"{text} = {self._intrinsic(f'{dtype.value}_local')}({size}, {self.locals})")
-                self.locals += 1
+                text = self._define(name, f"{dtype.value} local {self._locals}")
+                self.line(f"{text} = {self._intrinsic(f'{dtype.value}_local')}({size}, {self._locals})")
+                self._locals += 1
             case Store(buffer=buffer, index=index, value=value):
-                self._emit(depth, f"{self.scope[buffer]}[{self._text(index)}] = {self._text(value)}")
+                self.line(f"{self.name(buffer)}[{self.expression(index)}] = {self.expression(value)}")
             case If(condition=condition, body=body):
-                self._emit(depth, f"if {self._text(condition)}:")
-                self._block(body, depth + 1, in_reduce)
+                self.line(f"if {self.expression(condition)}:")
+                self._block(body, in_reduce)
             case Fail(condition=condition, check=check, detail=detail):
-                self._emit(depth, f"if {self._text(condition)}:")
-                number = self._text(check, SUM + 1)
-                self._emit(depth + 1, f"{self._intrinsic('fail')}(status, first_check + {number}, {self._text(detail)})")
-            case Barrier():
-                raise ValueError(f"a barrier belongs to a GPU kernel, not to {self.kernel.name}")
+                number = self.expression(check, _SUM + 1)
+                self.line(f"if {self.expression(condition)}:")
+                with self.indented():
+                    self.line(f"{self._intrinsic('fail')}(status, first_check + {number}, {self.expression(detail)})")
+            case _:
+                raise self._mapped(type(statement).__name__)
 
-    def _accumulate(self, statement: Accumulate, depth: int, in_reduce: bool) -> None:
-        var, fn = statement.var, statement.fn
-        name = self.scope[var.name]
-        if fn in ("min", "max") or (in_reduce and var.dtype.is_float):
-            function = ACCUMULATE[fn] if in_reduce else CALLS[fn]
-            value = f"{self._intrinsic(function)}({name}, {self._text(statement.value)})"
+    def _mapped(self, what: str) -> BackendError:
+        return BackendError(
+            f"kernel {self.kernel.name} has a {what}, which belongs to a GPU",
+            remedy="compile the kernel as it was before it was mapped to a GPU",
+        )
+
+    def _loop(self, loop: For) -> None:
+        if loop.kind in (LoopKind.BLOCK, LoopKind.THREAD):
+            raise self._mapped(f"{loop.kind.value} loop")
+        if loop.kind is LoopKind.PARALLEL:
+            bounds = "lo, hi"
         else:
-            value = self._text(Apply(fn, (var, statement.value), var.dtype))
-        self._emit(depth, f"{name} = {value}")
+            start, stop = self.expression(loop.start), self.expression(loop.stop)
+            bounds = stop if start == "0" else f"{start}, {stop}"
+        self.line(f"for {self._define(loop.var, 'int64')} in range({bounds}):")
+        self._block(loop.body, loop.kind is LoopKind.REDUCE)
 
-    def _text(self, expression: Expr, needs: int = NEGATION, wraps: bool = False) -> str:
-        """The expression, in parentheses if it binds looser than ``needs``.
+    def _accumulate(self, statement: Accumulate, in_reduce: bool) -> None:
+        var, fn = statement.var, statement.fn
+        name = self.name(var.name)
+        if in_reduce and var.dtype.is_float:
+            text = f"{self._intrinsic(ACCUMULATORS[fn])}({name}, {self.expression(statement.value)})"
+        else:
+            text = self.expression(Apply(fn, (var, statement.value), var.dtype))
+        self.line(f"{name} = {text}")
 
-        With ``wraps`` the caller takes the result modulo 2**32 anyway.
-        """
-        text, precedence = self._print(expression, wraps)
-        return text if precedence >= needs else f"({text})"
+    def form(self, apply: Apply) -> Form:
+        fn, dtype = apply.fn, apply.dtype
+        if fn == "cast":
+            return self._cast(apply.args[0].dtype, dtype)
+        if fn in INTRINSICS:
+            return call(self._intrinsic(INTRINSICS[fn]), len(apply.args))
+        if fn == "not" and dtype is DType.bool:
+            return LOGICAL_NOT
+        form = FORMS[fn]
+        if fn in ARITHMETIC and dtype in (DType.int32, DType.uint32):
+            # Numba computes with 64 bits; the result is cut off
+            return Form(f"{self._type(dtype)}({form.template})", ATOM, form.operands)
+        return form
 
-    def _print(self, expression: Expr, wraps: bool) -> tuple[str, int]:
-        match expression:
-            case Const(value=value, dtype=dtype):
-                return self._literal(value, dtype)
-            case Var(name=name):
-                return self.scope[name], ATOM
-            case Load(buffer=buffer, index=index):
-                return f"{self.scope[buffer]}[{self._text(index)}]", ATOM
-            case Apply(fn="cast", args=(argument,), dtype=dtype):
-                return self._cast(argument, dtype)
-            case Apply():
-                return self._apply(expression, wraps)
+    def _cast(self, source: DType, dtype: DType) -> Form:
+        if source is dtype:
+            return Form("{0}", _NOT, (_NOT,))
+        if dtype is DType.bool:
+            zero, _ = self.constant(Const(0.0 if source.is_float else 0, source), False)
+            return Form(f"{{0}} != {zero}", _COMPARE, (_COMPARE + 1,))
+        if source.is_float and dtype.kind is Kind.UINT:
+            # by way of int64, since a negative float converted to unsigned is undefined
+            return Form(f"{self._type(dtype)}({self._type(DType.int64)}({{0}}))")
+        return call(self._type(dtype), 1)
 
-    def _literal(self, value: bool | int | float, dtype: DType) -> tuple[str, int]:
+    def constant(self, constant: Const, operand: bool) -> tuple[str, int]:
+        value, dtype = constant.value, constant.dtype
         if dtype is DType.bool:
             return str(bool(value)), ATOM
         if dtype is DType.int64:
-            # the literal of the lowest int64 would be a negated uint64
-            if int(value) == -(1 << 63):
-                return "-9223372036854775807 - 1", SUM
-            return str(int(value)), ATOM if value >= 0 else UNARY
-        if dtype.is_float:
-            number = float(value)
-            if math.isfinite(number):
-                text = repr(number)
-            else:
-                text = "nan" if math.isnan(number) else ("inf" if number > 0 else "-inf")
-                self.math_names.add(text.lstrip("-"))
-            return f"{self._type(dtype)}({text})", ATOM
-        return f"{self._type(dtype)}({int(value)})", ATOM
+            if value == -(1 << 63):
+                return "-9223372036854775807 - 1", _SUM  # 1 << 63 is no int64
+            return str(int(value)), ATOM if value >= 0 else _UNARY
+        if not dtype.is_float:
+            return f"{self._type(dtype)}({int(value)})", ATOM
+        if math.isfinite(value):
+            return f"{self._type(dtype)}({float(value)!r})", ATOM
+        name = "nan" if math.isnan(value) else "inf"
+        self._imports["math"].add(name)
+        return f"{self._type(dtype)}({'-' if value < 0 else ''}{name})", ATOM
 
-    def _cast(self, argument: Expr, dtype: DType) -> tuple[str, int]:
-        source = argument.dtype
-        if source is dtype:
-            return self._print(argument, False)
-        if dtype is DType.bool:
-            zero, _ = self._literal(0, source)
-            return f"{self._text(argument, COMPARE + 1)} != {zero}", COMPARE
-        text = self._text(argument)
-        if source.is_float and dtype.kind is Kind.UINT:
-            text = f"{self._type(DType.int64)}({text})"  # a negative float would be undefined
-        return f"{self._type(dtype)}({text})", ATOM
 
-    def _apply(self, expression: Apply, wraps: bool) -> tuple[str, int]:
-        fn, args, dtype = expression.fn, expression.args, expression.dtype
-        if fn in COMPARISONS:
-            left, right = (self._text(argument, COMPARE + 1) for argument in args)
-            return f"{left} {COMPARISONS[fn]} {right}", COMPARE
-        if fn == "not" and dtype is DType.bool:
-            return f"not {self._text(args[0], NEGATION)}", NEGATION
-        # Numba computes with 64 bits: a 32-bit result has to be cut off, the arguments of + - * need not be
-        narrow = dtype in (DType.int32, DType.uint32)
-        inner = narrow and fn in WRAPPING
-        if fn in ("neg", "not"):
-            operator = "-" if fn == "neg" else "~"
-            text, precedence = f"{operator}{self._text(args[0], UNARY, inner)}", UNARY
-        elif fn in INFIX:
-            operator, precedence = INFIX[fn]
-            left = self._text(args[0], precedence, inner)
-            right = self._text(args[1], precedence + 1, inner)
-            text = f"{left} {operator} {right}"
-        else:
-            values = ", ".join(self._text(argument) for argument in args)
-            return f"{self._intrinsic(CALLS[fn])}({values})", ATOM
-        if narrow and not (wraps and fn in WRAPPING):
-            return f"{self._type(dtype)}({text})", ATOM
-        return text, precedence
+def _names_used(kernel: Kernel) -> set[str]:
+    """Buffers and scalars that the text mentions; the extent is not among them."""
+    names: set[str] = set()
+    for statement in walk(kernel.body):
+        if isinstance(statement, Store):
+            names.add(statement.buffer)
+        if isinstance(statement, For) and statement.kind is LoopKind.PARALLEL:
+            continue
+        for expression in expressions(statement):
+            for part in subexpressions(expression):
+                if isinstance(part, Var):
+                    names.add(part.name)
+                elif isinstance(part, Load):
+                    names.add(part.buffer)
+    return names
