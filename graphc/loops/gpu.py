@@ -73,9 +73,10 @@ def _apply(fn: str, *args: Expr) -> Apply:
 
 
 def _parallel_loop(kernel: Kernel) -> For:
-    loop = kernel.body[0]
+    """The parallel loop, with what stands before it at the start of its body."""
+    *leading, loop = kernel.body
     assert isinstance(loop, For)  # verified
-    return loop
+    return replace(loop, body=(*leading, *loop.body))
 
 
 def _suits_rows(kernel: Kernel) -> bool:
@@ -188,9 +189,10 @@ def _map_grid(kernel: Kernel, threads: int) -> Kernel:
     block = Var(_Names(kernel).new("block"), DType.int64)
     first = _apply("mul", block, _int64(threads))
     end = _apply("min", kernel.extent, _apply("add", first, _int64(threads)))
-    inner = For(parallel.var, first, end, LoopKind.THREAD, _in_order(parallel.body))
+    leading, body = kernel.body[:-1], parallel.body[len(kernel.body) - 1 :]
+    inner = For(parallel.var, first, end, LoopKind.THREAD, _in_order(body))
     blocks = _apply("floordiv", _apply("add", kernel.extent, _int64(threads - 1)), _int64(threads))
-    outer = For(block.name, _int64(0), blocks, LoopKind.BLOCK, (inner,))
+    outer = For(block.name, _int64(0), blocks, LoopKind.BLOCK, (*leading, inner))
     return replace(kernel, body=(outer,), threads=threads)
 
 

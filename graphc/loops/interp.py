@@ -156,7 +156,7 @@ class _Run:
 
     def _loop(self, loop: For) -> None:
         start, stop = int(self._evaluate(loop.start)), int(self._evaluate(loop.stop))
-        if loop is self.kernel.body[0]:
+        if loop is self.kernel.body[-1]:
             start, stop = max(start, self.lo), stop if self.hi is None else min(stop, self.hi)
         if start >= stop:
             return

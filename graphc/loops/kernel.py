@@ -18,8 +18,9 @@ The whole grammar::
     expr   = Const(value, dtype) | Var(name, dtype) | Load(buffer, index, dtype)
            | Apply(fn, args, dtype)                fn from SCALAR_FUNCTIONS
 
-A kernel has one ``parallel`` loop, the outermost; it runs from 0 to ``extent`` and its iterations may run in
-any order and on any thread. A caller runs any sub-range of it. ``vector`` iterations are independent too; a
+The body of a kernel is one ``parallel`` loop, which runs from 0 to ``extent``; its iterations may run in any
+order and on any thread, and a caller runs any sub-range of it. Only Lets may stand before it: what all
+iterations share, computed from sizes and ``read`` buffers. ``vector`` iterations are independent too; a
 ``reduce`` loop only carries ``Accumulate`` from one iteration to the next, whose order the printer may change
 (in a way that does not depend on threads); ``seq`` runs in order. Buffers never overlap, except that an
 ``update`` buffer is read and written in place, each element by the iteration that owns it. Indices count

@@ -32,6 +32,7 @@ from graphc.loops.kernel import (
     Stmt,
     Store,
     Var,
+    subexpressions,
     walk,
 )
 
@@ -93,15 +94,26 @@ class _Verifier:
         for size in kernel.sizes:
             self._new_name(size)
             self.scalars[size] = _Scalar(_Role.SIZE, DType.int64, 0)
-        outermost = kernel.body[0] if len(kernel.body) == 1 else None
         kind = LoopKind.BLOCK if self.mapped else LoopKind.PARALLEL
-        if not isinstance(outermost, For) or outermost.kind is not kind:
-            raise self.error(f"the body must be exactly one {kind.value} loop")
+        *leading, outermost = kernel.body or (None,)
+        if not isinstance(outermost, For) or outermost.kind is not kind or (self.mapped and leading):
+            raise self.error(f"the body must be one {kind.value} loop")
         self.require(self._expression(kernel.extent) is DType.int64, "the extent must be int64")
         self.require(outermost.start == Const(0, DType.int64), "the outermost loop must start at 0")
         self.require(self.mapped or outermost.stop == kernel.extent, "the parallel loop must stop at the extent")
         self.require(kernel.threads % 32 == 0, "the threads of a block must fill warps of 32")
+        for statement in leading:
+            if not isinstance(statement, Let):
+                raise self.error("only Lets may stand before the parallel loop")
+            self._shared(statement)
         self._statement(outermost)
+
+    def _shared(self, let: Let) -> None:
+        """What all iterations share must not depend on which of them have run."""
+        self._statement(let)
+        for part in subexpressions(let.value):
+            shares = not isinstance(part, Load) or not self.arrays[part.buffer].writable
+            self.require(shares, f"{let.var.name} is shared by all iterations but loads what they write")
 
     def error(self, message: str) -> VerifyError:
         return VerifyError(f"kernel {self.kernel.name}: {message}")

@@ -107,6 +107,7 @@ def test_mapping_fits_the_loops():
         "accumulators",
         "reverse",
         "cumulative",
+        "scaled",
     }
     assert {name for name, kind in kinds.items() if kind == "rows"} == rows
     assert MAPPED["column_sum"].threads == 64  # no more than it has lanes
@@ -114,7 +115,7 @@ def test_mapping_fits_the_loops():
     barriers = {name: sum(isinstance(s, Barrier) for s in walk(MAPPED[name].body)) for name in rows}
     # column_sum touches each lane by one thread; scatter_add meets once a row; cumulative after the first thread
     assert barriers == {
-        "softmax": 0, "moments": 0, "column_sum": 0, "total": 0, "gather": 0, "accumulators": 0,
+        "softmax": 0, "moments": 0, "column_sum": 0, "total": 0, "gather": 0, "accumulators": 0, "scaled": 0,
         "scatter_add": 1, "reverse": 3, "cumulative": 1,
     }  # fmt: skip
 

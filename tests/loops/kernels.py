@@ -483,6 +483,56 @@ def table_case(name: str, inputs: dict[str, np.ndarray], rows: dict[Apply, np.nd
     )
 
 
+def scaled() -> Case:
+    """All iterations share what is computed before them; one thread takes each, or one block."""
+    rate, shift = var("rate", F32), var("shift", F32)
+    shared = (
+        Let(rate, apply("div", Load("rate_", const(0), F32), apply("cast", COLUMNS, dtype=F32))),
+        Let(shift, apply("sub", const(1.0, F32), rate)),
+    )
+    scaled = apply("add", apply("mul", Load("x", at(I, COLUMNS, J), F32), rate), shift)
+    kernel = Kernel(
+        "scaled",
+        (read("x", F32), read("rate_", F32), write("y", F32)),
+        ("rows", "columns"),
+        ROWS,
+        (*shared, *parallel(ROWS, loop(LoopKind.VECTOR, "j", COLUMNS, Store("y", at(I, COLUMNS, J), scaled)))),
+    )
+
+    def expected(a: Arrays, r: int, c: int) -> dict[str, np.ndarray]:
+        rate = a[1][0] / np.float32(c)
+        return {"y": a[0] * rate + (1 - rate)}
+
+    return Case(
+        kernel,
+        tuple(s for s in MATRICES if s[1]),
+        lambda rng, r, c: [f32(rng, r, c), f32(rng, 1), np.empty((r, c), np.float32)],
+        expected,
+        1e-6,
+    )
+
+
+def scaled_flat() -> Case:
+    """The same for a flat array."""
+    kernel = Kernel(
+        "scaled_flat",
+        (read("x", F32), read("rate_", F32), write("y", F32)),
+        ("n",),
+        N,
+        (
+            Let(var("rate", F32), apply("exp", Load("rate_", const(0), F32))),
+            *parallel(N, Store("y", I, apply("mul", Load("x", I, F32), var("rate", F32)))),
+        ),
+    )
+    return Case(
+        kernel,
+        VECTORS,
+        lambda rng, n: [f32(rng, n), f32(rng, 1), np.empty(n, np.float32)],
+        lambda a, n: {"y": a[0] * np.exp(a[1])},
+        1e-6,
+    )
+
+
 def signed(dtype: DType) -> Case:
     """Arithmetic on Python's integers, then wrapped."""
     limits = np.iinfo(dtype.value)
@@ -822,7 +872,7 @@ CASES = {
     for case in (
         chain(), softmax(), moments(), column_sum(), total(), argmax(), gather(), scatter_add(), uniform(), adam(),
         signed(I32), signed(I64), unsigned(), floats(F32), floats(F64), bools(), accumulators(), reverse(),
-        cumulative(), small_rows(),
+        cumulative(), small_rows(), scaled(), scaled_flat(),
     )
 }  # fmt: skip
 RUNS = [(name, sizes) for name, case in CASES.items() for sizes in case.sizes]

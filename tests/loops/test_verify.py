@@ -42,6 +42,7 @@ from tests.loops.kernels import (
     loop,
     parallel,
     read,
+    update,
     var,
     write,
 )
@@ -63,7 +64,13 @@ def reduce(*body) -> Kernel:
 
 
 BAD = {
-    "the body must be exactly one parallel loop": replace(kernel(), body=(*kernel().body, *kernel().body)),
+    "the body must be one parallel loop": replace(kernel(), body=(Let(var("k"), const(1)),)),
+    "only Lets may stand before the parallel loop": replace(kernel(), body=(*kernel().body, *kernel().body)),
+    "q is shared by all iterations but loads what they write": replace(
+        kernel(),
+        buffers=(update("x", F32), write("y", F32)),
+        body=(Let(var("q", F32), Load("x", const(0), F32)), *kernel().body),
+    ),
     "the parallel loop must stop at the extent": replace(kernel(), extent=const(3)),
     "must start at 0": replace(kernel(), body=(For("i", const(1), N, LoopKind.PARALLEL, ()),)),
     "a parallel loop cannot stand here": kernel(loop(LoopKind.PARALLEL, "j", N)),
@@ -134,7 +141,7 @@ def mapped(*body, threads=64) -> Kernel:
 
 
 BAD_MAPPED = {
-    "the body must be exactly one block loop": replace(kernel(), threads=64),
+    "the body must be one block loop": replace(kernel(), threads=64),
     "fill warps of 32": mapped(threads=50),
     "a Store to y must stand in a thread loop": mapped(Store("y", var("b"), ZERO)),
     "a Barrier stands outside thread loops": mapped(loop(LoopKind.THREAD, "j", N, Barrier())),
