@@ -68,6 +68,7 @@ def run_kernel(
 def evaluate_size(expression: Expr, sizes: dict[str, int]) -> int:
     """The number that an expression of sizes has, such as the ``extent`` of a kernel.
 
+    >>> from graphc.ir.types import DType
     >>> evaluate_size(Apply("add", (Var("n", DType.int64), Const(1, DType.int64)), DType.int64), {"n": 3})
     4
     """

@@ -101,7 +101,8 @@ class _Verifier:
         self.require(self._expression(kernel.extent) is DType.int64, "the extent must be int64")
         self.require(outermost.start == Const(0, DType.int64), "the outermost loop must start at 0")
         self.require(self.mapped or outermost.stop == kernel.extent, "the parallel loop must stop at the extent")
-        self.require(kernel.threads % 32 == 0, "the threads of a block must fill warps of 32")
+        fits = kernel.threads % 32 == 0 and kernel.threads <= 1024
+        self.require(fits, "the threads of a block must fill warps of 32 and be at most 1024")
         for statement in leading:
             if not isinstance(statement, Let):
                 raise self.error("only Lets may stand before the parallel loop")

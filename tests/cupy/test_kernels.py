@@ -13,25 +13,8 @@ from graphc.loops.gpu import map_to_gpu
 from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Store, walk
 from graphc.loops.text import kernel_text
 from tests.cupy.emulator import Emulator
-from tests.loops.kernels import (
-    CASES,
-    COLUMNS,
-    F32,
-    I64,
-    ROWS,
-    RUNS,
-    I,
-    J,
-    N,
-    apply,
-    at,
-    const,
-    loop,
-    parallel,
-    read,
-    var,
-    write,
-)
+from tests.loops.builders import COLUMNS, F32, I64, ROWS, I, J, N, apply, at, const, loop, parallel, read, var, write
+from tests.loops.kernels import CASES, RUNS
 
 MAPPED = {name: map_to_gpu(case.kernel) for name, case in CASES.items()}
 

@@ -31,7 +31,7 @@ from graphc.loops.kernel import (
 )
 from graphc.loops.verify import verify_kernel
 from tests.cupy.emulator import Diverged, Emulator
-from tests.loops.kernels import (
+from tests.loops.builders import (
     BOOL,
     I32,
     I64,
@@ -45,11 +45,11 @@ from tests.loops.kernels import (
     loop,
     parallel,
     read,
-    table,
     update,
     var,
     write,
-)  # fmt: skip
+)
+from tests.loops.tables import table
 
 SIZE = 45
 """Elements of the arrays that rows work on: more than a warp, no multiple of one."""

@@ -10,22 +10,8 @@ from graphc.loops.gpu import map_to_gpu
 from graphc.loops.interp import evaluate_size, run_kernel
 from graphc.loops.kernel import Apply, Const, Kernel, Load, Local, LoopKind, Store
 from graphc.loops.scalar import apply_scalar, threefry2x32
-from tests.loops.kernels import (
-    CASES,
-    F32,
-    I64,
-    RUNS,
-    I,
-    J,
-    N,
-    apply,
-    const,
-    loop,
-    parallel,
-    read,
-    update,
-    write,
-)
+from tests.loops.builders import F32, I64, I, J, N, apply, const, loop, parallel, read, update, write
+from tests.loops.kernels import CASES, RUNS
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["plain", "mapped"])

@@ -26,9 +26,8 @@ from graphc.loops.kernel import (
 )
 from graphc.loops.scalar import accumulate_over, identity
 from graphc.loops.verify import ACCUMULATORS, verify_kernel
-from tests.loops.kernels import (
+from tests.loops.builders import (
     BOOL,
-    CASES,
     F32,
     F64,
     I32,
@@ -46,6 +45,7 @@ from tests.loops.kernels import (
     var,
     write,
 )
+from tests.loops.kernels import CASES
 
 SUM, X = var("s", F32), Load("x", I, F32)
 ZERO = const(0.0, F32)
@@ -143,6 +143,7 @@ def mapped(*body, threads=64) -> Kernel:
 BAD_MAPPED = {
     "the body must be one block loop": replace(kernel(), threads=64),
     "fill warps of 32": mapped(threads=50),
+    "at most 1024": mapped(threads=2048),
     "a Store to y must stand in a thread loop": mapped(Store("y", var("b"), ZERO)),
     "a Barrier stands outside thread loops": mapped(loop(LoopKind.THREAD, "j", N, Barrier())),
     "a thread loop cannot stand here": mapped(loop(LoopKind.THREAD, "j", N, loop(LoopKind.THREAD, "k", N))),

@@ -12,7 +12,7 @@ from graphc.ir.types import TensorType
 from graphc.loops.kernel import Fail, Kernel, Load, Store
 from graphc.lower.interpret import CheckFailed, run_plan
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, PlanBuffer
-from tests.loops.kernels import F32, I, N, apply, const, parallel, read, update, write
+from tests.loops.builders import F32, I, N, apply, const, parallel, read, update, write
 
 BATCH = Dim("batch")
 
