@@ -87,10 +87,36 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BrokenBackend:
+    """Stands in the list for a plug-in that cannot be imported, so that one broken package stops nobody."""
+
+    name: str
+    reason: BackendError
+    priority: int = -1
+    lowers: bool = False
+
+    def available(self) -> str:
+        """Why it is broken."""
+        return f"{self.reason.message}; {self.reason.remedy}"
+
+    def takes(self, op: object) -> bool:
+        """Nothing."""
+        return False
+
+    def compile(self, plan: object) -> Executable:
+        """Raise what importing the plug-in raised."""
+        raise self.reason
+
+
 def backends() -> tuple[Backend, ...]:
-    """All known backends, built in and third-party, the most preferred first."""
-    found = [_load_built_in(name) for name in BUILT_IN]
-    found += [_load_entry_point(name) for name in sorted(_entry_points())]
+    """All known backends, built in and third-party, the most preferred first; broken plug-ins say why."""
+    found: list[Backend] = [_load_built_in(name) for name in BUILT_IN]
+    for name in sorted(_entry_points()):
+        try:
+            found.append(_load_entry_point(name))
+        except BackendError as error:
+            found.append(BrokenBackend(name, error))
     return tuple(sorted(found, key=lambda backend: -backend.priority))
 
 

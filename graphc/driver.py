@@ -1,0 +1,73 @@
+"""compile(): from nodes to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from graphc.backend import find_backend
+from graphc.errors import BackendError
+from graphc.ir.graph import Graph, make_graph
+from graphc.ir.node import Node, Parameter
+from graphc.lower.plan import Plan
+from graphc.program import Program
+
+if TYPE_CHECKING:
+    from graphc.backend import Backend
+
+
+def compile(
+    outputs: Mapping[str, Node],
+    inputs: Iterable[Node],
+    updates: Mapping[Parameter, Node] | None = None,
+    backend: str = "auto",
+    training: bool = False,
+    check_finite: bool = False,
+) -> Program:
+    """A program that computes ``outputs`` from ``inputs`` and then updates parameters.
+
+    Args:
+        outputs: results by name.
+        inputs: the placeholders that the program takes, in any order.
+        updates: next values of parameters. They read old values and take effect together.
+        backend: ``"numba"``, ``"reference"``, a plug-in's name, or ``"auto"`` for the best one available.
+        training: which branch of :func:`graphc.when_training` is meant.
+        check_finite: refuse a step whose outputs or updates hold NaN or infinity, before any state changes.
+
+    Raises:
+        GraphError, NameClashError: the signature does not hold together.
+        BackendError: there is no such backend, or it cannot run here or cannot run an op.
+
+    >>> import numpy as np
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", ("batch",))
+    >>> double = gx.compile({"y": x + x}, inputs=[x])
+    >>> double(x=np.float32([1, 2]))["y"]
+    array([2., 4.], dtype=float32)
+    """
+    target = find_backend(backend)
+    graph = make_graph(outputs, inputs, updates)
+    from graphc.passes import prepare, simplify_graph
+
+    graph = prepare(graph, training=training, check_finite=check_finite)
+    simplified, log = simplify_graph(graph)
+    plan = make_plan(simplified, target)
+    try:
+        executable = target.compile(plan)
+    except NotImplementedError as error:
+        raise BackendError(f"backend {target.name!r} cannot compile this program: {error}") from error
+    return Program(graph, simplified, plan, executable, target, training, log)
+
+
+def make_plan(graph: Graph, backend: Backend) -> Plan:
+    """Decompose what the backend does not take whole, and lower if it wants kernels."""
+    from graphc.lower.checks import find_checks
+    from graphc.passes import decompose_for
+
+    decomposed = decompose_for(graph, backend.takes)
+    if not backend.lowers:
+        return Plan(decomposed, parameters=decomposed.parameters, checks=find_checks(decomposed))
+    from graphc.lower.lowering import lower
+
+    return replace(lower(decomposed))

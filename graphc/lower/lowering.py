@@ -1,0 +1,490 @@
+"""Lowering: from a graph of primitives to a plan of kernels.
+
+Fusion makes clusters; every cluster becomes a work item that reads and writes buffers; work is ordered by what it
+needs; items of one level run together. Work that writes parameters comes last, after every run-time check, so that a
+failed step changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.dims import Size, product
+from graphc.ir.graph import Graph
+from graphc.ir.node import Constant, Input, Node, Parameter
+from graphc.ir.types import DType
+from graphc.lower.build import Built, KernelBuilder, Target
+from graphc.lower.checks import find_checks
+from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources
+from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
+from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
+from graphc.lower.views import is_view, through_views
+from graphc.ops.control import Recompute, StopGradient
+from graphc.ops.base import Elementwise
+from graphc.ops.checked import Checked
+from graphc.ops.indexing import Take, TakeAlong
+from graphc.ops.linear import MatMul
+from graphc.ops.movement import Concatenate, Reshape
+
+
+
+
+@dataclass(eq=False)
+class Gemm:
+    """A matrix product before buffers have numbers."""
+
+    dtype: DType
+    a: Matrix
+    b: Matrix
+    c: Node
+    m: Size
+    n: Size
+    k: Size
+    batch: Size
+    strides: tuple[Size, Size, Size]
+
+
+@dataclass(eq=False)
+class Work:
+    """One kernel application or product: what it reads and writes decides when it can run."""
+
+    what: Built | Gemm
+    reads: tuple[Node, ...]
+    writes: tuple[Node, ...]
+    label: str
+    nodes: tuple[Node, ...]
+    level: int = 0
+
+    @property
+    def has_checks(self) -> bool:
+        return isinstance(self.what, Built) and self.what.kernel.has_checks
+
+
+@dataclass
+class Lowering:
+    """One graph on its way to a plan."""
+
+    graph: Graph
+    checks: tuple[Check, ...] = ()
+    check_number: dict[int, int] = field(default_factory=dict)
+    key: dict[int, Node] = field(default_factory=dict)
+    places: dict[int, tuple[Place, int]] = field(default_factory=dict)
+    work: list[Work] = field(default_factory=list)
+    late: list[Work] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
+
+    def run(self) -> Plan:
+        """The plan of the graph."""
+        self.checks = find_checks(self.graph)
+        for number, check in enumerate(self.checks):
+            self.check_number.setdefault(id(check.node), number)
+        pinned = frozenset(id(_stored(node)) for node in self.graph.roots)
+        fusion = Fusion(self.graph, pinned, self._update_cone())
+        self.clusters = fusion.run()
+        self._place_leaves()
+        copies = self._place_outputs(fusion)
+        in_place = self._updates_in_place(fusion)
+        for cluster in self.clusters:
+            self._add_cluster(cluster)
+        for node, key in copies:
+            self._add(build_copy(node, key, self.key_of, self.check_of), "copy")
+        self._add_late_copies(in_place)
+        return self._plan()
+
+    def _update_cone(self) -> frozenset[int]:
+        """The next values of parameters, and the elementwise work that only they need."""
+        cone = {id(_stored(node)) for _, node in self.graph.updates}
+        outputs = {id(node) for _, node in self.graph.outputs}
+        for node in reversed(self.graph.nodes):
+            users = self.graph.users[id(node)]
+            simple = isinstance(node.op, Elementwise) or is_view(node)
+            if simple and users and id(node) not in outputs and all(id(user) in cone for user in users):
+                cone.add(id(node))
+        return frozenset(cone)
+
+    # where values live
+
+    def key_of(self, node: Node) -> Node:
+        """The node whose buffer holds this node's value."""
+        return self.key.get(id(node), node)
+
+    def check_of(self, node: Node) -> int:
+        """The number of a node's run-time check."""
+        return self.check_number[id(node)]
+
+    def _place_leaves(self) -> None:
+        for slot, node in enumerate(self.graph.inputs):
+            self.places[id(node)] = (Place.INPUT, slot)
+        for slot, node in enumerate(self.graph.parameters):
+            self.places[id(node)] = (Place.STATE, slot)
+        constants = [n for n in self.graph.nodes if isinstance(n.op, Constant) and is_leaf(n)]
+        for slot, node in enumerate(constants):
+            self.places[id(node)] = (Place.CONSTANT, slot)
+        self.constants = tuple(constants)
+
+    def _place_outputs(self, fusion: Fusion) -> list[tuple[Node, Node]]:
+        """Give each output its buffer; what cannot be computed there directly is copied."""
+        copies: list[tuple[Node, Node]] = []
+        for slot, (_, node) in enumerate(self.graph.outputs):
+            stored = _stored(node)
+            if id(stored) in fusion.home and id(stored) not in self.places:
+                self.places[id(stored)] = (Place.OUTPUT, slot)
+            else:
+                key = _fresh_key(node)
+                self.places[id(key)] = (Place.OUTPUT, slot)
+                copies.append((node, key))
+        return copies
+
+    def _updates_in_place(self, fusion: Fusion) -> dict[int, Parameter]:
+        """Which updates the kernel that computes them can write straight into the parameter.
+
+        The kernel must be elementwise and read the parameter only at the element that it writes; nobody else may read
+        the new value; and every other reader of the old value, as well as every run-time check, must come earlier.
+        """
+        chosen: dict[int, Parameter] = {}
+        slots = {id(p): slot for slot, p in enumerate(self.graph.parameters)}
+        readers = self._readers(fusion)
+        by_cluster: dict[int, list[tuple[Parameter, Node]]] = {}
+        for target, node in self.graph.updates:
+            stored = _stored(node)
+            cluster = fusion.home.get(id(stored))
+            taken = id(stored) in self.places or id(stored) in chosen
+            if cluster is None or taken or cluster.is_opaque or cluster.inner or stored.type.dtype is not target.dtype:
+                continue
+            used_elsewhere = any(home is not cluster for home in readers.get(id(stored), []))
+            if used_elsewhere or any(isinstance(n.op, Checked) for n in cluster.nodes):
+                continue
+            if not _reads_only_own_element(cluster, target, stored):
+                continue
+            chosen[id(stored)] = target
+            by_cluster.setdefault(id(cluster), []).append((target, stored))
+        self._drop_conflicts(fusion, by_cluster, readers, chosen)
+        for stored_id, target in chosen.items():
+            self.key[stored_id] = target
+            self.places[stored_id] = (Place.STATE, slots[id(target)])
+        return chosen
+
+    def _readers(self, fusion: Fusion) -> dict[int, list[Cluster | None]]:
+        readers: dict[int, list[Cluster | None]] = {}
+        for cluster in self.clusters:
+            for node in cluster.nodes:
+                for source in _read_leaves(node):
+                    readers.setdefault(id(source), []).append(cluster)
+        for _, node in (*self.graph.outputs, *self.graph.updates):
+            if id(_stored(node)) not in fusion.home:  # a copy reads it
+                for source in _read_leaves_of(node):
+                    readers.setdefault(id(source), []).append(None)
+        return readers
+
+    def _drop_conflicts(
+        self,
+        fusion: Fusion,
+        by_cluster: dict[int, list[tuple[Parameter, Node]]],
+        readers: dict[int, list[Cluster | None]],
+        chosen: dict[int, Parameter],
+    ) -> None:
+        """Keep only the updates in place for which an order of all kernels exists."""
+        needs = {id(c): {id(p) for p in fusion.producers(c)} for c in self.clusters}
+        known = {id(c): c for c in self.clusters}
+        for cluster_id, pairs in by_cluster.items():
+            before = {
+                id(reader)
+                for target, _ in pairs
+                for reader in readers.get(id(target), [])
+                if reader is not None and id(reader) != cluster_id
+            }
+            copied = any(reader is None for target, _ in pairs for reader in readers.get(id(target), []))
+            after = _closure(needs, cluster_id)
+            checked = any(
+                any(isinstance(node.op, Checked) for node in known[c].nodes) for c in after if c in known
+            )
+            if copied or checked or before & after:
+                for _, stored in pairs:
+                    del chosen[id(stored)]
+                continue
+            needs[cluster_id] = needs[cluster_id] | before
+
+    # work
+
+    def _add(self, what: Built, label: str) -> None:
+        reads = tuple(
+            key
+            for key, buffer in zip(what.keys, what.kernel.buffers, strict=True)
+            if buffer.access.value in ("read", "update")
+        )
+        self.work.append(Work(what, reads, tuple(what.writes), label, what.nodes))
+
+    def _add_cluster(self, cluster: Cluster) -> None:
+        node = cluster.nodes[0]
+        if cluster.is_opaque:
+            match node.op:
+                case MatMul():
+                    self._add_matmul(node)
+                case Concatenate():
+                    for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of):
+                        self._add(built, "concatenate")
+                case _:
+                    self._add(build_scatter(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
+            return
+        targets = [Target(n, self.key_of(n)) for n in cluster.nodes if self._is_read_outside(n, cluster)]
+        label = label_of(cluster)
+        self._add(KernelBuilder(cluster, targets, self.key_of, self.check_of, label).build(), label)
+
+    def _is_read_outside(self, node: Node, cluster: Cluster) -> bool:
+        if id(node) in self.places:
+            return True
+        return id(node) in self._outside_reads
+
+    @property
+    def _outside_reads(self) -> set[int]:
+        if not hasattr(self, "_outside"):
+            found: set[int] = set()
+            home = {id(n): c for c in self.clusters for n in c.nodes}
+            for cluster in self.clusters:
+                for node in cluster.nodes:
+                    found.update(id(s) for s in _read_leaves(node) if home.get(id(s)) is not cluster)
+                    found.update(id(s) for s in _data_dependent(node))
+            for root in self.graph.roots:
+                found.update(id(s) for s in _read_leaves_of(root))
+                found.add(id(_stored(root)))
+            self._outside = found
+        return self._outside
+
+    def _add_matmul(self, node: Node) -> None:
+        a, b = node.args
+        full = node.shape[:-2]
+        left, right = as_matrix(a), as_matrix(b)
+        left = self._materialized(left, a, full)
+        right = self._materialized(right, b, full)
+        m, n, k = node.shape[-2], node.shape[-1], a.shape[-1]
+        batch = product(full)
+        stride_a = self._batch(left, a, full)
+        stride_b = self._batch(right, b, full)
+        stride_c: Size = m * n
+        if batch != 1 and stride_b == 0 and not left.transposed and stride_a == left.leading * m:
+            m, batch, stride_a, stride_c = m * batch, 1, 0, 0
+        gemm = Gemm(node.dtype, left, right, self.key_of(node), m, n, k, batch, (stride_a, stride_b, stride_c))
+        reads = (left.key, right.key)
+        self.work.append(Work(gemm, reads, (self.key_of(node),), "matmul", (node,)))
+
+    def _batch(self, matrix: Matrix, node: Node, full: tuple[Size, ...]) -> Size:
+        stride = batch_strides(node.shape[:-2], matrix.batch, full)
+        assert stride is not None
+        return stride
+
+    def _materialized(self, matrix: Matrix | None, node: Node, full: tuple[Size, ...]) -> Matrix:
+        """The operand as it lies, or a dense copy where BLAS cannot walk it."""
+        if matrix is not None and batch_strides(node.shape[:-2], matrix.batch, full) is not None:
+            matrix.key = self.key_of(matrix.key)
+            if not free(matrix.key):
+                return matrix
+        if batch_strides(node.shape[:-2], _dense_batch(node), full) is None:
+            from graphc.ops.movement import broadcast_to
+
+            node = broadcast_to(node, (*full, *node.shape[-2:]))
+        key = _fresh_key(node)
+        self._add(build_copy(node, key, self.key_of, self.check_of), "copy")
+        return Matrix(key, False, node.shape[-1], _dense_batch(node))
+
+    def _add_late_copies(self, in_place: dict[int, Parameter]) -> None:
+        """Updates that were computed elsewhere are copied into their parameters at the end."""
+        for target, node in self.graph.updates:
+            stored = _stored(node)
+            if in_place.get(id(stored)) is target or node is target:
+                continue
+            source = stored
+            if not self._has_own_buffer(stored):
+                source = _fresh_key(node)
+                self._add(build_copy(node, source, self.key_of, self.check_of), "copy")
+            self._add(build_copy(source, target, self.key_of, self.check_of, "update"), "update")
+
+    def _has_own_buffer(self, node: Node) -> bool:
+        """Was it computed into the arena or an output, so that nothing overwrites it before the end?"""
+        if is_leaf(node) or is_view(node):
+            return False
+        return id(node) not in self.places or self.places[id(node)][0] is Place.OUTPUT
+
+    # the plan
+
+    def _plan(self) -> Plan:
+        order, commit = self._schedule()
+        buffers: list[PlanBuffer] = []
+        number: dict[int, int] = {}
+
+        def buffer(key: Node) -> int:
+            if id(key) not in number:
+                place, slot = self.places.get(id(key), (Place.ARENA, 0))
+                if isinstance(key, Parameter):
+                    place, slot = Place.STATE, next(i for i, p in enumerate(self.graph.parameters) if p is key)
+                number[id(key)] = len(buffers)
+                label = f"{place.value}{slot if place is not Place.ARENA else len(buffers)}"
+                buffers.append(PlanBuffer(len(buffers), label, key.type, place, slot, (key,)))
+            return number[id(key)]
+
+        for node in (*self.graph.inputs, *self.graph.parameters):
+            buffer(node)
+        launches = [
+            Launch(tuple(_item(w, buffer) for w in group), _launch_label(group), tuple(n for w in group for n in w.nodes))
+            for group in order
+        ]
+        constants = tuple(node.op.array for node in self.constants if isinstance(node.op, Constant))
+        return Plan(
+            self.graph, tuple(buffers), tuple(launches), commit, self.graph.parameters, constants, self.checks
+        )
+
+    def _schedule(self) -> tuple[list[list[Work]], int]:
+        """Groups of independent work, in order, and the number of the first group that writes state."""
+        writers: dict[int, list[Work]] = {}
+        for work in self.work:
+            for key in work.writes:
+                writers.setdefault(id(key), []).append(work)
+        state = {id(p) for p in self.graph.parameters}
+        readers: dict[int, list[Work]] = {}
+        for work in self.work:
+            for key in work.reads:
+                readers.setdefault(id(key), []).append(work)
+        needs: dict[int, list[Work]] = {}
+        for work in self.work:
+            found = [w for key in work.reads if id(key) not in state for w in writers.get(id(key), []) if w is not work]
+            found += [r for key in work.writes if id(key) in state for r in readers.get(id(key), []) if r is not work]
+            needs[id(work)] = found
+        late = {id(w) for w in self.work if any(id(key) in state for key in w.writes)}
+        ordered = _topological(self.work, needs)
+        for work in ordered:
+            if any(id(n) in late for n in needs[id(work)]):
+                late.add(id(work))
+        for work in ordered:
+            inside = [n for n in needs[id(work)] if (id(n) in late) == (id(work) in late)]
+            work.level = 1 + max((n.level for n in inside), default=-1)
+        groups: list[list[Work]] = []
+        commit = 0
+        for phase in (False, True):
+            mine = [w for w in ordered if (id(w) in late) is phase]
+            commit = len(groups) if phase else 0
+            for level in sorted({w.level for w in mine}):
+                groups.append([w for w in mine if w.level == level])
+        return groups, commit
+
+
+def lower(graph: Graph) -> Plan:
+    """The plan of a graph whose composites are decomposed."""
+    return Lowering(graph).run()
+
+
+def label_of(cluster: Cluster) -> str:
+    """A short name made of the cluster's ops."""
+    seen = dict.fromkeys(node.op.name for node in cluster.nodes if not free(node))
+    shown = list(seen)
+    if len(shown) > 4:
+        shown = [*shown[:2], *shown[-2:]]
+    return "_".join(shown) if shown else "copy"
+
+
+def _launch_label(group: Sequence[Work]) -> str:
+    return " + ".join(dict.fromkeys(work.label for work in group))
+
+
+def _stored(node: Node) -> Node:
+    """The node whose dense value is this node's: through reshapes and identities."""
+    while isinstance(node.op, Reshape | StopGradient | Recompute):
+        node = node.args[0]
+    return node
+
+
+def _fresh_key(node: Node) -> Node:
+    return Node(Input("buffer", node.type), (), node.type, node.loc)
+
+
+def _read_leaves(node: Node) -> list[Node]:
+    """Everything with a buffer that a node reads: computed nodes, parameters, inputs, constants."""
+    return list(sources(node))
+
+
+def _read_leaves_of(node: Node) -> list[Node]:
+    if is_view(node):
+        return _read_leaves(node)
+    return [node]
+
+
+def _data_dependent(node: Node) -> list[Node]:
+    """Operands read at positions that depend on data or that move: these need a buffer even inside the cluster."""
+    if isinstance(node.op, Take | TakeAlong):
+        return [s for s in _read_leaves_of(node.args[0])]
+    return []
+
+
+def _reads_only_own_element(cluster: Cluster, target: Parameter, stored: Node) -> bool:
+    own = cluster.at[id(stored)]
+    if stored.shape != target.shape:
+        return False
+    for node in cluster.nodes:
+        indices = operand_indices(node, cluster)
+        for arg, index in zip(node.args, indices, strict=True):
+            if not any(source is target for source in _read_leaves_of(arg)):
+                continue
+            if index is None:
+                return False
+            source, place = through_views(arg, index, cluster.extents)
+            if source is not target or place != own:
+                return False
+    return True
+
+
+def _closure(needs: dict[int, set[int]], start: int) -> set[int]:
+    """Everything that needs ``start``, directly or not."""
+    users: dict[int, list[int]] = {}
+    for user, found in needs.items():
+        for need in found:
+            users.setdefault(need, []).append(user)
+    seen: set[int] = set()
+    stack = list(users.get(start, []))
+    while stack:
+        item = stack.pop()
+        if item not in seen:
+            seen.add(item)
+            stack.extend(users.get(item, []))
+    return seen
+
+
+def _topological(work: Sequence[Work], needs: dict[int, list[Work]]) -> list[Work]:
+    done: set[int] = set()
+    order: list[Work] = []
+    for root in work:
+        stack = [(root, False)]
+        while stack:
+            item, ready = stack.pop()
+            if ready:
+                order.append(item)
+            elif id(item) not in done:
+                done.add(id(item))
+                stack.append((item, True))
+                stack.extend((n, False) for n in reversed(needs[id(item)]) if id(n) not in done)
+    return order
+
+
+def _dense_batch(node: Node) -> tuple[Size, ...]:
+    strides: list[Size] = []
+    step: Size = node.shape[-2] * node.shape[-1]
+    for size in reversed(node.shape[:-2]):
+        strides.append(step)
+        step = step * size
+    return tuple(reversed(strides))
+
+
+def _item(work: Work, buffer) -> Item:  # noqa: ANN001
+    if isinstance(work.what, Built):
+        built = work.what
+        return KernelItem(
+            built.kernel,
+            tuple(buffer(key) for key in built.keys),
+            tuple(built.sizes),
+            built.extent,
+            built.grain,
+            built.cost,
+        )
+    g = work.what
+    return GemmItem(
+        g.dtype, buffer(g.a.key), buffer(g.b.key), buffer(g.c), g.m, g.n, g.k,
+        g.a.leading, g.b.leading, g.n, g.a.transposed, g.b.transposed, g.batch, *g.strides,
+    )  # fmt: skip

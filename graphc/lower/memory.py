@@ -1,0 +1,69 @@
+"""Memory: where each intermediate lies in the arena.
+
+Buffers live from the launch that first writes them to the last one that uses them. For one combination of sizes they
+are placed largest first at the lowest offset that no buffer alive at the same time covers (greedy by size, as in
+Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc.ir.dims import evaluate
+from graphc.lower.plan import ArenaLayout, KernelItem, Place, Plan
+
+ALIGNMENT = 64
+
+
+def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
+    """First and last launch of each arena buffer, by its index."""
+    found: dict[int, tuple[int, int]] = {}
+    for step, launch in enumerate(plan.launches):
+        for item in launch.items:
+            for index in item.buffers:
+                if plan.buffers[index].place is Place.ARENA:
+                    first, _ = found.get(index, (step, step))
+                    found[index] = (first, step)
+    return found
+
+
+def layout(plan: Plan, dims: Mapping[str, int]) -> ArenaLayout:
+    """Place every arena buffer for these sizes."""
+    alive = lifetimes(plan)
+    sizes = {index: _aligned(plan.buffers[index].type.nbytes(dict(dims))) for index in alive}
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
+    offsets: dict[int, int] = {}
+    for index in sorted(alive, key=lambda i: (-sizes[i], alive[i], i)):
+        first, last = alive[index]
+        offset = 0
+        for start, end, begin, final in placed:
+            if begin <= last and first <= final:
+                if start >= offset + sizes[index]:
+                    break
+                offset = max(offset, end)
+        offsets[index] = offset
+        placed.append((offset, offset + sizes[index], first, last))
+        placed.sort()
+    peak = max((end for _, end, _, _ in placed), default=0)
+    live = [0] * len(plan.launches)
+    for index, (first, last) in alive.items():
+        for step in range(first, last + 1):
+            live[step] += sizes[index]
+    return ArenaLayout(offsets, peak, sum(sizes.values()), max(live, default=0))
+
+
+def _aligned(size: int) -> int:
+    return max(ALIGNMENT, (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+
+
+def item_bytes(plan: Plan, item: object, dims: Mapping[str, int]) -> int:
+    """The bytes that an item reads and writes, each buffer counted once (twice when updated in place)."""
+    total = 0
+    if isinstance(item, KernelItem):
+        for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
+            factor = 2 if buffer.access.value == "update" else 1
+            total += factor * evaluate(plan.buffers[index].type.size, dims) * buffer.dtype.itemsize
+        return total
+    return sum(
+        plan.buffers[index].type.nbytes(dict(dims)) for index in getattr(item, "buffers", ())
+    )

@@ -1,0 +1,230 @@
+"""Ops that are kernels of their own: matrix products, scatters, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.ir.dims import Size, ceildiv, coefficient, product
+from graphc.ir.node import Node
+from graphc.ir.types import DType
+from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, Let, Load, LoopKind, Store, Var
+from graphc.lower.build import LANES, Built, KernelBuilder, Target, copy_cluster
+from graphc.lower.canonical import canonical_kernel
+from graphc.lower.emit import Emitter
+from graphc.lower.index import Index, linear, loop_index
+from graphc.lower.views import is_view, through_views
+from graphc.ops.indexing import ScatterAlong, TakeAdd
+
+I64 = DType.int64
+ZERO = Const(0, I64)
+KeyOf = Callable[[Node], Node]
+CheckOf = Callable[[Node], int]
+
+
+def build_copy(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf, name: str = "copy") -> Built:
+    """A kernel that moves a node's elements into the buffer of ``key``."""
+    built = KernelBuilder(copy_cluster(node), [Target(node, key)], key_of, check_of, name).build()
+    built.nodes = (node,)
+    return built
+
+
+def build_concatenate(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> list[Built]:
+    """One kernel for each operand, which moves it to its part of the result; they can run together."""
+    axis: int = node.op.axis  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    built: list[Built] = []
+    start: Size = 0
+    for arg in node.args:
+
+        def place(index: Index, start: Size = start) -> Size:
+            moved = tuple(part + start if a == axis else part for a, part in enumerate(index))
+            return linear(moved, node.shape)
+
+        builder = KernelBuilder(copy_cluster(arg), [Target(arg, key, place)], key_of, check_of, "concatenate")
+        item = builder.build()
+        item.nodes = (node,)
+        built.append(item)
+        start = start + arg.shape[axis]
+    return built
+
+
+def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Built:
+    """Zeros, then values added at data-dependent positions, in order: the result is the same at every run."""
+    op = node.op
+    values, indices = node.args
+    emitter = Emitter(frozenset(), key_of, check_of)
+    if isinstance(op, TakeAdd):
+        before = list(range(op.axis))
+        along = list(range(op.axis, op.axis + indices.ndim))
+        after = list(range(op.axis + indices.ndim, values.ndim))
+        axis = op.axis
+    else:
+        assert isinstance(op, ScatterAlong)
+        axis = op.axis
+        before = [a for a in range(values.ndim) if a != axis]
+        along, after = [axis], []
+    index: list[Size] = [0] * values.ndim
+    for a in range(values.ndim):
+        if values.shape[a] != 1:
+            index[a] = loop_index(f"i{a}")
+            emitter.bounds[f"%i{a}"] = values.shape[a]
+    width = product(tuple(values.shape[a] for a in after))
+    blocks = ceildiv(width, LANES) if after else 1
+    rows = product(tuple(values.shape[a] for a in before))
+    emitter.open("p")
+    rest: Expr = Var("p", I64)
+    first: Expr = ZERO
+    if blocks != 1:
+        count = emitter.sizes.argument(blocks)
+        first = emitter.let(
+            Apply("mul", (emitter.let(Apply("mod", (rest, count), I64)), Const(LANES, I64)), I64)
+        )
+        rest = emitter.let(Apply("floordiv", (rest, count), I64))
+    _decode(emitter, before, values, rest)
+    lanes: Expr = Const(1, I64)
+    if after:
+        left = Apply("sub", (emitter.sizes.argument(width), first), I64)
+        lanes = emitter.let(Apply("min", (left, Const(LANES, I64)), I64))
+
+    def target(chosen: Size) -> Size:
+        if isinstance(op, TakeAdd):
+            place = (*index[:axis], chosen, *index[axis + indices.ndim :])
+        else:
+            place = (*index[:axis], chosen, *index[axis + 1 :])
+        return linear(place, node.shape)
+
+    emitter.open("z")
+    emitter.bounds["%z"] = node.shape[axis]
+    _open_columns(emitter, after, values, first)
+    emitter.store(key, target(loop_index("z")), _zero(node.dtype))
+    _close_columns(emitter, lanes)
+    emitter.add(For("z", ZERO, emitter.sizes.argument(node.shape[axis]), LoopKind.SEQ, emitter.close()))
+    for a in along:
+        emitter.open(f"i{a}")
+    chosen = tuple(index[a] for a in along) if isinstance(op, TakeAdd) else tuple(index)
+    raw = emitter.let(Apply("cast", (emitter.value(indices, chosen),), I64))
+    limit = node.shape[axis]
+    emitter.check_index(node, raw, limit)
+    high = Apply("min", (raw, emitter.sizes.expression(limit - 1)), I64)
+    inside = emitter.let(Apply("max", (high, ZERO), I64))
+    assert isinstance(inside, Var)
+    _open_columns(emitter, after, values, first)
+    place = target(loop_index(inside.name))
+    addend = emitter.value(values, tuple(index))
+    emitter.store(key, place, ZERO)
+    store = emitter.blocks[-1].pop()
+    assert isinstance(store, Store)
+    total = Apply("add", (Load(store.buffer, store.index, node.dtype), addend), node.dtype)
+    emitter.add(Store(store.buffer, store.index, total))
+    _close_columns(emitter, lanes)
+    for a in reversed(along):
+        emitter.add(For(f"i{a}", ZERO, emitter.sizes.argument(values.shape[a]), LoopKind.SEQ, emitter.close()))
+    extent = rows * blocks
+    body = emitter.close()
+    bound = emitter.sizes.never_literal(extent, "extent")
+    emitter.add(For("p", ZERO, bound, LoopKind.PARALLEL, body))
+    kernel = Kernel(
+        "scatter",
+        _as_update(emitter, key),
+        tuple(f"n{i}" for i in range(len(emitter.sizes.values))),
+        bound,
+        tuple(emitter.blocks[0]),
+        emitter.has_checks,
+    )
+    cost = product(tuple(values.shape[a] for a in along)) * (LANES if after else 1)
+    return Built(canonical_kernel(kernel), emitter.keys, [key], list(emitter.sizes.values), extent, 1, cost, (node,))
+
+
+def _as_update(emitter: Emitter, key: Node):  # noqa: ANN202
+    from graphc.loops.kernel import Access
+
+    for position, known in enumerate(emitter.keys):
+        if known is key:
+            emitter.access[position] = Access.UPDATE
+    return emitter.buffers()
+
+
+def _decode(emitter: Emitter, axes: list[int], values: Node, rest: Expr) -> None:
+    for position in range(len(axes) - 1, -1, -1):
+        a = axes[position]
+        if values.shape[a] == 1:
+            continue
+        size = emitter.sizes.argument(values.shape[a])
+        emitter.depth_of[f"i{a}"] = len(emitter.blocks) - 1
+        emitter.add(Let(Var(f"i{a}", I64), Apply("mod", (rest, size), I64)))
+        rest = emitter.let(Apply("floordiv", (rest, size), I64))
+
+
+def _open_columns(emitter: Emitter, after: list[int], values: Node, first: Expr) -> None:
+    emitter.open("lane")
+    if after:
+        column = Apply("add", (first, Var("lane", I64)), I64)
+        _decode(emitter, after, values, emitter.let(column))
+
+
+def _close_columns(emitter: Emitter, lanes: Expr) -> None:
+    emitter.add(For("lane", ZERO, lanes, LoopKind.VECTOR, emitter.close()))
+
+
+def _zero(dtype: DType) -> Const:
+    return Const(0.0 if dtype.is_float else dtype is not DType.bool and 0, dtype)
+
+
+class Matrix:
+    """How an operand of a product lies in its buffer: which node's buffer, and its strides."""
+
+    def __init__(self, key: Node, transposed: bool, leading: Size, batch: tuple[Size, ...]) -> None:
+        self.key = key
+        self.transposed = transposed
+        self.leading = leading
+        self.batch = batch
+
+
+def as_matrix(node: Node) -> Matrix | None:
+    """The operand read through its views, or None where BLAS cannot read it in place."""
+    rank = node.ndim
+    index = tuple(loop_index(f"i{a}") for a in range(rank))
+    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
+    source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
+    position = linear(place, source.shape)
+    strides: list[Size] = []
+    rest = position
+    for a in range(rank):
+        stride = coefficient(position, f"%i{a}")
+        if stride is None:
+            return None
+        strides.append(stride)
+        rest = rest - stride * index[a]
+    if rest != 0:
+        return None
+    rows, columns = node.shape[-2], node.shape[-1]
+    row, column = strides[-2], strides[-1]
+    batch = tuple(strides[:-2])
+    if column == 1 or columns == 1:
+        leading = row if rows != 1 and row != 0 else columns
+        return None if row == 0 and rows != 1 else Matrix(source, False, leading, batch)
+    if row == 1 or rows == 1:
+        leading = column if columns != 1 and column != 0 else rows
+        return None if column == 0 and columns != 1 else Matrix(source, True, leading, batch)
+    return None
+
+
+def batch_strides(shape: tuple[Size, ...], strides: tuple[Size, ...], full: tuple[Size, ...]) -> Size | None:
+    """One stride that walks the whole batch, or None where there is none.
+
+    ``strides`` belong to the operand's own batch axes (trailing ones of ``full``); axes of size 1 are repeated.
+    """
+    padded = [0] * (len(full) - len(shape)) + [
+        0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True)
+    ]
+    walk: Size | None = None
+    inner: Size = 1
+    for size, stride in reversed(list(zip(full, padded, strict=True))):
+        if size == 1:
+            continue
+        if walk is None:
+            walk, inner = stride, size
+        elif stride != walk * inner:
+            return None
+        else:
+            inner = inner * size
+    return 0 if walk is None else walk

@@ -1,0 +1,90 @@
+"""Views: ops that only move indices. A view is never computed; whoever reads it reads its source elsewhere."""
+
+from __future__ import annotations
+
+from graphc.ir.dims import Bounds, Size, floordiv, mod
+from graphc.ir.node import Node
+from graphc.ir.types import Shape
+from graphc.lower.index import Index, linear, strides_of
+from graphc.ops.control import Recompute, StopGradient
+from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
+from graphc.ops.slicing import Slice
+
+VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, StopGradient, Recompute)
+
+
+def is_view(node: Node) -> bool:
+    """Does the node only rename elements of its operand?"""
+    return isinstance(node.op, VIEWS)
+
+
+def through_views(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
+    """The node that computes an element of a view, and the index of that element there."""
+    while is_view(node):
+        node, index = _through(node, index, bounds)
+    return node, index
+
+
+def broadcast_index(index: Index, shape: Shape) -> Index:
+    """The index of an operand of this shape under broadcasting: trailing axes aligned, 0 on axes of size 1."""
+    tail = index[len(index) - len(shape) :]
+    return tuple(0 if size == 1 else position for position, size in zip(tail, shape, strict=True))
+
+
+def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
+    source = node.args[0]
+    match node.op:
+        case Reshape():
+            return source, reshape_index(index, node.shape, source.shape, bounds)
+        case Transpose(axes=axes):
+            moved: list[Size] = [0] * len(axes)
+            for position, axis in zip(index, axes, strict=True):
+                moved[axis] = position
+            return source, tuple(moved)
+        case BroadcastTo():
+            return source, broadcast_index(index, source.shape)
+        case Slice(starts=starts, steps=steps):
+            return source, tuple(a + i * s for i, a, s in zip(index, starts, steps, strict=True))
+        case Flip(axes=axes):
+            return source, tuple(
+                source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index)
+            )
+        case _:  # StopGradient, Recompute: the same elements
+            return source, index
+
+
+def reshape_index(index: Index, shape: Shape, source: Shape, bounds: Bounds) -> Index:
+    """The index in ``source`` of the element at ``index`` in ``shape``; both hold the same elements in order."""
+    result: list[Size] = []
+    i = j = 0
+    while i < len(shape) or j < len(source):
+        # the smallest runs of axes on both sides that hold the same number of elements
+        left, right = i, j
+        size_left: Size = 1
+        size_right: Size = 1
+        if i < len(shape):
+            size_left, i = shape[i], i + 1
+        if j < len(source):
+            size_right, j = source[j], j + 1
+        while size_left != size_right and (i < len(shape) or j < len(source)):
+            if isinstance(size_left, int) and isinstance(size_right, int):
+                grow_left = size_left < size_right
+            else:
+                grow_left = (len(shape) - i) >= (len(source) - j)
+            if (grow_left and i < len(shape)) or j == len(source):
+                size_left, i = size_left * shape[i], i + 1
+            else:
+                size_right, j = size_right * source[j], j + 1
+        result.extend(_unflatten(linear(index[left:i], shape[left:i]), source[right:j], bounds))
+    return tuple(result)
+
+
+def _unflatten(position: Size, shape: Shape, bounds: Bounds) -> Index:
+    result: list[Size] = []
+    for axis, (size, stride) in enumerate(zip(shape, strides_of(shape), strict=True)):
+        if size == 1:
+            result.append(0)
+            continue
+        part = floordiv(position, stride, bounds)
+        result.append(part if axis == 0 else mod(part, size, bounds))
+    return tuple(result)

@@ -1,0 +1,335 @@
+"""The compiled object that a user holds: call it, read its stages, its memory, its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.backend import Backend, Bound, Executable, Failure
+from graphc.errors import (
+    AxisError,
+    DTypeError,
+    GraphcError,
+    GraphError,
+    IndexRangeError,
+    NameClashError,
+    NonFiniteError,
+    ShapeError,
+)
+from graphc.ir import location
+from graphc.ir.dims import Dim, evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node, Parameter, describe_operands
+from graphc.ir.text import print_graph
+from graphc.lower.plan import Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+STAGES = ("graph", "simplified", "fused", "kernels", "plan")
+UNKNOWN_SIZE = 32
+"""What a symbolic size counts as in reports on a program that has not run yet."""
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """The memory of a program for one combination of sizes, in bytes.
+
+    Attributes:
+        peak_bytes: the arena: all intermediates, planned to share memory.
+        naive_bytes: what they would take if each had its own.
+        largest_live_set_bytes: the most that is alive at one moment; no plan can need less.
+        parameter_bytes: state, shared by all programs that use it.
+        dims: the sizes that this holds for.
+    """
+
+    peak_bytes: int
+    naive_bytes: int
+    largest_live_set_bytes: int
+    parameter_bytes: int
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a combination of input shapes leads to."""
+
+    bound: Bound
+    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+
+
+class Program:
+    """A compiled graph. Made by :func:`graphc.compile`.
+
+    Calling it runs one step: results come back as fresh arrays by name, unless ``out`` gives arrays to fill, and the
+    updates are committed together. A step that raises changes no state. Several threads may call one program.
+
+    Attributes:
+        graph: the user's graph, with the phase resolved.
+        simplified: the graph after all rewriting.
+        plan: kernels, buffers and order; empty for backends that do not lower.
+        backend: the backend that compiled it.
+        training: the phase it was compiled for.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        simplified: Graph,
+        plan: Plan,
+        executable: Executable,
+        backend: Backend,
+        training: bool,
+        log: Any = None,
+    ) -> None:
+        self.graph = graph
+        self.simplified = simplified
+        self.plan = plan
+        self.executable = executable
+        self.backend = backend
+        self.training = training
+        self.rewrites = log
+        self.input_names: tuple[str, ...] = tuple(str(node.name) for node in graph.inputs)
+        self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
+        self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)
+        self._fits: dict[tuple[tuple[int, ...], ...], _Fit] = {}
+        self._dims: dict[str, int] = {}
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All parameters that the program reads or updates."""
+        return self.graph.parameters
+
+    def __call__(self, *, out: Mapping[str, Array] | None = None, **inputs: Any) -> dict[str, Array]:
+        """Run one step.
+
+        Args:
+            out: arrays to fill, by output name; all outputs or none. Then the step allocates nothing.
+            inputs: an array for each placeholder, of its element type and a shape that fits.
+
+        Raises:
+            NameClashError: an input is missing or unknown.
+            DTypeError, ShapeError: an array does not fit its placeholder.
+            IndexRangeError, NonFiniteError: a check failed while running; no state has changed.
+        """
+        try:
+            arrays = [inputs[name] for name in self.input_names]
+        except KeyError:
+            arrays = None
+        if arrays is None or len(inputs) != len(arrays):
+            raise self._names_differ(inputs)
+        results = self.call(arrays, None if out is None else self._given(out))
+        return dict(zip(self.output_names, results, strict=True))
+
+    def call(self, arrays: Sequence[Any], out: Sequence[Array] | None = None) -> Sequence[Array]:
+        """Run one step on arrays in the order of ``input_names``; results in the order of ``output_names``."""
+        shapes: list[tuple[int, ...]] = []
+        for array, dtype in zip(arrays, self._dtypes, strict=True):
+            if array.__class__ is not np.ndarray or array.dtype is not dtype or not array.flags.carray:
+                arrays = [self._as_input(i, value) for i, value in enumerate(arrays)]
+                shapes = [value.shape for value in arrays]
+                break
+            shapes.append(array.shape)
+        fit = self._fits.get(tuple(shapes))
+        if fit is None:
+            fit = self._new_fit(tuple(shapes))
+        if out is None:
+            out = [np.empty(shape, dtype) for shape, dtype in fit.outputs]
+        else:
+            self._check_out(out, fit)
+        failure = fit.bound.run(arrays, out)
+        if failure is not None:
+            raise self._failed(failure)
+        return out
+
+    # reading
+
+    def text(self, stage: str = "simplified") -> str:
+        """The program at one stage: ``graph``, ``simplified``, ``fused``, ``kernels`` or ``plan``.
+
+        Raises:
+            AxisError: there is no such stage.
+        """
+        if stage == "graph":
+            return print_graph(self.graph)
+        if stage == "simplified":
+            return print_graph(self.simplified)
+        if stage in STAGES:
+            from graphc.report.stages import print_stage
+
+            return print_stage(self.plan, stage)
+        raise AxisError(f"there is no stage {stage!r}", remedy=f"use one of: {', '.join(STAGES)}")
+
+    def source(self) -> str:
+        """The generated source of all kernels."""
+        return self.executable.source()
+
+    def memory(self, **dims: int) -> MemoryReport:
+        """What the program needs, by default for the sizes of the last call."""
+        from graphc.lower.memory import layout
+
+        sizes = self.sizes(dims)
+        arena = layout(self.plan, sizes)
+        held = sum(p.array.nbytes for p in self.parameters)
+        return MemoryReport(arena.peak_bytes, arena.naive_bytes, arena.largest_live_set_bytes, held, sizes)
+
+    def explain(self, **dims: int) -> str:
+        """For each kernel: the user's lines that it computes, the ops fused, bytes moved, its place in the arena."""
+        from graphc.report.explain import explain
+
+        return explain(self, self.sizes(dims))
+
+    def sizes(self, dims: Mapping[str, int] | None = None) -> dict[str, int]:
+        """A value for every symbolic size: as given, else that of the last call, else a typical one."""
+        given = dims or {}
+        unknown = set(given) - set(self.graph.dims)
+        if unknown:
+            raise NameClashError(
+                f"no size is called {sorted(unknown)[0]!r}", remedy=f"sizes here: {', '.join(self.graph.dims) or 'none'}"
+            )
+        return {name: given.get(name, self._dims.get(name, UNKNOWN_SIZE)) for name in self.graph.dims}
+
+    def __repr__(self) -> str:
+        return f"<Program on {self.backend.name}: {', '.join(self.input_names)} -> {', '.join(self.output_names)}>"
+
+    # binding
+
+    def _as_input(self, position: int, value: Any) -> Array:
+        node = self.graph.inputs[position]
+        dtype = self._dtypes[position]
+        if isinstance(value, np.ndarray):
+            if value.dtype == dtype:
+                return np.require(value, dtype, ["C", "A"]) if value.ndim else np.array(value, dtype)
+        elif isinstance(value, np.generic):
+            if value.dtype == dtype:
+                return np.array(value)
+        elif isinstance(value, bool | int | float | list | tuple):
+            return self._from_python(node, value)
+        shown = value.dtype if isinstance(value, np.ndarray | np.generic) else type(value).__name__
+        raise DTypeError(
+            f"input {node.name!r} takes {dtype}, got {shown}",
+            details=(str(node.loc),) if node.loc else (),
+            at=_here(),
+            remedy=f"convert it: np.asarray({node.name}, {str(dtype)!r})",
+        )
+
+    def _from_python(self, node: Node, value: Any) -> Array:
+        try:
+            array = np.asarray(value)
+            if array.size == 0 or np.can_cast(array.dtype, node.dtype.numpy, "same_kind") or (
+                array.dtype.kind in "iu" and node.dtype.kind.value >= 1
+            ):
+                return np.ascontiguousarray(array.astype(node.dtype.numpy)).reshape(array.shape)
+        except (ValueError, TypeError, OverflowError):
+            array = None
+        raise DTypeError(
+            f"input {node.name!r} takes {node.dtype}, got {value!r:.60}",
+            details=(str(node.loc),) if node.loc else (),
+            at=_here(),
+            remedy=f"give an array of {node.dtype}",
+        )
+
+    def _new_fit(self, shapes: tuple[tuple[int, ...], ...]) -> _Fit:
+        dims = self._solve(shapes)
+        outputs = tuple(
+            (tuple(evaluate(size, dims) for size in node.shape), node.dtype.numpy) for _, node in self.graph.outputs
+        )
+        self._dims = dims
+        fit = _Fit(self.executable.bind(dims), outputs)
+        if len(self._fits) >= 64:
+            self._fits.pop(next(iter(self._fits)))
+        self._fits[shapes] = fit
+        return fit
+
+    def _solve(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
+        """The value of every symbolic size, from the shapes of the inputs."""
+        dims: dict[str, int] = {}
+        given_by: dict[str, str] = {}
+        for node, shape in zip(self.graph.inputs, shapes, strict=True):
+            if len(shape) != node.ndim:
+                raise self._shape_differs(node, shape, f"{len(shape)} axes instead of {node.ndim}")
+            for axis, (size, value) in enumerate(zip(node.shape, shape, strict=True)):
+                if isinstance(size, Dim) and size == Dim(name := str(size)) if str(size).isidentifier() else False:
+                    if dims.setdefault(name, value) != value:
+                        why = f"{name} is {value} on axis {axis} but {dims[name]} in {given_by[name]}"
+                        raise self._shape_differs(node, shape, why)
+                    given_by.setdefault(name, f"input {node.name!r}")
+        for node, shape in zip(self.graph.inputs, shapes, strict=True):
+            for axis, (size, value) in enumerate(zip(node.shape, shape, strict=True)):
+                try:
+                    wanted = evaluate(size, dims)
+                except KeyError as error:
+                    raise GraphError(
+                        f"the size {error.args[0]!r} stands nowhere alone in an input's shape",
+                        at=str(node.loc) if node.loc else None,
+                        remedy=f"give some placeholder an axis of the plain size {error.args[0]!r}",
+                    ) from None
+                if wanted != value:
+                    raise self._shape_differs(node, shape, f"axis {axis} is {value}, expected {wanted}")
+        return dims
+
+    def _shape_differs(self, node: Node, shape: tuple[int, ...], why: str) -> ShapeError:
+        return ShapeError(
+            f"input {node.name!r} is {node.type}, got an array of shape {shape}: {why}",
+            details=(str(node.loc),) if node.loc else (),
+            at=_here(),
+            remedy="pass an array of the declared shape, or declare the axis with a name such as 'batch'",
+        )
+
+    def _names_differ(self, inputs: Mapping[str, Any]) -> NameClashError:
+        missing = [name for name in self.input_names if name not in inputs]
+        unknown = [name for name in inputs if name not in self.input_names]
+        what = f"input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"
+        return NameClashError(
+            what, at=_here(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}"
+        )
+
+    def _given(self, out: Mapping[str, Array]) -> list[Array]:
+        if set(out) != set(self.output_names):
+            raise NameClashError(
+                f"out names {sorted(out)}, the outputs are {sorted(self.output_names)}",
+                at=_here(),
+                remedy="give an array for every output",
+            )
+        return [out[name] for name in self.output_names]
+
+    def _check_out(self, out: Sequence[Array], fit: _Fit) -> None:
+        for name, array, (shape, dtype) in zip(self.output_names, out, fit.outputs, strict=True):
+            if array.shape != shape or array.dtype != dtype or not array.flags.carray:
+                raise ShapeError(
+                    f"out[{name!r}] must be a C-contiguous, writable {dtype} array of shape {shape}, "
+                    f"got {array.dtype} {array.shape}",
+                    at=_here(),
+                    remedy=f"np.empty({shape}, {str(dtype)!r})",
+                )
+
+    def _failed(self, failure: Failure) -> GraphcError:
+        check = self.plan.checks[failure.check]
+        node = check.node
+        details = describe_operands(node.op, node.args)
+        at = str(node.loc) if node.loc else None
+        if check.kind == "finite":
+            what = check.what or node.op.name
+            return NonFiniteError(
+                f"{what} is not finite (first seen at flat position {failure.detail})",
+                details=details,
+                at=at,
+                remedy="lower the learning rate, clip gradients, or look for log(0) and divisions by zero upstream",
+            )
+        limit = evaluate(check.limit, self._dims) if self._dims or isinstance(check.limit, int) else check.limit
+        return IndexRangeError(
+            f"{check.what or node.op.name}: index {failure.detail} is outside an axis of size {limit}",
+            details=details,
+            at=at,
+            remedy=f"indices must be from 0 to {limit} - 1; nothing has been changed",
+        )
+
+
+def _here() -> str | None:
+    place = location.here()
+    return None if place is None else str(place)

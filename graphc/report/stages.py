@@ -1,0 +1,70 @@
+"""The later stages of a program as text: clusters, kernels, plan."""
+
+from __future__ import annotations
+
+from graphc.ir.node import Node
+from graphc.ir.text import print_node
+from graphc.loops.text import kernel_text
+from graphc.lower.plan import GemmItem, Item, KernelItem, Plan
+
+
+def print_stage(plan: Plan, stage: str) -> str:
+    """``fused``: which nodes each kernel computes. ``kernels``: the kernel IR. ``plan``: order, buffers, sizes."""
+    return {"fused": _fused, "kernels": _kernels, "plan": _plan}[stage](plan)
+
+
+def _fused(plan: Plan) -> str:
+    if not plan.launches:
+        return "the backend runs the graph node by node; nothing is fused\n"
+    names: dict[int, str] = {}
+    for node in (*plan.graph.inputs, *plan.graph.parameters, *plan.graph.nodes):
+        names.setdefault(id(node), f"%{len(names)}")
+    rows: list[str] = []
+    for number, launch in enumerate(plan.launches):
+        rows.append(f"launch {number}: {launch.label}")
+        shown: set[int] = set()
+        for node in launch.nodes:
+            if id(node) in names and id(node) not in shown:
+                shown.add(id(node))
+                rows.append(f"  {print_node(node, _with_missing(names, node))}")
+    return "\n".join(rows) + "\n"
+
+
+def _with_missing(names: dict[int, str], node: Node) -> dict[int, str]:
+    for arg in node.args:
+        names.setdefault(id(arg), f"%{len(names)}")
+    return names
+
+
+def _kernels(plan: Plan) -> str:
+    seen: list[str] = []
+    for launch in plan.launches:
+        for item in launch.items:
+            if isinstance(item, KernelItem):
+                text = kernel_text(item.kernel)
+                if text not in seen:
+                    seen.append(text)
+    return "\n".join(seen) if seen else "no kernels: the backend runs the graph node by node\n"
+
+
+def _plan(plan: Plan) -> str:
+    rows = ["buffers"]
+    rows += [f"  {b.index}: {b.label} {b.type} in {b.place.value}" for b in plan.buffers]
+    for number, launch in enumerate(plan.launches):
+        if number == plan.commit:
+            rows.append("commit: run-time checks are tested here; what follows writes parameters")
+        rows.append(f"launch {number}: {launch.label}")
+        rows += [f"  {_item(item)}" for item in launch.items]
+    for number, check in enumerate(plan.checks):
+        rows.append(f"check {number}: {check.kind} of {check.node!r}, limit {check.limit}")
+    return "\n".join(rows) + "\n"
+
+
+def _item(item: Item) -> str:
+    if isinstance(item, GemmItem):
+        a, b = (f"{i}{'.T' if t else ''}" for i, t in ((item.a, item.transpose_a), (item.b, item.transpose_b)))
+        times = "" if item.batch == 1 else f" x {item.batch}"
+        return f"gemm {item.c} = {a} @ {b}: {item.m} x {item.n} x {item.k}{times}"
+    buffers = ", ".join(f"{b.access.value} {i}" for i, b in zip(item.buffers, item.kernel.buffers, strict=True))
+    sizes = f"; sizes {', '.join(map(str, item.sizes))}" if item.sizes else ""
+    return f"{item.kernel.name}({buffers}) over {item.extent}{sizes}"
