@@ -173,8 +173,8 @@ def kernel_source(kernel: Kernel) -> str:
 
 
 def function_name(kernel: Kernel) -> str:
-    """The name of the printed function: the kernel's own unless that is a word of CUDA C."""
-    return _CudaPrinter(kernel).name(kernel.name)
+    """The name of the printed function. No library has a function of such a name, as it may have ``round``."""
+    return f"{kernel.name}_kernel"
 
 
 class _CudaPrinter(Printer):
@@ -183,7 +183,7 @@ class _CudaPrinter(Printer):
     def __init__(self, source: Kernel) -> None:
         super().__init__()
         self.source = source
-        self.name(source.name)
+        self.function = self.name(function_name(source))
         # scalars made of sizes, loop variables and small literals alone: arithmetic on them never overflows
         self.indices = set(source.sizes)
         self.in_bounds: set[int] = set()
@@ -197,10 +197,10 @@ class _CudaPrinter(Printer):
         arguments += ["long long* __restrict__ status"] * kernel.has_checks
         self.line(f"// {kernel.threads} threads in each of {self.expression(outer.stop)} blocks")
         self.line(f'extern "C" __global__ void __launch_bounds__({kernel.threads})')
-        signature = f"{self.name(kernel.name)}({', '.join(arguments)}) {{"
+        signature = f"{self.function}({', '.join(arguments)}) {{"
         if len(signature) > _WIDTH:
             one_a_line = f",\n{self.indent}".join(arguments)
-            signature = f"{self.name(kernel.name)}(\n{self.indent}{one_a_line}\n) {{"
+            signature = f"{self.function}(\n{self.indent}{one_a_line}\n) {{"
         self.line(signature)
         with self.indented():
             self.indices.add(outer.var)
