@@ -76,7 +76,21 @@ def put_source(key: str, text: str) -> str:
 
 def folder() -> Path | None:
     """The folder in use, created if need be; None if there is no place to write at all."""
-    return _usable(_wanted())
+    return _usable(wanted())
+
+
+def wanted() -> Path | None:
+    """The folder that the environment names, whether it can be used or not."""
+    chosen = os.environ.get("GRAPHC_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "graphc"
+    try:
+        return Path.home() / ".cache" / "graphc"
+    except RuntimeError:  # no home
+        return None
 
 
 def size() -> int:
@@ -119,19 +133,6 @@ def _write(path: Path, data: bytes) -> bool:
             Path(temporary).unlink(missing_ok=True)
         return False
     return True
-
-
-def _wanted() -> Path | None:
-    chosen = os.environ.get("GRAPHC_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    if base:
-        return Path(base) / "graphc"
-    try:
-        return Path.home() / ".cache" / "graphc"
-    except RuntimeError:  # no home
-        return None
 
 
 @cache

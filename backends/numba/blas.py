@@ -49,6 +49,16 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def load() -> None:
+    """Load OpenBLAS, if that has not happened.
+
+    Raises:
+        BackendError: it is not there or broken.
+    """
+    with _lock:
+        _library()
+
+
 def address(routine: str) -> int:
     """The address of a CBLAS routine with 64-bit integers, such as ``sgemm``."""
     with _lock:

@@ -17,7 +17,6 @@ from graphc.backends.numba.printer import kernel_source
 from graphc.loops.kernel import Kernel
 
 OBJECT = "object"
-NATIVE_SYMBOLS = ("execute", "work", "gemm_float32", "gemm_float64")
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
@@ -55,11 +54,6 @@ def kernel_addresses(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
     return {kernel: _address(source_of(kernel)) for kernel in kernels}
 
 
-def native_addresses() -> dict[str, int]:
-    """Addresses of the executor, its worker and the matrix products."""
-    return {name: _native_address(name) for name in NATIVE_SYMBOLS}
-
-
 def _address(source: str) -> int:
     with _lock:
         known = _addresses.get(source)
@@ -80,7 +74,8 @@ def _address(source: str) -> int:
         return known
 
 
-def _native_address(name: str) -> int:
+def native_address(name: str) -> int:
+    """The address of a function of ``native.py``: the executor, its worker, or a matrix product."""
     with _lock:
         known = _addresses.get(name)
         if known is None:

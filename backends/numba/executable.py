@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backend import Failure
-from graphc.backends.numba import build, objects, threads
+from graphc.backends.numba import blas, build, objects, threads
 from graphc.backends.numba.gemm import product
 from graphc.backends.numba.table import (
     ARRAY_DATA,
@@ -36,7 +36,6 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORKER,
 )
-from graphc.ir.types import DType
 from graphc.loops.kernel import Kernel
 from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
 
@@ -60,7 +59,10 @@ class NumbaExecutable:
         items = [item for launch in plan.launches for item in launch.items]
         self.kernels = tuple(dict.fromkeys(item.kernel for item in items if isinstance(item, KernelItem)))
         self.addresses = build.kernel_addresses(self.kernels)
-        self.native = build.native_addresses()
+        products = {f"gemm_{item.dtype}" for item in items if isinstance(item, GemmItem)}
+        if products:
+            blas.load()
+        self.native = {name: build.native_address(name) for name in ("execute", "work", *sorted(products))}
         # Programs that change state run one at a time; others may run at once, in a context of their own.
         self.state_lock = threading.Lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
@@ -199,7 +201,7 @@ class _Table:
             self.records += fixed.words
             extent, chunk = fixed.tiles, 1
             cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
-            kernel = self._executable.native["gemm_float32" if item.dtype is DType.float32 else "gemm_float64"]
+            kernel = self._executable.native[f"gemm_{item.dtype}"]
         else:
             self.records += [size_of(size, self._dims) for size in item.sizes]
             if item.kernel.has_checks:

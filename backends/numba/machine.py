@@ -26,6 +26,11 @@ def cpu_features() -> str:
         return ""
 
 
+def has_fused_multiply_add() -> bool:
+    """Is ``a * b + c`` one instruction? Only old x86 CPUs lack it."""
+    return not ll.get_process_triple().startswith(("x86", "i686")) or "+fma" in cpu_features().split(",")
+
+
 @cache
 def target_machine() -> ll.TargetMachine:
     """Code generation for this CPU."""
