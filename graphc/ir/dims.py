@@ -275,12 +275,12 @@ def mod(size: Size, divisor: Size, bounds: Bounds | None = None) -> Size:
 
 
 def minimum(a: Size, b: Size) -> Size:
-    """The smaller of two sizes, symbolic when that is not known."""
+    """The smaller of two sizes, symbolic when that is not known; a named size is at least 1."""
     return _extreme("min", min, a, b)
 
 
 def maximum(a: Size, b: Size) -> Size:
-    """The larger of two sizes, symbolic when that is not known."""
+    """The larger of two sizes, symbolic when that is not known; a named size is at least 1."""
     return _extreme("max", max, a, b)
 
 
@@ -289,9 +289,10 @@ def _extreme(fn: str, exact: Callable[[int, int], int], a: Size, b: Size) -> Siz
         return exact(a, b)
     if a == b:
         return a
-    difference = a - b
-    if isinstance(difference, int):
-        return a if (difference < 0) == (fn == "min") else b
+    if least(a - b) >= 0:
+        return b if fn == "min" else a
+    if least(b - a) >= 0:
+        return a if fn == "min" else b
     left, right = sorted((a, b), key=str)
     return _from_atom(Function(fn, left, right))
 

@@ -265,6 +265,7 @@ class Input(Op):
     onnx = Absent.NO_ONNX_FORM
     no_vjp = Absent.LEAF
     no_jvp = Absent.LEAF
+    no_reference = Absent.LEAF
 
     def infer(self) -> TensorType:
         return self.type
@@ -286,6 +287,7 @@ class ParameterLeaf(Op):
     onnx = Absent.NO_ONNX_FORM
     no_vjp = Absent.LEAF
     no_jvp = Absent.LEAF
+    no_reference = Absent.LEAF
 
     def infer(self) -> TensorType:
         return self.type

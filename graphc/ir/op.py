@@ -31,6 +31,7 @@ class Absent(Enum):
     """Why an op lacks a piece that ops usually have."""
 
     INTEGER_RESULT = "its result is an integer or a bool, which has no derivative"
+    INTEGER_OPERANDS = "its operands are integers or bools, which have no derivative"
     PIECEWISE_CONSTANT = "its derivative is zero wherever it exists"
     LEAF = "it takes no operands"
     STOPPED = "it stops gradients on purpose"
@@ -99,6 +100,7 @@ class Op:
         operands: the names of the operands, for messages and text.
         onnx: the ONNX operator (or operators) that it becomes, or the reason why there is none.
         no_vjp, no_jvp: the reason why there is no reverse (forward) derivative, else None.
+        no_reference: the reason why NumPy cannot compute it, else None.
         composite: whether :meth:`decompose` says what it is in terms of other ops.
         cases, bad_cases: what the conformance table runs.
     """
@@ -109,6 +111,7 @@ class Op:
     onnx: ClassVar[str | tuple[str, ...] | Absent] = Absent.EXPORTED_BY_RULE
     no_vjp: ClassVar[Absent | None] = None
     no_jvp: ClassVar[Absent | None] = None
+    no_reference: ClassVar[Absent | None] = None
     composite: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> TensorType:

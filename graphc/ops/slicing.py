@@ -1,0 +1,333 @@
+"""Slicing, ``x[...]``, and the small functions over movement: stack, squeeze, expand_dims, flatten."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AxisError, DTypeError, ShapeError
+from graphc.ir.dims import Dim, Size, ceildiv, maximum, minimum, product
+from graphc.ir.node import Node, apply, constant, operators
+from graphc.ir.op import Op
+from graphc.ir.types import DType, Shape, TensorType
+from graphc.ops.base import (
+    Array,
+    Axis,
+    BadCase,
+    Case,
+    Operand,
+    Tangents,
+    as_node,
+    as_operands,
+    explaining,
+    normalize_axes,
+    normalize_axis,
+    op_class,
+)
+from graphc.ops.movement import Pad, concatenate, flip, reshape
+
+
+@op_class
+class Slice(Op):
+    """Elements ``starts[i], starts[i] + steps[i], ...`` below ``stops[i]`` along axis i.
+
+    Bounds are counted from the front and lie within the axis; ``x[...]`` computes them from what Python allows.
+
+    Shapes: axis i becomes (stop - start) / step, rounded up.
+    Raises: AxisError for bounds outside the axis or steps below 1.
+    Source: https://onnx.ai/onnx/operators/onnx__Slice.html
+    """
+
+    starts: tuple[Size, ...]
+    stops: tuple[Size, ...]
+    steps: tuple[int, ...]
+
+    onnx = "Slice"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        (x,) = types
+        if not len(self.starts) == len(self.stops) == len(self.steps) == x.rank:
+            raise AxisError(
+                f"starts, stops and steps have {len(self.starts)}, {len(self.stops)} and {len(self.steps)} entries",
+                remedy=f"give one for each of the {x.rank} axes",
+            )
+        sizes: list[Size] = []
+        for axis, (start, stop, step) in enumerate(zip(self.starts, self.stops, self.steps, strict=True)):
+            size = x.shape[axis]
+            known = isinstance(start, int) and isinstance(stop, int)
+            if step < 1 or (known and not 0 <= start <= stop) or _surely_above(stop, size):
+                raise AxisError(
+                    f"{start}:{stop}:{step} does not lie in axis {axis} of size {size}",
+                    remedy="take 0 <= start <= stop <= size and step >= 1",
+                )
+            sizes.append(ceildiv(stop - start, step))
+        return TensorType(x.dtype, tuple(sizes))
+
+    def reference(self, x: Array) -> Array:
+        rows = zip(self.starts, self.stops, self.steps, strict=True)
+        return x[tuple(builtins.slice(start, stop, step) for start, stop, step in rows)]
+
+    def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
+        return Slice(tuple(map(bind, self.starts)), tuple(map(bind, self.stops)), self.steps)
+
+    def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
+        (x,) = node.args
+        high: list[Size] = []
+        for axis, step in enumerate(self.steps):
+            count = node.shape[axis]
+            covered = count + maximum(count - 1, 0) * (step - 1)
+            high.append(x.shape[axis] - self.starts[axis] - covered)
+        pad = Pad(self.starts, tuple(high), tuple(step - 1 for step in self.steps))
+        return (apply(pad, cotangent, constant(0, x.dtype)),)
+
+    def jvp(self, node: Node, tangents: Tangents) -> Node | None:
+        return None if tangents[0] is None else apply(self, tangents[0])
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Parts of one axis and of several, steps, parts of size 0 and 1, every element type."""
+
+        def case(shape: Shape, *bounds: tuple[int, int, int], dtype: DType = DType.float32) -> Case:
+            starts, stops, steps = zip(*bounds, strict=True) if bounds else ((), (), ())
+            return Case(cls(starts, stops, steps), (TensorType(dtype, shape),))
+
+        rows = [
+            case((7,), (2, 5, 1)), case((7,), (0, 7, 3)), case((7,), (1, 6, 2)), case((4, 6), (1, 4, 2), (0, 6, 1)),
+            case((4, 6), (2, 2, 1), (3, 4, 1)), case((0, 3), (0, 0, 1), (0, 3, 2)), case(()), case((3,), (0, 3, 5)),
+        ]  # fmt: skip
+        return [*rows, *(case((4, 3), (1, 3, 1), (0, 3, 2), dtype=d) for d in DType if d is not DType.float32)]
+
+    @classmethod
+    def bad_cases(cls) -> Sequence[BadCase]:
+        """Bounds missing, outside the axis or crossed, a step of 0."""
+        x = (TensorType(DType.float32, (4,)),)
+        return (
+            BadCase(cls((0, 0), (1, 1), (1, 1)), x, AxisError, ("slice", "2", "1 axes")),
+            BadCase(cls((0,), (5,), (1,)), x, AxisError, ("slice", "0:5:1", "axis 0", "size 4")),
+            BadCase(cls((3,), (2,), (1,)), x, AxisError, ("slice", "3:2:1")),
+            BadCase(cls((0,), (4,), (0,)), x, AxisError, ("slice", "0:4:0", "step")),
+        )
+
+
+def _surely_above(stop: Size, size: Size) -> bool:
+    excess = stop - size
+    return isinstance(excess, int) and excess > 0
+
+
+def take_range(x: Node, axis: int, start: Size, stop: Size) -> Node:
+    """The elements from start to stop along one axis."""
+    if start == 0 and stop == x.shape[axis]:
+        return x
+    starts = tuple(start if i == axis else 0 for i in range(x.ndim))
+    stops = tuple(stop if i == axis else size for i, size in enumerate(x.shape))
+    return apply(Slice(starts, stops, (1,) * x.ndim), x)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What an index takes of one axis. ``reverse``: a negative step; ``drop``: an int, whose axis vanishes."""
+
+    start: Size
+    stop: Size
+    step: int = 1
+    reverse: bool = False
+    drop: bool = False
+
+
+def getitem(x: Operand, index: Any) -> Node:
+    """``x[index]``: ints, slices, None and Ellipsis as in NumPy; one array of integers takes along the first axis.
+
+    Bounds beyond the axis are cut, as in Python; of a symbolic size they become ``min`` and ``max``.
+
+    Shapes: ints drop their axis, None adds one, slices take a part.
+    Raises: AxisError for an int outside the axis, too many indices, a step of 0; DTypeError for other indices.
+    Source: Array API "indexing".
+
+    >>> import graphc as gx
+    >>> gx.placeholder("x", ("n", 4, 3))[:, -1, ::2]
+    <reshape: f32[n, 2]>
+    """
+    node = as_node(x)
+    items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)  # pyright: ignore[reportUnknownVariableType]
+    with explaining("getitem", node):
+        if len(items) == 1 and isinstance(items[0], Node | np.ndarray | list):
+            return _take_rows(node, as_node(items[0]))
+        expanded = _expand_ellipsis(items, node.ndim)
+        parts: list[_Part | None] = []
+        axis = 0
+        for item in expanded:
+            parts.append(None if item is None else _part(item, node.shape[axis], axis))
+            axis += item is not None
+        return _take_parts(node, parts)
+
+
+def _take_rows(x: Node, rows: Node) -> Node:
+    if not rows.dtype.is_integer:
+        remedy = "choose with gx.where" if rows.dtype is DType.bool else "cast the index: gx.cast(i, 'int64')"
+        raise DTypeError(f"an array index is {rows.dtype}", remedy=remedy)
+    from graphc.ops.indexing import take
+
+    return take(x, rows, axis=0)
+
+
+def _expand_ellipsis(items: tuple[Any, ...], rank: int) -> list[Any]:
+    used = sum(item is not None and item is not Ellipsis for item in items)
+    dots = sum(item is Ellipsis for item in items)
+    if used > rank:
+        raise AxisError(f"{used} indices for {rank} axes", remedy="give at most one index for each axis")
+    if dots > 1:
+        raise AxisError("two Ellipsis in one index", remedy="write ... once")
+    where = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
+    whole = [builtins.slice(None)] * (rank - used)
+    return [*items[:where], *whole, *items[where + dots :]]
+
+
+def _part(item: Any, size: Size, axis: int) -> _Part:
+    if isinstance(item, builtins.slice):
+        return _slice_part(item, size)
+    if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer | Dim):
+        raise DTypeError(
+            f"{item!r} cannot index axis {axis}", remedy="use ints, slices, None or ...; gx.take for arrays of indices"
+        )
+    place = int(item) if isinstance(item, np.integer) else item
+    if isinstance(place, int) and isinstance(size, int) and not -size <= place < size:
+        allowed = f"{-size} to {size - 1} are" if size else "none is"
+        raise AxisError(f"index {place} is outside axis {axis} of size {size}", remedy=f"{allowed} allowed")
+    start = place + size if isinstance(place, int) and place < 0 else place
+    return _Part(start, start + 1, drop=True)
+
+
+def _slice_part(item: builtins.slice, size: Size) -> _Part:
+    step = 1 if item.step is None else int(item.step)
+    if step == 0:
+        raise AxisError("the step of a slice is 0", remedy="use a step other than 0")
+    if step > 0:
+        start = _bound(item.start, 0, size, 0)
+        stop = _bound(item.stop, size, size, 0)
+        return _Part(start, stop if stop == size else maximum(start, stop), step)
+    # The last element taken and the one before the first, as a forward slice of the elements that are taken.
+    first = _bound(item.start, size - 1, size, -1)
+    beyond = _bound(item.stop, -1, size, -1)
+    count = ceildiv(maximum(first - beyond, 0), -step)
+    low = first - maximum(count - 1, 0) * -step
+    empty = isinstance(count, int) and count == 0
+    return _Part(0, 0) if empty else _Part(low, first + 1, -step, reverse=True)
+
+
+def _bound(value: Any, default: Size, size: Size, lowest: int) -> Size:
+    """A bound of a slice counted from the front and cut to the axis; ``lowest`` is -1 for negative steps."""
+    if value is None:
+        return default
+    if not isinstance(value, int | np.integer | Dim) or isinstance(value, bool):
+        raise DTypeError(f"a slice bound is {value!r}", remedy="use ints, Dims or nothing")
+    bound: Size = int(value) if isinstance(value, np.integer) else value
+    if isinstance(bound, int) and bound < 0:
+        return maximum(bound + size, lowest)
+    return minimum(bound, size if lowest == 0 else size - 1)
+
+
+def _take_parts(x: Node, parts: list[_Part | None]) -> Node:
+    taken = [part for part in parts if part is not None]
+    whole = all(p.start == 0 and p.step == 1 and p.stop == n for p, n in zip(taken, x.shape, strict=True))
+    if not whole:
+        rows = [(part.start, part.stop, part.step) for part in taken]
+        starts, stops, steps = zip(*rows, strict=True)
+        x = apply(Slice(starts, stops, steps), x)
+    reverse = [axis for axis, part in enumerate(taken) if part.reverse]
+    if reverse:
+        x = flip(x, reverse)
+    sizes = iter(x.shape)
+    shape: list[Size] = []
+    for part in parts:
+        size = 1 if part is None else next(sizes)
+        if part is None or not part.drop:
+            shape.append(size)
+    return reshape(x, tuple(shape))
+
+
+def stack(parts: Sequence[Operand], axis: int = 0) -> Node:
+    """Values of one shape joined along a new axis.
+
+    Shapes: all of one shape; the new axis has as many elements as there are values.
+    Raises: AxisError; ShapeError; DTypeError for a mix that does not promote.
+    Source: Array API ``stack``.
+
+    >>> import graphc as gx
+    >>> gx.stack([gx.placeholder("x", ("n",)), gx.placeholder("y", ("n",))], axis=1)
+    <concatenate: f32[n, 2]>
+    """
+    with explaining("stack"):
+        nodes = as_operands(*parts)
+        if not nodes:
+            raise ShapeError("there is nothing to join", remedy="give at least one value")
+        for node in nodes:
+            if node.shape != nodes[0].shape:
+                raise ShapeError(f"{nodes[0].type} and {node.type} differ", remedy="give values of one shape")
+        place = normalize_axis(axis, nodes[0].ndim + 1)
+    return concatenate([expand_dims(node, place) for node in nodes], axis=place)
+
+
+def expand_dims(x: Operand, axis: int | Sequence[int]) -> Node:
+    """New axes of size 1, at these places of the result.
+
+    Shapes: one more axis for each place.
+    Raises: AxisError.
+    Source: Array API ``expand_dims``.
+
+    >>> import graphc as gx
+    >>> gx.expand_dims(gx.placeholder("x", ("n", 3)), axis=1)
+    <reshape: f32[n, 1, 3]>
+    """
+    node = as_node(x)
+    count = 1 if isinstance(axis, int) else len(axis)
+    with explaining("expand_dims", node):
+        places = normalize_axes(axis, node.ndim + count)
+    sizes = iter(node.shape)
+    return reshape(node, tuple(1 if place in places else next(sizes) for place in range(node.ndim + count)))
+
+
+def squeeze(x: Operand, axis: Axis = None) -> Node:
+    """Without axes of size 1 (None: without any of them).
+
+    Shapes: the axes vanish.
+    Raises: AxisError; ShapeError for an axis whose size is not 1.
+    Source: Array API ``squeeze``.
+
+    >>> import graphc as gx
+    >>> gx.squeeze(gx.placeholder("x", ("n", 1, 3)), axis=1)
+    <reshape: f32[n, 3]>
+    """
+    node = as_node(x)
+    with explaining("squeeze", node):
+        ones = tuple(place for place, size in enumerate(node.shape) if size == 1)
+        places = ones if axis is None else normalize_axes(axis, node.ndim)
+        for place in places:
+            if node.shape[place] != 1:
+                raise ShapeError(f"axis {place} has size {node.shape[place]}", remedy="only axes of size 1 can go")
+    return reshape(node, tuple(size for place, size in enumerate(node.shape) if place not in places))
+
+
+def flatten(x: Operand, start: int = 0) -> Node:
+    """All axes from ``start`` on as one; ``start=1`` keeps the batch.
+
+    Shapes: the sizes from start on are multiplied.
+    Raises: AxisError.
+    Source: https://onnx.ai/onnx/operators/onnx__Flatten.html
+
+    >>> import graphc as gx
+    >>> gx.flatten(gx.placeholder("x", ("n", 4, 3)), start=1)
+    <reshape: f32[n, 12]>
+    """
+    node = as_node(x)
+    with explaining("flatten", node):
+        first = start if start == node.ndim else normalize_axis(start, node.ndim)
+    return reshape(node, (*node.shape[:first], product(node.shape[first:])))
+
+
+operators["getitem"] = getitem
+
+__all__ = ["Slice", "expand_dims", "flatten", "getitem", "squeeze", "stack", "take_range"]
