@@ -1,0 +1,325 @@
+"""Canonical movement and reductions: repeat late, reduce early, one movement where several follow each other."""
+
+from __future__ import annotations
+
+from graphc.ir.dims import Dim
+from graphc.ir.node import Node, apply
+from graphc.ir.types import TensorType
+from graphc.ops.arithmetic import Negative, multiply, negative
+from graphc.ops.base import Elementwise, full
+from graphc.ops.create import size_of
+from graphc.ops.linear import MatMul, matmul
+from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Pad, Reshape, Transpose, broadcast_to, reshape
+from graphc.ops.reduction import All, Any, Max, Min, Reduce, Sum, reduced_shape
+from graphc.ops.reduction import sum as sum_of
+from graphc.ops.slicing import Slice
+from graphc.ops.statistics import Mean
+from graphc.rewrite import RuleSet, rule
+
+_IDEMPOTENT = (Max, Min, All, Any)
+
+
+@rule(
+    Reshape,
+    Transpose,
+    BroadcastTo,
+    example=(
+        lambda leaf: apply(Reshape((2, 3)), leaf(2, 3)),
+        lambda leaf: apply(Transpose((0, 1)), leaf(2, 3)),
+        lambda leaf: apply(BroadcastTo((2, 3)), leaf(2, 3)),
+    ),
+)
+def drop_idle_movement(node: Node) -> Node | None:
+    """A reshape or repetition to the shape that is there, or a transposition that moves no axis."""
+    (x,) = node.args
+    if isinstance(node.op, Transpose):
+        return x if node.op.axes == tuple(range(x.ndim)) else None
+    return x if x.shape == node.shape else None
+
+
+@rule(Reshape, example=lambda leaf: apply(Reshape((3, 2)), apply(Reshape((6,)), leaf(2, 3))))
+def merge_reshapes(node: Node) -> Node | None:
+    """The shape between two reshapes does not matter."""
+    (inner,) = node.args
+    return apply(node.op, inner.args[0]) if isinstance(inner.op, Reshape) else None
+
+
+@rule(Transpose, example=lambda leaf: apply(Transpose((2, 0, 1)), apply(Transpose((0, 2, 1)), leaf(2, 3, 4))))
+def merge_transposes(node: Node) -> Node | None:
+    """Two permutations of axes are one."""
+    (inner,) = node.args
+    if not isinstance(inner.op, Transpose) or not isinstance(node.op, Transpose):
+        return None
+    return apply(Transpose(tuple(inner.op.axes[axis] for axis in node.op.axes)), inner.args[0])
+
+
+@rule(BroadcastTo, example=lambda leaf: apply(BroadcastTo((4, 2, 3)), apply(BroadcastTo((2, 3)), leaf(3))))
+def merge_broadcasts(node: Node) -> Node | None:
+    """Repeating what was repeated is repeating once."""
+    (inner,) = node.args
+    return apply(node.op, inner.args[0]) if isinstance(inner.op, BroadcastTo) else None
+
+
+@rule(
+    Reshape,
+    example=(
+        lambda leaf: reshape(full((2, 3), 0.5, leaf().dtype), (3, 2)),
+        lambda leaf: reshape(broadcast_to(leaf(3, 1), (3, 4)), (1, 3, 4)),
+    ),
+)
+def reshape_before_repeating(node: Node) -> Node | None:
+    """A repeated scalar has any shape; a repeated array takes axes of size 1 before it is repeated."""
+    (inner,) = node.args
+    if not isinstance(inner.op, BroadcastTo):
+        return None
+    (x,) = inner.args
+    if x.ndim == 0:
+        return broadcast_to(x, node.shape)
+    sizes = (1,) * (inner.ndim - x.ndim) + x.shape
+    kept = [(size, repeated) for size, repeated in zip(sizes, inner.shape, strict=True) if repeated != 1]
+    if [repeated for _, repeated in kept] != [size for size in node.shape if size != 1]:
+        return None
+    left = iter(kept)
+    return broadcast_to(reshape(x, tuple(1 if size == 1 else next(left)[0] for size in node.shape)), node.shape)
+
+
+@rule(
+    BroadcastTo,
+    example=(
+        lambda leaf: broadcast_to(reshape(leaf(3), (1, 3)), (2, 3)),
+        lambda leaf: broadcast_to(reshape(leaf(), (1, 1)), (2, 3)),
+    ),
+)
+def repeat_without_reshape(node: Node) -> Node | None:
+    """Axes of size 1 in front come by themselves when a value is repeated."""
+    x = _without_front(node.args[0])
+    return None if x is node.args[0] else broadcast_to(x, node.shape)
+
+
+@rule(BroadcastTo, example=lambda leaf: apply(BroadcastTo((1, 1, 3)), leaf(1, 3)))
+def reshape_instead_of_repeating(node: Node) -> Node | None:
+    """Repeating once is a reshape."""
+    (x,) = node.args
+    once = node.shape == (1,) * (node.ndim - x.ndim) + x.shape
+    return apply(Reshape(node.shape), x) if once else None
+
+
+@rule(
+    Elementwise,
+    example=(
+        lambda leaf: -broadcast_to(leaf(3), (2, 3)),
+        lambda leaf: leaf(2, 3) + broadcast_to(leaf(3), (2, 3)),
+        lambda leaf: broadcast_to(leaf(2, 1), (4, 2, 3)) * broadcast_to(leaf(3), (4, 2, 3)),
+        lambda leaf: reshape(leaf(3), (1, 3)) - leaf(2, 3),
+    ),
+)
+def repeat_last(node: Node) -> Node | None:
+    """Compute each element once and repeat the result: elementwise ops broadcast their operands themselves."""
+    small = tuple(arg.args[0] if isinstance(arg.op, BroadcastTo) else _without_front(arg) for arg in node.args)
+    if all(new is arg for new, arg in zip(small, node.args, strict=True)):
+        return None
+    return broadcast_to(apply(node.op, *small), node.shape)
+
+
+def _without_front(x: Node) -> Node:
+    """What was reshaped to ``x``, if that only put axes of size 1 in front."""
+    if not isinstance(x.op, Reshape):
+        return x
+    (inner,) = x.args
+    return inner if x.shape == (1,) * (x.ndim - inner.ndim) + inner.shape else x
+
+
+@rule(
+    Sum,
+    *_IDEMPOTENT,
+    example=(
+        lambda leaf: sum_of(broadcast_to(leaf(3, 1), (2, 3, 4)), axis=(0, 2)),
+        lambda leaf: sum_of(broadcast_to(leaf(3), ("n", 3)), axis=0, keepdims=True),
+        lambda leaf: apply(Max((0, 1), False), broadcast_to(leaf(3), (2, 3))),
+    ),
+)
+def reduce_before_repeating(node: Node) -> Node | None:
+    """The sum of n equal elements is n times one; their maximum is any one of them."""
+    (inner,) = node.args
+    if not isinstance(inner.op, BroadcastTo) or not isinstance(node.op, Reduce):
+        return None
+    (x,) = inner.args
+    sizes = (1,) * (inner.ndim - x.ndim) + x.shape
+    repeated = [axis for axis in node.op.axes if sizes[axis] == 1 and inner.shape[axis] not in (0, 1)]
+    if not repeated:
+        return None
+    once = tuple(1 if axis in repeated else size for axis, size in enumerate(inner.shape))
+    reduced = apply(node.op, broadcast_to(reshape(x, sizes), once))
+    if not isinstance(node.op, Sum):
+        return reduced
+    count: int | Dim = 1
+    for axis in repeated:
+        count = count * inner.shape[axis]
+    return multiply(reduced, size_of(count, node.dtype) if isinstance(count, Dim) else full((), count, node.dtype))
+
+
+@rule(
+    Reduce,
+    Mean,
+    example=(
+        lambda leaf: sum_of(leaf(2, 3), axis=()),
+        lambda leaf: sum_of(leaf(2, 1), axis=1),
+        lambda leaf: sum_of(leaf(2, 1, 3), axis=(1, 2), keepdims=True),
+        lambda leaf: apply(Mean((1,), True), leaf(2, 1)),
+    ),
+)
+def drop_axes_of_one(node: Node) -> Node | None:
+    """A reduction over an axis of size 1 keeps every element."""
+    (x,) = node.args
+    if not isinstance(node.op, Reduce | Mean):
+        return None
+    axes = node.op.axes
+    left = tuple(axis for axis in axes if x.shape[axis] != 1)
+    if not left:
+        return reshape(x, node.shape)
+    if left == axes:
+        return None
+    return reshape(apply(type(node.op)(left, True), x), node.shape)
+
+
+@rule(
+    Reshape,
+    example=(
+        lambda leaf: reshape(sum_of(leaf(2, 3), axis=1, keepdims=True), (2,)),
+        lambda leaf: reshape(sum_of(leaf(2, 3), axis=0), (1, 3)),
+        lambda leaf: reshape(apply(Mean((1,), True), leaf(2, 3)), (2,)),
+    ),
+)
+def reshape_by_keepdims(node: Node) -> Node | None:
+    """A reshape that only adds or drops the axes of a reduction is that reduction with keepdims or without."""
+    (inner,) = node.args
+    if not isinstance(inner.op, Reduce | Mean):
+        return None
+    keepdims = not inner.op.keepdims
+    (x,) = inner.args
+    if reduced_shape(x.shape, inner.op.axes, keepdims) != node.shape or inner.shape == node.shape:
+        return None
+    return apply(type(inner.op)(inner.op.axes, keepdims), x)
+
+
+@rule(
+    Reduce,
+    example=(
+        lambda leaf: sum_of(sum_of(leaf(2, 3, 4), axis=1), axis=1),
+        lambda leaf: sum_of(sum_of(leaf(2, 3, 4), axis=0, keepdims=True), axis=2, keepdims=True),
+    ),
+)
+def merge_reductions(node: Node) -> Node | None:
+    """A sum of sums is one sum over both sets of axes; likewise for the other reductions."""
+    (inner,) = node.args
+    if type(inner.op) is not type(node.op) or not isinstance(inner.op, Reduce) or not isinstance(node.op, Reduce):
+        return None
+    (x,) = inner.args
+    if inner.op.keepdims:
+        outer = node.op.axes
+        if not node.op.keepdims and set(inner.op.axes) - set(outer):
+            return None
+    else:
+        left = [axis for axis in range(x.ndim) if axis not in inner.op.axes]
+        outer = tuple(left[axis] for axis in node.op.axes)
+        if node.op.keepdims:
+            return None
+    return apply(type(node.op)(tuple(sorted({*inner.op.axes, *outer})), node.op.keepdims), x)
+
+
+@rule(
+    Sum,
+    Mean,
+    MatMul,
+    Reshape,
+    Transpose,
+    example=(
+        lambda leaf: sum_of(-leaf(2, 3), axis=1),
+        lambda leaf: apply(Mean((1,), False), -leaf(2, 3)),
+        lambda leaf: matmul(-leaf(2, 3), leaf(3, 4)),
+        lambda leaf: matmul(leaf(2, 3), -leaf(3, 4)),
+        lambda leaf: reshape(-leaf(2, 3), (6,)),
+    ),
+)
+def take_sign_out(node: Node) -> Node | None:
+    """Linear ops pass a sign on: outside it meets others and vanishes."""
+    for position, arg in enumerate(node.args):
+        if isinstance(arg.op, Negative):
+            args = (*node.args[:position], arg.args[0], *node.args[position + 1 :])
+            return negative(apply(node.op, *args))
+    return None
+
+
+@rule(
+    MatMul,
+    example=(
+        lambda leaf: matmul(leaf(2, 3, 4), leaf(4, 5)),
+        lambda leaf: matmul(leaf("n", 3, 4), leaf(4, 5)),
+    ),
+)
+def merge_rows_of_matmul(node: Node) -> Node | None:
+    """A stack of matrices times one matrix is one tall matrix times it, and its gradient is one product as well."""
+    a, b = node.args
+    if a.ndim <= 2 or b.ndim != 2:
+        return None
+    rows = TensorType(a.dtype, a.shape[:-1]).size
+    return reshape(matmul(reshape(a, (rows, a.shape[-1])), b), node.shape)
+
+
+@rule(
+    Slice,
+    Flip,
+    Concatenate,
+    Pad,
+    example=(
+        lambda leaf: apply(Slice((0, 0), (2, 3), (1, 1)), leaf(2, 3)),
+        lambda leaf: apply(Flip(()), leaf(2, 3)),
+        lambda leaf: apply(Flip((1,)), leaf(2, 1)),
+        lambda leaf: apply(Concatenate(0), leaf(2, 3)),
+        lambda leaf: apply(Pad((0, 0), (0, 0), (0, 0)), leaf(2, 3), leaf()),
+    ),
+)
+def drop_idle_selection(node: Node) -> Node | None:
+    """A slice of everything, a flip of nothing, a concatenation of one, a padding by nothing."""
+    x = node.args[0]
+    match node.op:
+        case Slice(starts=starts, steps=steps):
+            idle = x.shape == node.shape and all(start == 0 for start in starts) and all(step == 1 for step in steps)
+        case Flip(axes=axes):
+            idle = all(x.shape[axis] == 1 for axis in axes)
+        case Pad(low=low, high=high, interior=interior):
+            idle = all(width == 0 for width in (*low, *high, *interior))
+        case _:
+            idle = len(node.args) == 1
+    return x if idle else None
+
+
+@rule(Flip, example=lambda leaf: apply(Flip((1,)), apply(Flip((0, 1)), leaf(2, 3))))
+def merge_flips(node: Node) -> Node | None:
+    """An axis that is reversed twice is not reversed."""
+    (inner,) = node.args
+    if not isinstance(inner.op, Flip) or not isinstance(node.op, Flip):
+        return None
+    return apply(Flip(tuple(sorted({*inner.op.axes} ^ {*node.op.axes}))), inner.args[0])
+
+
+LAYOUT = RuleSet(
+    (
+        drop_idle_movement,
+        merge_reshapes,
+        merge_transposes,
+        merge_broadcasts,
+        reshape_instead_of_repeating,
+        repeat_without_reshape,
+        reshape_before_repeating,
+        repeat_last,
+        reduce_before_repeating,
+        drop_axes_of_one,
+        reshape_by_keepdims,
+        merge_reductions,
+        take_sign_out,
+        merge_rows_of_matmul,
+        drop_idle_selection,
+        merge_flips,
+    )
+)

@@ -1,0 +1,39 @@
+"""Simplification: all rules that keep the meaning of a graph, to a common fixpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.ir.node import Node
+from graphc.passes.algebra import ALGEBRA
+from graphc.passes.choices import CHOICES
+from graphc.passes.fold import FOLD
+from graphc.passes.layout import LAYOUT
+from graphc.passes.stabilize import STABLE
+from graphc.rewrite import RewriteLog, rewrite
+
+CANONICAL = ALGEBRA + CHOICES + LAYOUT
+"""Rules that only put a graph into one of its equal forms."""
+
+SIMPLIFY = FOLD + CANONICAL + STABLE
+"""Constant folding, canonical forms, stable forms, and what was written out recognized, in the order of trial."""
+
+
+def simplify(node: Node, log: RewriteLog | None = None) -> Node:
+    """An equal node of the same type that says the same in fewer, faster or more stable operations.
+
+    Args:
+        node: what to simplify, with everything it needs.
+        log: gets every firing of a rule; its ``fuel`` limits them.
+
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", (3,))
+    >>> print(gx.formula(gx.simplify(-gx.log(gx.sigmoid(x) * 1) + 0)))
+    softplus(-x)
+    """
+    return rewrite((node,), SIMPLIFY, log)[0]
+
+
+def simplify_primal(roots: Iterable[Node], log: RewriteLog | None = None) -> tuple[Node, ...]:
+    """Several nodes simplified together: what differentiation does first."""
+    return rewrite(roots, SIMPLIFY, log)
