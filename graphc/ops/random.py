@@ -112,7 +112,7 @@ class RandomBits(Op):
         """Scalars, one and two axes, no elements, large seeds and streams."""
         high = np.array(0xFFFFFFFF, np.uint32)
         rows = [Case(cls(shape, 2), _SEEDS) for shape in ((), (5,), (3, 4), (0, 2))]
-        return [*rows, Case(cls((3,), 0xFFFFFFFF), (high, high)), Case(cls((3,), 0), (high * 0, high * 0))]
+        return [*rows, Case(cls((3,), 0xFFFFFFFF), (high, high)), Case(cls((3,), 0), (np.zeros((), np.uint32),) * 2)]
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:

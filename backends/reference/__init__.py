@@ -1,0 +1,7 @@
+"""The reference backend: a plan's graph computed node by node with NumPy. Slow, plain, and the oracle for the others."""
+
+from graphc.backends.reference.backend import ReferenceBackend
+
+backend = ReferenceBackend()
+
+__all__ = ["ReferenceBackend", "backend"]

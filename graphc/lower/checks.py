@@ -1,0 +1,36 @@
+"""Which run-time checks a graph has, in the order in which a failure names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphc.lower.plan import Check
+from graphc.ops.checked import CheckFinite, Checked, InRange
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Graph
+    from graphc.ir.node import Node
+
+
+def find_checks(graph: Graph) -> tuple[Check, ...]:
+    """One check for each node that can fail at run time, in the order of ``graph.nodes``.
+
+    Lowering and the reference backend number their failures by this.
+    """
+    return tuple(
+        Check(node.op.check, node, node.op.limit(*[arg.type for arg in node.args]), _what(node))
+        for node in graph.nodes
+        if isinstance(node.op, Checked)
+    )
+
+
+def _what(node: Node) -> str:
+    """The value that is checked, for the message."""
+    if isinstance(node.op, CheckFinite):
+        return node.op.label or node.args[0].name or "a value"
+    position = 0 if isinstance(node.op, InRange) else node.op.operands.index(_index_operand(node))
+    return node.args[position].name or node.op.operands[position]
+
+
+def _index_operand(node: Node) -> str:
+    return next(name for name in ("indices", "labels") if name in node.op.operands)
