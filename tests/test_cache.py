@@ -216,4 +216,4 @@ def test_the_doctor_reports_the_folder(store, pytestconfig):
         [sys.executable, "-m", "graphc", "doctor"],
         cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert str(store) in result.stdout and "5.1 kB" in result.stdout
+    assert str(store) in result.stdout and "5.0 kB" in result.stdout

@@ -415,8 +415,14 @@ def _reassociated(operation: str) -> Callable[[Value, Value], Value]:
 
 
 def _extreme(name: str) -> Callable[[Value, Value], Value]:
-    """LLVM's NaN-propagating extreme, which it knows to vectorize as a reduction."""
-    return lambda a, b: call(name, a, b)
+    """LLVM's NaN-propagating extreme, which it knows to vectorize as a reduction; which of two zeros is left open."""
+
+    def function(a: Value, b: Value) -> Value:
+        result = call(name, a, b)
+        result.llvm.fastmath.add("nsz")
+        return result
+
+    return function
 
 
 accumulate_add = _same_type("accumulate_add", _reassociated("fadd"), lambda a, b: a + b, lambda a, b: a + b)

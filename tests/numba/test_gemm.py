@@ -96,9 +96,9 @@ def test_bits_do_not_depend_on_the_threads(m, n, k, batch, threads):
 def test_tiles_cover_the_product_once(size):
     m, n, k = size
     tile_m, tile_n = gemm.tiles(m, n, k, 1)
-    assert tile_m >= 1 and tile_n >= 1
+    assert 1 <= tile_m <= max(m, 1) and 1 <= tile_n <= max(n, 1)
+    assert (tile_m % gemm.ALIGNMENT == 0 or tile_m >= m) and (tile_n % gemm.ALIGNMENT == 0 or tile_n >= n)
     assert -(-m // tile_m) * -(-n // tile_n) <= gemm.MOST_TILES
-    assert tile_m == max(m, 1) or tile_n == max(n, 1)
 
 
 def test_sizes_may_have_names():
