@@ -70,7 +70,8 @@ class _TextPrinter(Printer):
         return _FORMS.get(apply.fn) or call(apply.fn, len(apply.args))
 
     def constant(self, constant: Const, operand: bool) -> tuple[str, int]:
-        text = repr(constant.value)
+        value, dtype = constant.value, constant.dtype
+        text = str(dtype.numpy.type(value)) if dtype.is_float else repr(value)  # 0.1 in float32 as 0.1
         return text, _UNARY if text.startswith("-") else ATOM
 
     def _block(self, statements: tuple[Stmt, ...]) -> None:
