@@ -1,0 +1,244 @@
+"""Writes a graph as an ONNX file: the forward pass, or a whole training step."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, ValueInfoProto, defs, helper
+
+import graphc
+from graphc.backends.onnx.composites import is_written_whole
+from graphc.backends.onnx.lines import portable_line_of
+from graphc.backends.onnx.rules import decomposed, forward_only, write_node
+from graphc.backends.onnx.sizes import Sizes
+from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
+from graphc.errors import ExportError, FileError
+from graphc.ir.graph import Graph
+from graphc.ir.node import Constant, Node, Parameter
+
+OLDEST_OPSET = 17
+DEFAULT_OPSET = 21
+IR_VERSION = 10
+LARGEST_FILE_BYTES = 2**31 - 1  # Protocol Buffers can hold no more
+
+
+def export(
+    what: Any, path: str | os.PathLike[str], *, opset: int = DEFAULT_OPSET, training: bool | None = None
+) -> Path:
+    """Write a program, or a graph, as one ONNX file that holds standard ``ai.onnx`` operators only.
+
+    Inputs and outputs keep their names and symbolic sizes. Parameters are initializers, but for those that the
+    program updates: such a parameter ``w`` is the input ``state/w``, whose initial value the file holds, and the
+    output ``state_next/w``; a runtime feeds the outputs of one step as the inputs of the next.
+
+    Args:
+        what: a :class:`~graphc.program.Program` or a :class:`~graphc.ir.graph.Graph`.
+        path: the file to write; an existing one is replaced only when the new one is complete.
+        opset: the version of the operators, 17 to the newest that the ``onnx`` package knows.
+        training: how ``when_training`` is resolved in a graph; a program has resolved it already.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ExportError: an operation has no form in this opset; the message names the user's line.
+        FileError: the file cannot be written.
+    """
+    model = build_model(what, opset=opset, training=training).model
+    target = Path(path)
+    size = model.ByteSize()
+    if size > LARGEST_FILE_BYTES:
+        raise ExportError(
+            f"the model needs {size} bytes, one ONNX file holds at most {LARGEST_FILE_BYTES}",
+            remedy="export parts of the model as programs of their own",
+        )
+    _write_whole(target, model.SerializeToString(deterministic=True))
+    return target
+
+
+@dataclass(frozen=True)
+class State:
+    """An updated parameter in the file: the values it has before and after a step."""
+
+    parameter: Parameter
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model and which of its values hold what of the graph.
+
+    Attributes:
+        model: the ONNX model.
+        graph: the graph as it was written, every composite without an ONNX form decomposed.
+        inputs: ONNX names of ``graph.inputs``.
+        outputs: ONNX names of ``graph.outputs``.
+        states: the updated parameters.
+        values: the ONNX name of each node of ``graph``, by ``id``.
+    """
+
+    model: ModelProto
+    graph: Graph
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[State, ...]
+    values: dict[int, str]
+
+
+def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None = None) -> Exported:
+    """The ONNX model of a program or graph, in memory; see :func:`export`."""
+    newest = defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ExportError(
+            f"opset {opset} is not one that can be written",
+            remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
+        )
+    graph = decomposed(_graph_of(what, training), lambda node: is_written_whole(node, opset))
+    writer = Writer(opset, Names())
+    unique = writer.names.unique
+    inputs = tuple(unique(node.name or "") for node in graph.inputs)
+    outputs = tuple(unique(name) for name, _ in graph.outputs)
+    states = tuple(
+        State(target, unique(f"state/{target.label}"), unique(f"state_next/{target.label}"))
+        for target, _ in graph.updates
+    )
+    writer.sizes = Sizes(writer, zip(inputs, graph.inputs, strict=True))
+    values = _write_leaves(writer, graph, inputs, states)
+    results = (*zip(outputs, graph.roots, strict=False), *_next_states(graph, states))
+    _write_operations(writer, graph, values, results)
+    boundary = {*inputs, *outputs, *(name for state in states for name in (state.before, state.after))}
+    body = helper.make_graph(
+        writer.nodes,
+        "training_step" if states else "inference",
+        [
+            *(_value_info(name, node) for name, node in zip(inputs, graph.inputs, strict=True)),
+            *(_value_info(state.before, state.parameter) for state in states),
+        ],
+        [_value_info(name, node) for name, node in results],
+        initializer=writer.initializers,
+        value_info=_intermediates(graph, values, boundary | {tensor.name for tensor in writer.initializers}),
+    )
+    model = helper.make_model(
+        body,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=IR_VERSION,
+        producer_name="graphc",
+        producer_version=graphc.__version__,
+    )
+    helper.set_model_props(model, _properties(graph, inputs, outputs, states))
+    return Exported(model, graph, inputs, outputs, states, values)
+
+
+def _graph_of(what: Any, training: bool | None) -> Graph:
+    graph = what if isinstance(what, Graph) else getattr(what, "graph", None)
+    if not isinstance(graph, Graph):
+        raise ExportError(
+            f"{type(what).__name__} is neither a program nor a graph", remedy="give what gx.compile(...) returned"
+        )
+    resolved: bool | None = getattr(what, "training", None)
+    if None not in (resolved, training) and resolved != training:
+        raise ExportError(
+            f"the program was compiled with training={resolved}, not {training}",
+            remedy=f"compile it with training={training}, or export it without saying",
+        )
+    return forward_only(graph, bool(training if resolved is None else resolved))
+
+
+def _next_states(graph: Graph, states: tuple[State, ...]) -> Iterable[tuple[str, Node]]:
+    return ((state.after, node) for state, (_, node) in zip(states, graph.updates, strict=True))
+
+
+def _write_leaves(writer: Writer, graph: Graph, inputs: tuple[str, ...], states: tuple[State, ...]) -> dict[int, str]:
+    values = {id(node): name for name, node in zip(inputs, graph.inputs, strict=True)}
+    for state in states:
+        values[id(state.parameter)] = writer.initializer(state.before, state.parameter.value)
+    for parameter in graph.parameters:
+        if id(parameter) not in values:
+            name = writer.names.unique(parameter.label)
+            values[id(parameter)] = writer.initializer(name, parameter.value, portable_line_of(parameter))
+    for node in graph.nodes:
+        if isinstance(node.op, Constant):
+            values[id(node)] = writer.constant(node.op.array)
+    return values
+
+
+def _write_operations(
+    writer: Writer, graph: Graph, values: dict[int, str], results: tuple[tuple[str, Node], ...]
+) -> None:
+    """Write all nodes that are no leaves; what a result's name stands for takes that name, or is copied to it."""
+    wanted = {id(node): name for name, node in reversed(results)}
+    for node in graph.nodes:
+        if id(node) in values:
+            continue
+        label, since = writer.names.unique(node.op.name), len(writer.nodes)
+        with writer.scope(label, portable_line_of(node)):
+            value = write_node(writer, node, tuple(values[id(arg)] for arg in node.args))
+        if value.startswith(f"{label}/") and any(value in made.output for made in writer.nodes[since:]):
+            own_name = wanted.get(id(node), label)
+            writer.rename(value, own_name, since)
+            value = own_name
+        values[id(node)] = value
+    for name, node in results:
+        if values[id(node)] != name:
+            with writer.scope(name, portable_line_of(node)):
+                writer.emit_named(name, "Identity", values[id(node)])
+
+
+def _value_info(name: str, node: Node) -> ValueInfoProto:
+    shape = [size if isinstance(size, int) else str(size) for size in node.shape]
+    doc = portable_line_of(node)
+    return helper.make_tensor_value_info(name, ONNX_TYPE[node.dtype], shape, doc)
+
+
+def _intermediates(graph: Graph, values: dict[int, str], known: set[str]) -> list[ValueInfoProto]:
+    """The types of what the graph's nodes became, so that the file can be read without inferring shapes."""
+    found: dict[str, ValueInfoProto] = {}
+    for node in graph.nodes:
+        name = values[id(node)]
+        if name not in known and name not in found:
+            found[name] = _value_info(name, node)
+    return list(found.values())
+
+
+def _properties(
+    graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...], states: tuple[State, ...]
+) -> dict[str, str]:
+    """What a program that runs the file may want to know beyond ONNX: the pairs of states, and names that changed."""
+    given = {
+        **{name: node.name or "" for name, node in zip(inputs, graph.inputs, strict=True)},
+        **{name: user for name, (user, _) in zip(outputs, graph.outputs, strict=True)},
+        **{state.before: f"state/{state.parameter.label}" for state in states},
+        **{state.after: f"state_next/{state.parameter.label}" for state in states},
+    }
+    changed = {name: user for name, user in given.items() if name != user}
+    properties = {"graphc.states": {state.before: state.after for state in states}, "graphc.names": changed}
+    return {key: json.dumps(value) for key, value in properties.items() if value}
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file under another name and then rename it, so that no reader meets half of it."""
+    temporary = path.with_name(f".graphc-{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise FileError(f"cannot write {path}: {error.strerror}", remedy=_remedy_for(path)) from error
+
+
+def _remedy_for(path: Path) -> str:
+    if os.path.isdir(path):
+        return "this is a folder: give the name of a file in it"
+    if not os.path.isdir(path.parent):
+        return f"there is no folder {path.parent}: make it first"
+    return "check the permissions of the folder and the space left on its disk"

@@ -1,0 +1,77 @@
+"""The table of rules: how each op becomes ONNX operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from graphc.backends.onnx import composites, elementwise, indexing, movement, random, reductions
+from graphc.backends.onnx.lines import line_of
+from graphc.backends.onnx.writer import Writer
+from graphc.errors import ExportError
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.op import Op
+from graphc.ops.checked import CheckFinite, InRange
+from graphc.ops.control import CustomVjp, Recompute, StopGradient, WhenTraining
+
+Rule = Callable[..., str]
+"""``rule(writer, node, *args)`` writes a node whose operands are the values ``args`` and returns its value."""
+
+
+def _same(w: Writer, node: Node, x: str) -> str:
+    return x
+
+
+RULES: Mapping[type[Op], Rule] = {
+    **elementwise.RULES,
+    **reductions.RULES,
+    **movement.RULES,
+    **indexing.RULES,
+    **random.RULES,
+    **composites.RULES,
+    InRange: _same,
+    CheckFinite: _same,
+}
+
+
+def write_node(w: Writer, node: Node, args: tuple[str, ...]) -> str:
+    """Write one node and return its value: by its rule, else as the operator that its class names.
+
+    Raises:
+        ExportError: the op has neither.
+    """
+    rule = RULES.get(type(node.op))
+    if rule is not None:
+        return rule(w, node, *args)
+    if isinstance(node.op.onnx, str) and not node.op.attributes:
+        return w.emit(node.op.onnx, *args)
+    raise ExportError(
+        f"{node.op.name} has no ONNX form",
+        at=line_of(node),
+        remedy="use other operations, or give its class `decompose` or, as `onnx`, the name of an ONNX operator",
+    )
+
+
+def decomposed(graph: Graph, is_whole: Callable[[Node], bool]) -> Graph:
+    """The graph with every composite op taken apart that is not to stay whole."""
+
+    def is_to_go(node: Node) -> bool:
+        return node.op.composite and not is_whole(node)
+
+    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+        return node.op.decompose(*args) if is_to_go(node) else None
+
+    while any(map(is_to_go, graph.nodes)):
+        graph = graph.rebuild(replace)
+    return graph
+
+
+def forward_only(graph: Graph, training: bool) -> Graph:
+    """The graph without what steers the compiler: phases are chosen; ops about derivatives become their operand."""
+
+    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+        if isinstance(node.op, WhenTraining):
+            return args[0 if training else 1]
+        return args[0] if isinstance(node.op, StopGradient | Recompute | CustomVjp) else None
+
+    return graph.rebuild(replace)
