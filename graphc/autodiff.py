@@ -15,14 +15,13 @@ from typing import Any
 
 from graphc.errors import DTypeError, GraphcError, GraphError, ShapeError, VerifyError
 from graphc.ir import location
-from graphc.ir.graph import rebuild, substitute_nodes
-from graphc.ir.node import Input, Node, apply, topological
+from graphc.ir.graph import rebuild
+from graphc.ir.node import Node, apply, topological
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
-from graphc.ops.arithmetic import add, multiply
+from graphc.ops.arithmetic import add
 from graphc.ops.base import full, user_line, zeros_like
 from graphc.ops.movement import broadcast_to
-from graphc.ops.reduction import sum as sum_of
 from graphc.passes import simplify_primal
 from graphc.rewrite import RewriteLog
 
@@ -218,7 +217,7 @@ def _forward(outputs: tuple[Node, ...], given: dict[Node, Node]) -> dict[Node, N
         incoming = [table.get(arg) for arg in node.args]
         if any(item is not None for item in incoming):
             with location.at(node.loc):
-                moved = _tangent(node, incoming)
+                moved = node.op.jvp(node, incoming)
                 if moved is not None:
                     if moved.shape != node.shape:  # an operand that was broadcast has a smaller tangent
                         moved = broadcast_to(moved, node.shape)
@@ -227,32 +226,6 @@ def _forward(outputs: tuple[Node, ...], given: dict[Node, Node]) -> dict[Node, N
         if tangent is not None:
             table[node] = tangent
     return table
-
-
-def _tangent(node: Node, incoming: list[Node | None]) -> Node | None:
-    """The tangent of one node: by its op's ``jvp``, or by its decomposition, or by transposing its ``vjp``."""
-    if type(node.op).jvp is not Op.jvp:
-        return node.op.jvp(node, incoming)
-    given = {arg: tangent for arg, tangent in zip(node.args, incoming, strict=True) if tangent is not None}
-    if node.op.composite:
-        inner = node.op.decompose(*node.args)
-        return _forward((inner,), given).get(inner)
-    return _transposed_vjp(node, incoming)
-
-
-def _transposed_vjp(node: Node, incoming: list[Node | None]) -> Node | None:
-    """``vjp`` is linear in the cotangent u, so the gradient of <vjp(u), tangents> with respect to u is the tangent."""
-    direction = Node(Input("cotangent", node.type), (), node.type, node.loc)
-    products = [
-        sum_of(multiply(part, tangent))
-        for part, tangent in zip(node.op.vjp(node, direction), incoming, strict=True)
-        if part is not None and tangent is not None
-    ]
-    if not products:
-        return None
-    (tangent,) = grad(_sum(products), [direction])
-    # What is linear in u does not hold u after differentiation; zeros stand for it where an op kept it by name.
-    return substitute_nodes((tangent,), {direction: zeros_like(direction)})[0]
 
 
 class _Kept(Op):

@@ -1,8 +1,37 @@
 """Passes: from graph to graph, each with a name, in an order that can be read in :mod:`graphc.passes.pipeline`."""
 
-from __future__ import annotations
-
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
-from graphc.passes.simplify import simplify, simplify_primal
+from graphc.passes.pipeline import (
+    CANONICALIZE,
+    SIMPLIFY_PASSES,
+    decompose_for,
+    decompose_passes,
+    prepare,
+    prepare_passes,
+    simplify_graph,
+)
+from graphc.passes.simplify import CANONICAL, SIMPLIFY, simplify, simplify_primal
+from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, ShareCommuted
 
-__all__ = ["Pass", "Record", "RewritePass", "run_passes", "simplify", "simplify_primal"]
+__all__ = [
+    "CANONICAL",
+    "CANONICALIZE",
+    "SIMPLIFY",
+    "SIMPLIFY_PASSES",
+    "CheckRoots",
+    "Decompose",
+    "DropMarkers",
+    "Pass",
+    "Record",
+    "ResolvePhase",
+    "RewritePass",
+    "ShareCommuted",
+    "decompose_for",
+    "decompose_passes",
+    "prepare",
+    "prepare_passes",
+    "run_passes",
+    "simplify",
+    "simplify_graph",
+    "simplify_primal",
+]

@@ -118,6 +118,8 @@ def repeat_last(node: Node) -> Node | None:
     small = tuple(arg.args[0] if isinstance(arg.op, BroadcastTo) else _without_front(arg) for arg in node.args)
     if all(new is arg for new, arg in zip(small, node.args, strict=True)):
         return None
+    if node.op.composite and any(x.shape != small[0].shape for x in small):
+        return None  # losses do not broadcast
     return broadcast_to(apply(node.op, *small), node.shape)
 
 

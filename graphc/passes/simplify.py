@@ -9,13 +9,14 @@ from graphc.passes.algebra import ALGEBRA
 from graphc.passes.choices import CHOICES
 from graphc.passes.fold import FOLD
 from graphc.passes.layout import LAYOUT
+from graphc.passes.recognize import COMPOSITES
 from graphc.passes.stabilize import STABLE
 from graphc.rewrite import RewriteLog, rewrite
 
 CANONICAL = ALGEBRA + CHOICES + LAYOUT
 """Rules that only put a graph into one of its equal forms."""
 
-SIMPLIFY = FOLD + CANONICAL + STABLE
+SIMPLIFY = FOLD + CANONICAL + STABLE + COMPOSITES
 """Constant folding, canonical forms, stable forms, and what was written out recognized, in the order of trial."""
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from graphc.ir.node import Node, apply
 from graphc.ops.activation import LogSoftmax, LogSumExp, Softmax, log_softmax, logsumexp, softmax
 from graphc.ops.arithmetic import Add, Divide, Subtract
-from graphc.ops.exponential import Exp, Log, exp, expm1, log, log1p, sigmoid, softplus
+from graphc.ops.exponential import Exp, Log, Sigmoid, exp, expm1, log, log1p, sigmoid, softplus
+from graphc.ops.indexing import Take, TakeAlong, take_along
+from graphc.ops.movement import Reshape, Transpose, reshape, transpose
 from graphc.ops.reduction import Max, Sum
 from graphc.ops.reduction import max as max_of
 from graphc.ops.reduction import sum as sum_of
+from graphc.ops.slicing import Slice
 from graphc.rewrite import Rule, RuleSet, rule
 
 LOGARITHMS = (
@@ -51,6 +54,24 @@ def exp_of_log_softmax(node: Node) -> Node | None:
     """``exp(log_softmax(x)) = softmax(x)``."""
     (inner,) = node.args
     return apply(Softmax(inner.op.axis), *inner.args) if isinstance(inner.op, LogSoftmax) else None
+
+
+@rule(
+    Log,
+    example=(
+        lambda leaf: log(take_along(softmax(leaf(4, 6)), leaf(4, 1, dtype="uint32"))),
+        lambda leaf: log(reshape(softmax(leaf(4, 6)), (2, 12))),
+        lambda leaf: log(transpose(sigmoid(leaf(4, 6)))),
+    ),
+    specials=False,
+)
+def take_log_before_moving(node: Node) -> Node | None:
+    """The logarithm of a moved or chosen probability is the moved logarithm, which has a stable form."""
+    (moved,) = node.args
+    if not isinstance(moved.op, TakeAlong | Take | Slice | Reshape | Transpose):
+        return None
+    x, *rest = moved.args
+    return apply(moved.op, log(x), *rest) if isinstance(x.op, Softmax | Sigmoid) else None
 
 
 @rule(
@@ -145,6 +166,7 @@ STABLE = RuleSet(
     (
         *LOGARITHMS,
         log_of_softmax,
+        take_log_before_moving,
         exp_of_log_softmax,
         log_of_sum_of_exp,
         softmax_from_exp,

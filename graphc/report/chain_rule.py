@@ -10,7 +10,7 @@ from graphc.ir.graph import substitute_nodes
 from graphc.ir.node import Constant, Input, Node, Parameter, topological
 from graphc.ir.op import registry
 from graphc.ir.text import parse_graph, print_node
-from graphc.report.formula import formula, leaf_name
+from graphc.report.formula import formula, leaf_name, unused_name
 from graphc.rewrite import RewriteLog
 
 _EXACT = "    | "
@@ -31,7 +31,7 @@ def explain_gradient(loss: Node, wrt: Node) -> str:
     >>> x, w = gx.placeholder("x", (), "float32"), gx.parameter("w", 3.0)
     >>> text = gx.explain_gradient(gx.sigmoid(w * x), w)
     >>> print([line for line in text.splitlines() if line.startswith("  d_")])
-    ['  d_loss = 1', '  d_v1 = d_loss * loss * (1 - loss)', '  d_w = d_v1 * x']
+    ['  d_loss = 1', '  d_v1 = 1 * loss * (1 - loss)', '  d_w = d_v1 * x']
     """
     log = RewriteLog()
     sweep = gradient_sweep(loss, [wrt], log)
@@ -65,17 +65,11 @@ class _Writer:
         taken: set[str] = set()
         for leaf in self.all_leaves:
             self.names[leaf] = leaf_name(leaf, taken)
-        count = 0
         for node in reversed(sweep.cotangents):
-            if node in self.names:
-                continue
-            if node is sweep.outputs[0]:
-                self.names[node] = "loss"
-            else:
-                count += 1
-                self.names[node] = f"v{count}"
-        # A cotangent may be the same node as another's, or as a value; the first name is as good as any.
-        self.derivatives: dict[Node, str] = {}
+            if node not in self.names:
+                wanted = "loss" if node is sweep.outputs[0] else f"v{len(self.names) - len(self.all_leaves) + 1}"
+                self.names[node] = unused_name(wanted, taken)
+        self.shown = dict(self.names)  # and the derivatives, as they come
 
     def leaves(self) -> list[str]:
         rows: list[str] = []
@@ -85,21 +79,14 @@ class _Writer:
         return rows
 
     def step(self, node: Node) -> list[str]:
-        cotangent = self.sweep.cotangents[node]
-        name = self.names[node]
-        others = {other: known for other, known in self.names.items() if other is not node}
-        head = name if not node.args else f"{name} = {formula(node, names=others)}"
+        name, cotangent = self.names[node], self.sweep.cotangents[node]
+        head = f"{name} = {formula(node, None, self.names)}" if node.args else name
+        known = self.shown.get(cotangent)
+        *bound, result = (known or formula(cotangent, names=self.shown)).split("\n")
+        if cotangent.args:
+            self.shown.setdefault(cotangent, f"d_{name}")
         where = f"   # {node.loc}" if node.loc else ""
-        shown = {**self.names, **self.derivatives}
-        known = self.derivatives.get(cotangent)
-        text = known or formula(cotangent, names={k: v for k, v in shown.items() if k is not cotangent})
-        if not cotangent.args and cotangent in self.names:
-            text = self.names[cotangent]
-        *bound, result = text.split("\n")
-        rows = [head + where, *(f"  {line}" for line in bound), f"  d_{name} = {result}"]
-        if cotangent.args or isinstance(cotangent.op, Constant):
-            self.derivatives.setdefault(cotangent, f"d_{name}")
-        return rows + self.exactly(cotangent)
+        return [head + where, *(f"  {line}" for line in bound), f"  d_{name} = {result}", *self.exactly(cotangent)]
 
     def exactly(self, root: Node) -> list[str]:
         """Graph text of what ``root`` needs and no earlier step has written."""

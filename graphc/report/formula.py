@@ -64,7 +64,7 @@ def formula(node: Node, let: int | None = 40, names: Mapping[Node, str] | None =
         node: what to write.
         let: a value that is used several times and takes more characters than this gets a name, in a line of its own
             before the result (``t1 = ...``). None: repeat it each time, which may grow without bound.
-        names: nodes that print as a name of their own.
+        names: nodes, other than this one, that print as a name of their own.
 
     >>> import graphc as gx
     >>> x, w = gx.placeholder("x", (3,)), gx.parameter("dense/w", [1.0, 2.0, 3.0])
@@ -78,7 +78,7 @@ def formula(node: Node, let: int | None = 40, names: Mapping[Node, str] | None =
     texts: dict[Node, _Text] = {}
     lines: list[str] = []
     for item in order:
-        if item in given:
+        if item in given and (item is not node or not item.args):
             texts[item] = _Text(given[item], _ATOM)
             continue
         if item.name is not None and not item.args:
@@ -86,7 +86,7 @@ def formula(node: Node, let: int | None = 40, names: Mapping[Node, str] | None =
             continue
         text = _written(item, texts, given, item is node)
         if let is not None and used[item] > 1 and len(text.text) > let and item is not node:
-            name = _unused(f"t{len(lines) + 1}", taken)
+            name = unused_name(f"t{len(lines) + 1}", taken)
             lines.append(f"{name} = {text.text}")
             text = _Text(name, _ATOM)
         texts[item] = text
@@ -107,7 +107,7 @@ def _reached(root: Node, names: Mapping[Node, str]) -> list[Node]:
         elif node not in done:
             done.add(node)
             stack.append((node, True))
-            if node not in names:
+            if node is root or node not in names:
                 stack.extend((arg, False) for arg in reversed(node.args))
     return order
 
@@ -115,7 +115,7 @@ def _reached(root: Node, names: Mapping[Node, str]) -> list[Node]:
 def _uses(order: list[Node], names: Mapping[Node, str]) -> dict[Node, int]:
     used = dict.fromkeys(order, 0)
     for node in order:
-        if node not in names:
+        if node is order[-1] or node not in names:
             for arg in node.args:
                 used[arg] += 1
     return used
@@ -124,10 +124,11 @@ def _uses(order: list[Node], names: Mapping[Node, str]) -> dict[Node, int]:
 def leaf_name(leaf: Node, taken: set[str]) -> str:
     """The user's name of a leaf, in quotes if it is no identifier, with a number if it is taken; ``taken`` gets it."""
     name = leaf.name or "leaf"
-    return _unused(name if re.fullmatch(r"[^\W\d]\w*(\.\w+)*", name) else repr(name), taken)
+    return unused_name(name if re.fullmatch(r"[^\W\d]\w*(\.\w+)*", name) else repr(name), taken)
 
 
-def _unused(name: str, taken: set[str]) -> str:
+def unused_name(name: str, taken: set[str]) -> str:
+    """``name``, with a number if it is taken; ``taken`` gets it."""
     number, free = 1, name
     while free in taken:
         number += 1

@@ -15,7 +15,7 @@ A rule never changes the type of a node; the engine checks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -62,7 +62,7 @@ class RewriteRule(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A declarative rule: ``lhs`` and ``rhs`` are functions of the same wildcards.
+    """A declarative rule: ``lhs`` and ``rhs`` are functions of the same wildcards, in one order.
 
     Attributes:
         integers: whether it holds for integer operands too; else it fires only on floats.
@@ -92,7 +92,7 @@ class Rule:
     @cached_property
     def pattern(self) -> Node:
         """The left side on wildcards."""
-        return _call(self.lhs, self._wildcards)
+        return _call(self.lhs, self._wildcards.values())
 
     @property
     def heads(self) -> tuple[type[Op], ...]:
@@ -105,11 +105,11 @@ class Rule:
         for name, operand in found.items():
             if name not in self.types and not (operand.dtype.is_float or (self.integers and operand.dtype.is_integer)):
                 return None
-        return _call(self.rhs, found)
+        return _call(self.rhs, [found[name] for name in self._wildcards])
 
 
-def _call(side: Callable[..., Node], operands: Mapping[str, Node]) -> Node:
-    return side(**operands)
+def _call(side: Callable[..., Node], operands: Iterable[Node]) -> Node:
+    return side(*operands)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ def examples(rule: Rule | FunctionRule, leaf: Leaves) -> list[Node]:
             if dtype.startswith("int"):
                 found.append(on_integers(rule, operands))
             else:
-                found.append(rule.lhs(**operands))
+                found.append(rule.lhs(*operands.values()))
     return found
 
 

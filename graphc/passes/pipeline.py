@@ -1,0 +1,60 @@
+"""The order of passes: three tuples, from what the user built to what a backend lowers.
+
+::
+
+    prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
+    simplify      simplify, share_commuted                       fewer, faster, more stable operations
+    decompose     decompose, canonicalize, share_commuted        only what the backend takes
+
+Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.ir.graph import Graph
+from graphc.ir.op import Op
+from graphc.passes.base import Pass, Record, RewritePass, run_passes
+from graphc.passes.fold import FOLD
+from graphc.passes.simplify import CANONICAL, SIMPLIFY
+from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, ShareCommuted
+from graphc.rewrite import RewriteLog
+
+CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
+SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ShareCommuted())
+
+
+def prepare_passes(training: bool, check_finite: bool = False) -> tuple[Pass, ...]:
+    """The passes before simplification."""
+    return (ResolvePhase(training), DropMarkers(), *((CheckRoots(),) if check_finite else ()))
+
+
+def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
+    """The passes after simplification, for a backend that takes these composites whole.
+
+    What is decomposed gets its canonical form, but is not recognized again.
+    """
+    return (Decompose(takes), CANONICALIZE, ShareCommuted())
+
+
+def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:
+    """The graph of one phase, with nothing left that only differentiation needs."""
+    return run_passes(graph, prepare_passes(training, check_finite), record=record)
+
+
+def simplify_graph(graph: Graph, fuel: int | None = None, record: Record | None = None) -> tuple[Graph, RewriteLog]:
+    """The simplified graph, and which rules fired.
+
+    Args:
+        graph: to be simplified.
+        fuel: no more firings than this.
+        record: called after each pass with its name and the graph.
+    """
+    log = RewriteLog(fuel)
+    return run_passes(graph, SIMPLIFY_PASSES, log, record), log
+
+
+def decompose_for(graph: Graph, takes: Callable[[Op], bool], record: Record | None = None) -> Graph:
+    """The graph without the composite ops that ``takes`` refuses."""
+    return run_passes(graph, decompose_passes(takes), record=record)

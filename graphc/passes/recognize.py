@@ -1,0 +1,134 @@
+"""Recognition: what was written out in primitives becomes the composite that it is.
+
+The composite has a stable derivative in closed form, and a backend or exporter may take it whole. Where a composite
+cuts off its logarithms (``binary_cross_entropy`` of a probability), the recognized form on logits does not need to.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.node import Node, apply
+from graphc.ir.types import broadcast_shapes
+from graphc.ops.activation import LogSoftmax, Softmax, log_softmax, relu, softmax
+from graphc.ops.arithmetic import Multiply, maximum, negative
+from graphc.ops.crossentropy import (
+    CategoricalCrossEntropy,
+    SoftmaxCrossEntropy,
+    SparseCategoricalCrossEntropy,
+    SparseSoftmaxCrossEntropy,
+)
+from graphc.ops.exponential import Sigmoid, sigmoid, softplus
+from graphc.ops.indexing import TakeAlong, take_along
+from graphc.ops.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits
+from graphc.ops.movement import BroadcastTo, broadcast_to, reshape
+from graphc.ops.reduction import Sum
+from graphc.ops.reduction import sum as sum_of
+from graphc.rewrite import Rule, RuleSet, rule
+
+
+def _with_logits(labels: Node, logits: Node) -> Node:
+    shape = broadcast_shapes(labels.shape, logits.shape)
+    return apply(BinaryCrossEntropyWithLogits(), broadcast_to(labels, shape), broadcast_to(logits, shape))
+
+
+BINARY = (
+    Rule("recognize_binary_cross_entropy",
+         "y * softplus(-z) + (1 - y) * softplus(z), which -(y log p + (1 - y) log(1 - p)) of p = sigmoid(z) is by now.",
+         lambda y, z: y * softplus(-z) + (1.0 - y) * softplus(z), _with_logits, specials=False),
+    Rule("recognize_binary_cross_entropy_of_difference", "y * softplus(-z) - (y - 1) * softplus(z), the same.",
+         lambda y, z: y * softplus(-z) - (y - 1.0) * softplus(z), _with_logits, specials=False),
+)  # fmt: skip
+
+
+ACTIVATIONS = (
+    Rule("recognize_relu", "max(x, 0) = relu(x), whose derivative at 0 is 0.",
+         lambda x: maximum(x, 0.0), lambda x: relu(x), integers=True),
+)  # fmt: skip
+
+
+@rule(
+    Sum,
+    example=(
+        lambda leaf: sum_of(leaf(4, 3) * log_softmax(leaf(4, 3)), axis=1),
+        lambda leaf: sum_of(log_softmax(leaf(4, 3)) * leaf(4, 3), axis=-1, keepdims=True),
+        lambda leaf: sum_of(leaf(3) * log_softmax(leaf("n", 3)), axis=-1),
+    ),
+    specials=False,
+)
+def recognize_softmax_cross_entropy(node: Node) -> Node | None:
+    """``sum(t * log_softmax(z))`` over the classes in the last axis is ``-softmax_cross_entropy(t, z)``."""
+    (product,) = node.args
+    if not isinstance(node.op, Sum) or not isinstance(product.op, Multiply) or node.op.axes != (product.ndim - 1,):
+        return None
+    for labels, log_p in (product.args, product.args[::-1]):
+        if isinstance(log_p.op, LogSoftmax) and log_p.op.axis == log_p.ndim - 1 and log_p.shape == product.shape:
+            (logits,) = log_p.args
+            loss = apply(SoftmaxCrossEntropy(), broadcast_to(labels, logits.shape), logits)
+            return reshape(negative(loss), node.shape)
+    return None
+
+
+@rule(
+    TakeAlong,
+    example=(
+        lambda leaf: take_along(log_softmax(leaf(4, 6)), leaf(4, 1, dtype="uint32"), axis=1),
+        lambda leaf: take_along(log_softmax(leaf("n", 3, 6)), leaf("n", 3, 1, dtype="uint32"), axis=2),
+    ),
+    specials=False,
+)
+def recognize_sparse_softmax_cross_entropy(node: Node) -> Node | None:
+    """``log_softmax(z)`` at the label of each row is ``-sparse_softmax_cross_entropy(labels, z)``."""
+    log_p, indices = node.args
+    last = log_p.ndim - 1
+    if not isinstance(log_p.op, LogSoftmax) or log_p.op.axis != last or node.op != TakeAlong(last):
+        return None
+    (logits,) = log_p.args
+    if indices.shape != (*logits.shape[:-1], 1):
+        return None
+    loss = apply(SparseSoftmaxCrossEntropy(), reshape(indices, logits.shape[:-1]), logits)
+    return reshape(negative(loss), node.shape)
+
+
+@rule(
+    BinaryCrossEntropy,
+    example=(
+        lambda leaf: apply(BinaryCrossEntropy(), leaf(4, 6, low=0.0), sigmoid(leaf(4, 6))),
+        lambda leaf: apply(BinaryCrossEntropy(), leaf(4, 6, low=0.0), broadcast_to(sigmoid(leaf(6)), (4, 6))),
+    ),
+    specials=False,
+)
+def use_logits_of_sigmoid(node: Node) -> Node | None:
+    """Binary cross entropy of ``sigmoid(z)`` is that of the logits z."""
+    labels, p = node.args
+    if isinstance(p.op, BroadcastTo):
+        (p,) = p.args
+    return _with_logits(labels, *p.args) if isinstance(p.op, Sigmoid) else None
+
+
+@rule(
+    CategoricalCrossEntropy,
+    SparseCategoricalCrossEntropy,
+    example=(
+        lambda leaf: apply(CategoricalCrossEntropy(), leaf(4, 6), softmax(leaf(4, 6))),
+        lambda leaf: apply(SparseCategoricalCrossEntropy(), leaf(4, dtype="uint32"), softmax(leaf(4, 6))),
+    ),
+    specials=False,
+)
+def use_logits_of_softmax(node: Node) -> Node | None:
+    """Cross entropy of ``softmax(z)`` is that of the logits z."""
+    labels, p = node.args
+    if not isinstance(p.op, Softmax) or p.op.axis != p.ndim - 1:
+        return None
+    dense = isinstance(node.op, CategoricalCrossEntropy)
+    return apply(SoftmaxCrossEntropy() if dense else SparseSoftmaxCrossEntropy(), labels, *p.args)
+
+
+COMPOSITES = RuleSet(
+    (
+        *BINARY,
+        *ACTIVATIONS,
+        recognize_softmax_cross_entropy,
+        recognize_sparse_softmax_cross_entropy,
+        use_logits_of_sigmoid,
+        use_logits_of_softmax,
+    )
+)
