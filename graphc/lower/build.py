@@ -36,7 +36,7 @@ from graphc.loops.kernel import (
     Var,
 )
 from graphc.lower.canonical import canonical_kernel
-from graphc.lower.cluster import Cluster, sources, stages
+from graphc.lower.cluster import Cluster, reduces, sources, stages
 from graphc.lower.emit import EXPENSIVE, Emitter, Merge
 from graphc.lower.index import Index, linear, loop_index
 from graphc.ops.base import Elementwise
@@ -248,7 +248,7 @@ class KernelBuilder:
             reductions = [
                 node
                 for node in cluster.nodes
-                if isinstance(node.op, Reduce | ArgMax | ArgMin) and self.stage[id(node)] == stage + 1
+                if reduces(node) and self.stage[id(node)] == stage + 1
             ]
             stores = [t for t in full if self.stage[id(t.node)] == stage]
             if reductions or stores:
@@ -268,7 +268,7 @@ class KernelBuilder:
             if not dear or not cluster.is_full(node):
                 continue
             users = [n for n in cluster.nodes if any(s is node for s in sources(n))]
-            reads = {self.stage[id(n)] - (1 if isinstance(n.op, Reduce | ArgMax | ArgMin) else 0) for n in users}
+            reads = {self.stage[id(n)] - (1 if reduces(n) else 0) for n in users}
             reads |= {self.stage[id(t.node)] for t in self.targets if t.node is node}
             if len(reads) > 1:
                 found[id(node)] = f"row{len(found)}"
@@ -423,7 +423,7 @@ class KernelBuilder:
             emitter.add(Let(Var(outer[position][1:], I64), value))
             if position:
                 rest = emitter.let(Apply("floordiv", (rest, size), I64))
-        reductions = [node for node in cluster.nodes if isinstance(node.op, Reduce)]
+        reductions = [node for node in cluster.nodes if reduces(node)]
         arrays = [emitter.fresh("sums") for _ in reductions]
         for node, array in zip(reductions, arrays, strict=True):
             emitter.add(Local(array, node.dtype, LANES))

@@ -72,7 +72,7 @@ class Cluster:
         """Do reductions run over outer variables while the innermost, contiguous one is kept?"""
         if not self.inner or self.variables[-1] in self.inner:
             return False
-        return not any(isinstance(node.op, ArgMax | ArgMin) for node in self.nodes)
+        return not any(isinstance(node.op, ArgMax | ArgMin) and reduces(node) for node in self.nodes)
 
     def is_full(self, node: Node) -> bool:
         """Is the node computed at every point, not once a row?"""
@@ -122,9 +122,25 @@ def is_leaf(node: Node) -> bool:
     return isinstance(node.op, Input | ParameterLeaf | Constant) and not free(node)
 
 
+def reduces(node: Node) -> bool:
+    """Does the node combine several elements? A reduction over axes of size 1 does not."""
+    if isinstance(node.op, Reduce):
+        return any(node.args[0].shape[axis] != 1 for axis in node.op.axes)
+    return isinstance(node.op, ArgMax | ArgMin) and node.args[0].shape[node.op.axis] != 1
+
+
+def operand_of_trivial(node: Node, index: Index) -> Index:
+    """Where a reduction over axes of size 1 reads its operand."""
+    if len(index) == node.args[0].ndim:
+        return index
+    axes = node.op.axes if isinstance(node.op, Reduce) else (node.op.axis,)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    rest = iter(index)
+    return tuple(0 if axis in axes else next(rest) for axis in range(node.args[0].ndim))
+
+
 def new_cluster(node: Node) -> Cluster:
     """A node alone."""
-    space = node.args[0].shape if isinstance(node.op, Reduce | ArgMax | ArgMin) else node.shape
+    space = node.args[0].shape if reduces(node) else node.shape
     index: list[Size] = []
     variables: list[str] = []
     extents: dict[str, Size] = {}
@@ -137,7 +153,7 @@ def new_cluster(node: Node) -> Cluster:
         extents[name] = size
         index.append(loop_index(name[1:]))
     cluster = Cluster([node], tuple(variables), extents)
-    if isinstance(node.op, Reduce | ArgMax | ArgMin):
+    if reduces(node):
         axes = node.op.axes if isinstance(node.op, Reduce) else (node.op.axis,)
         inner = {name for axis in axes for name in names(index[axis])}
         cluster.inner = tuple(v for v in variables if v in inner)
@@ -156,7 +172,7 @@ def operand_indices(node: Node, cluster: Cluster) -> list[Index | None]:
     index = cluster.at[id(node)]
     op = node.op
     if isinstance(op, Reduce | ArgMax | ArgMin):
-        return [cluster.inner_at[id(node)]]
+        return [cluster.inner_at[id(node)] if reduces(node) else operand_of_trivial(node, index)]
     if isinstance(op, Take):
         return [None, index[op.axis : op.axis + node.args[1].ndim]]
     if isinstance(op, TakeAlong):
@@ -399,7 +415,7 @@ def stages(cluster: Cluster) -> dict[int, int]:
     inside = {id(node) for node in cluster.nodes}
     for node in cluster.nodes:
         before = max((stage[id(s)] for s in sources(node) if id(s) in inside), default=0)
-        stage[id(node)] = before + (1 if isinstance(node.op, Reduce | ArgMax | ArgMin) else 0)
+        stage[id(node)] = before + (1 if reduces(node) else 0)
     return stage
 
 
@@ -408,8 +424,7 @@ def _single_stage(cluster: Cluster) -> bool:
     cluster = Cluster(order, cluster.variables, cluster.extents, cluster.inner, cluster.at, cluster.inner_at)
     stage = stages(cluster)
     for node in order:
-        reduces = isinstance(node.op, Reduce | ArgMax | ArgMin)
-        if stage[id(node)] > 1 or (stage[id(node)] == 1 and not reduces and cluster.is_full(node)):
+        if stage[id(node)] > 1 or (stage[id(node)] == 1 and not reduces(node) and cluster.is_full(node)):
             return False
     return True
 

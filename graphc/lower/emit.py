@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from graphc.errors import GraphError
-from graphc.ir.dims import Size, coefficient, maximum, minimum
+from graphc.ir.dims import Size, coefficient
 from graphc.ir.node import Constant, Node
 from graphc.ir.types import DType
 from graphc.loops.kernel import (
@@ -27,6 +27,7 @@ from graphc.loops.kernel import (
     Store,
     Var,
 )
+from graphc.lower.cluster import free, operand_of_trivial
 from graphc.lower.index import Index, SizeArguments, linear, loop_index
 from graphc.lower.views import broadcast_index, through_views
 from graphc.ops.base import Elementwise
@@ -35,6 +36,7 @@ from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.movement import Pad
 from graphc.ops.random import RandomBits
+from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 
 I64 = DType.int64
 
@@ -183,7 +185,7 @@ class Emitter:
             return self.let(self._cast(self.sizes.expression(op.size), node.dtype))
         if isinstance(op, Iota):
             return self.let(self._cast(self.index(index[op.axis]), node.dtype))
-        if id(node) not in self.fused:
+        if id(node) not in self.fused and not free(node):
             name = self.buffer(node, Access.READ)
             return self.let(Load(name, self.position(index, node.shape), node.dtype))
         match op:
@@ -209,6 +211,10 @@ class Emitter:
                 words = (seed, Const(stream, DType.uint32), step, element)
                 self.weight += 40
                 return self.let(Apply("threefry", words, DType.uint32))
+            case Reduce():
+                return self.value(node.args[0], operand_of_trivial(node, index))
+            case ArgMax() | ArgMin():
+                return Const(0, I64)
             case Elementwise():
                 args = tuple(self.value(arg, broadcast_index(index, arg.shape)) for arg in node.args)
                 self.weight += 1 if op.fn not in EXPENSIVE else 10
@@ -245,18 +251,21 @@ class Emitter:
 
     def _pick(self, node: Node, chosen: Index, index: Index, axis: int, source: Node | None = None) -> Expr:
         """The element of the first operand whose position along ``axis`` is a value of the second."""
-        source = source or node.args[0]
+        source = node.args[0] if source is None else source
         limit = source.shape[axis]
         raw = self.let(self._cast(self.value(node.args[1], chosen), I64))
         self._check_index(node, raw, limit)
-        inside = self.let(_clamp(raw, self.sizes.expression(limit - 1)))
-        if isinstance(inside, Const):
-            place: Size = int(inside.value)
-        else:
-            assert isinstance(inside, Var)
-            place = loop_index(inside.name)
-            self.bounds[f"%{inside.name}"] = limit
+        place = self._place(_clamp(raw, self.sizes.expression(limit - 1)), limit)
         return self.value(source, (*index[:axis], place, *index[axis + 1 :]))
+
+    def _place(self, position: Expr, limit: Size) -> Size:
+        """A computed position below ``limit`` as something that indices can be made of."""
+        named = self.let(position)
+        if isinstance(named, Const):
+            return int(named.value)
+        assert isinstance(named, Var)
+        self.bounds[f"%{named.name}"] = limit
+        return loop_index(named.name)
 
     def _pad(self, node: Node, op: Pad, index: Index) -> Expr:
         source, filler = node.args
@@ -282,7 +291,7 @@ class Emitter:
                 tests.append(exact)
             for test in tests:
                 inside = test if inside is None else Apply("and", (inside, test), DType.bool)
-            places.append(maximum(minimum(at, size - 1), 0))
+            places.append(self._place(_clamp(self.index(at), self.sizes.expression(size - 1)), size))
         value = self.value(source, tuple(places))
         return value if inside is None else self.let(Apply("select", (inside, value, outside), node.dtype))
 

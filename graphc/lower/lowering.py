@@ -25,7 +25,7 @@ from graphc.ops.base import Elementwise
 from graphc.ops.checked import Checked
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import Concatenate, Reshape
+from graphc.ops.movement import Concatenate, Reshape, broadcast_to
 
 
 
@@ -254,13 +254,10 @@ class Lowering:
     def _add_matmul(self, node: Node) -> None:
         a, b = node.args
         full = node.shape[:-2]
-        left, right = as_matrix(a), as_matrix(b)
-        left = self._materialized(left, a, full)
-        right = self._materialized(right, b, full)
+        left, stride_a = self._matrix(a, full)
+        right, stride_b = self._matrix(b, full)
         m, n, k = node.shape[-2], node.shape[-1], a.shape[-1]
         batch = product(full)
-        stride_a = self._batch(left, a, full)
-        stride_b = self._batch(right, b, full)
         stride_c: Size = m * n
         if batch != 1 and stride_b == 0 and not left.transposed and stride_a == left.leading * m:
             m, batch, stride_a, stride_c = m * batch, 1, 0, 0
@@ -268,24 +265,21 @@ class Lowering:
         reads = (left.key, right.key)
         self.work.append(Work(gemm, reads, (self.key_of(node),), "matmul", (node,)))
 
-    def _batch(self, matrix: Matrix, node: Node, full: tuple[Size, ...]) -> Size:
-        stride = batch_strides(node.shape[:-2], matrix.batch, full)
-        assert stride is not None
-        return stride
-
-    def _materialized(self, matrix: Matrix | None, node: Node, full: tuple[Size, ...]) -> Matrix:
-        """The operand as it lies, or a dense copy where BLAS cannot walk it."""
-        if matrix is not None and batch_strides(node.shape[:-2], matrix.batch, full) is not None:
-            matrix.key = self.key_of(matrix.key)
-            if not free(matrix.key):
-                return matrix
+    def _matrix(self, node: Node, full: tuple[Size, ...]) -> tuple[Matrix, Size]:
+        """The operand as it lies with its stride over the batch, or a dense copy where BLAS cannot walk it."""
+        matrix = as_matrix(node)
+        if matrix is not None and not free(matrix.key):
+            stride = batch_strides(node.shape[:-2], matrix.batch, full)
+            if stride is not None:
+                matrix.key = self.key_of(matrix.key)
+                return matrix, stride
         if batch_strides(node.shape[:-2], _dense_batch(node), full) is None:
-            from graphc.ops.movement import broadcast_to
-
             node = broadcast_to(node, (*full, *node.shape[-2:]))
         key = _fresh_key(node)
         self._add(build_copy(node, key, self.key_of, self.check_of), "copy")
-        return Matrix(key, False, node.shape[-1], _dense_batch(node))
+        stride = batch_strides(node.shape[:-2], _dense_batch(node), full)
+        assert stride is not None
+        return Matrix(key, False, node.shape[-1], _dense_batch(node)), stride
 
     def _add_late_copies(self, in_place: dict[int, Parameter]) -> None:
         """Updates that were computed elsewhere are copied into their parameters at the end."""
@@ -319,7 +313,8 @@ class Lowering:
                     place, slot = Place.STATE, next(i for i, p in enumerate(self.graph.parameters) if p is key)
                 number[id(key)] = len(buffers)
                 label = f"{place.value}{slot if place is not Place.ARENA else len(buffers)}"
-                buffers.append(PlanBuffer(len(buffers), label, key.type, place, slot, (key,)))
+                type = self.graph.outputs[slot][1].type if place is Place.OUTPUT else key.type
+                buffers.append(PlanBuffer(len(buffers), label, type, place, slot, (key,)))
             return number[id(key)]
 
         for node in (*self.graph.inputs, *self.graph.parameters):

@@ -124,7 +124,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     emitter.add(For("p", ZERO, bound, LoopKind.PARALLEL, body))
     kernel = Kernel(
         "scatter",
-        _as_update(emitter, key),
+        emitter.buffers(),
         tuple(f"n{i}" for i in range(len(emitter.sizes.values))),
         bound,
         tuple(emitter.blocks[0]),
@@ -132,15 +132,6 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     )
     cost = product(tuple(values.shape[a] for a in along)) * (LANES if after else 1)
     return Built(canonical_kernel(kernel), emitter.keys, [key], list(emitter.sizes.values), extent, 1, cost, (node,))
-
-
-def _as_update(emitter: Emitter, key: Node):  # noqa: ANN202
-    from graphc.loops.kernel import Access
-
-    for position, known in enumerate(emitter.keys):
-        if known is key:
-            emitter.access[position] = Access.UPDATE
-    return emitter.buffers()
 
 
 def _decode(emitter: Emitter, axes: list[int], values: Node, rest: Expr) -> None:

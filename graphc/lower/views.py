@@ -6,11 +6,11 @@ from graphc.ir.dims import Bounds, Size, floordiv, mod
 from graphc.ir.node import Node
 from graphc.ir.types import Shape
 from graphc.lower.index import Index, linear, strides_of
-from graphc.ops.control import Recompute, StopGradient
+from graphc.ops.control import CustomVjp, Recompute, StopGradient
 from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
 from graphc.ops.slicing import Slice
 
-VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, StopGradient, Recompute)
+VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, StopGradient, Recompute, CustomVjp)
 
 
 def is_view(node: Node) -> bool:
@@ -49,7 +49,7 @@ def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
             return source, tuple(
                 source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index)
             )
-        case _:  # StopGradient, Recompute: the same elements
+        case _:  # StopGradient, Recompute, CustomVjp: the same elements
             return source, index
 
 
