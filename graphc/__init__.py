@@ -27,7 +27,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "graphc.ir.node": ("Node", "Parameter", "constant", "parameter", "placeholder"),
     "graphc.ir.graph": ("Graph",),
     "graphc.ops": (
-        "abs", "add", "all", "any", "argmax", "argmin", "bernoulli", "binary_cross_entropy",
+        "abs", "add", "all", "any", "arange", "argmax", "argmin", "bernoulli", "binary_cross_entropy",
         "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast_to",
         "cast", "categorical_cross_entropy", "ceil", "check_finite", "concatenate", "cos", "custom_vjp", "divide", "dot",
         "dropout", "equal", "erf", "exp", "expand_dims", "expm1", "flatten", "flip", "floor", "floor_divide", "full",

@@ -1,4 +1,4 @@
-"""The reference backend: a plan's graph computed node by node with NumPy. Slow, plain, and the oracle for the others."""
+"""The reference backend: a graph computed node by node with NumPy. Slow, plain, and the oracle for the others."""
 
 from graphc.backends.reference.backend import ReferenceBackend
 

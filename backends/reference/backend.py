@@ -115,5 +115,7 @@ def _computed(node: Node, op: Op, operands: list[Any]) -> Array:
     """An array of exactly the element type that was inferred: NumPy's scalars become arrays."""
     result: Any = np.asarray(op.reference(*operands))
     if result.dtype != node.dtype.numpy:
-        raise BackendError(f"the reference of {node!r} gives {result.dtype}", remedy="this is a defect of graphc: report it")
+        raise BackendError(
+            f"the reference of {node!r} gives {result.dtype}", remedy="this is a defect of graphc: please report it"
+        )
     return result

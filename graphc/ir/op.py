@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
-import numpy as np
 from numpy.typing import NDArray
 
 from graphc.ir.types import TensorType
@@ -22,7 +21,7 @@ from graphc.ir.types import TensorType
 if TYPE_CHECKING:
     from graphc.ir.node import Node
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 _T = TypeVar("_T")
 
@@ -118,7 +117,7 @@ class Op:
         """The type of the result. Raises a GraphcError that says what does not fit and what to do."""
         raise NotImplementedError(f"{type(self).__name__} lacks infer")
 
-    def reference(self, *arrays: Any) -> Any:
+    def reference(self, *args: Any, **kwargs: Any) -> Any:  # stands for any list of arrays
         """The result by NumPy, in the operands' precision: the oracle. Symbolic sizes are already numbers."""
         raise NotImplementedError(f"{type(self).__name__} lacks reference")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.lower.plan import Check
-from graphc.ops.checked import CheckFinite, Checked, InRange
+from graphc.ops.checked import Checked, CheckFinite, InRange
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph

@@ -328,7 +328,9 @@ def _integer_power(x: Node, exponent: int) -> Node:
 
     if exponent < 0:
         raise DTypeError(
-            f"pow: {x.dtype} to the power {exponent} is not whole", at=user_line(), remedy="cast first: gx.cast(x, 'float32')"
+            f"pow: {x.dtype} to the power {exponent} is not whole",
+            at=user_line(),
+            remedy="cast first: gx.cast(x, 'float32')",
         )
     if exponent == 0:
         return full(x.shape, 1, x.dtype)

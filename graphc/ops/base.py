@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import AxisError, DTypeError, GraphcError, ShapeError
+from graphc.errors import AxisError, DTypeError, GraphcError, GraphError, ShapeError
 from graphc.ir import location
+from graphc.ir.dims import Size
 from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.op import Absent, Array, BadCase, Case, Op, op_class
 from graphc.ir.types import DType, Shape, TensorType, broadcast_shapes, promote
@@ -107,18 +109,29 @@ def cast_to(x: Node, dtype: DType) -> Node:
     return apply(Cast(dtype), x)
 
 
-def normalize_axis(axis: int, rank: int) -> int:
+def as_int(value: Any) -> int | None:
+    """A Python or NumPy integer as an int; None for anything else, bools included."""
+    if isinstance(value, bool | np.ndarray):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def normalize_axis(axis: object, rank: int) -> int:
     """An axis counted from the front.
 
     Raises:
         AxisError: there is no such axis.
     """
-    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+    place = as_int(axis)
+    if place is None:
         raise AxisError(f"an axis is an int, not {axis!r}", remedy="give an int or a tuple of ints")
-    if not -rank <= axis < rank:
+    if not -rank <= place < rank:
         allowed = f"from {-rank} to {rank - 1}" if rank else "none: the operand is a scalar"
-        raise AxisError(f"axis {axis} does not exist", remedy=f"axes here: {allowed}")
-    return int(axis) % rank
+        raise AxisError(f"axis {place} does not exist", remedy=f"axes here: {allowed}")
+    return place % rank
 
 
 def normalize_axes(axis: Axis, rank: int) -> tuple[int, ...]:
@@ -161,6 +174,20 @@ def full(shape: Shape, value: bool | int | float, dtype: DType) -> Node:
     from graphc.ops.movement import broadcast_to
 
     return broadcast_to(constant(value if dtype.is_float else int(value), dtype), shape)
+
+
+def ints(sizes: Iterable[Size]) -> tuple[int, ...]:
+    """Sizes that are numbers by now, as ``reference`` meets them.
+
+    Raises:
+        GraphError: one is still symbolic.
+    """
+    known: list[int] = []
+    for size in sizes:
+        if not isinstance(size, int):
+            raise GraphError(f"the size {size} has no value yet", remedy="give the sizes by op.with_sizes first")
+        known.append(size)
+    return tuple(known)
 
 
 def scalar_value(x: Node) -> bool | int | float | None:
@@ -337,6 +364,7 @@ __all__ = [
     "cast_to",
     "explaining",
     "full",
+    "ints",
     "normalize_axes",
     "normalize_axis",
     "op_class",

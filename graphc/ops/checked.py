@@ -24,6 +24,7 @@ from graphc.ops.base import (
     Operand,
     as_node,
     explaining,
+    ints,
     op_class,
     special_operands,
 )
@@ -52,7 +53,7 @@ class Checked(Op):
 def first_outside(indices: Array, limit: Size) -> int | None:
     """The first index, in row-major order, that is not one of ``0 .. limit - 1``."""
     numbers = indices.astype(np.int64)
-    outside = numbers[(numbers < 0) | (numbers >= limit)]  # pyright: ignore[reportOperatorIssue]
+    outside = numbers[(numbers < 0) | (numbers >= ints((limit,))[0])]
     return int(outside.flat[0]) if outside.size else None
 
 

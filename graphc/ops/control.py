@@ -46,7 +46,7 @@ class WhenTraining(Op):
     def infer(self, *types: TensorType) -> TensorType:
         training, inference = types
         if training.dtype is not inference.dtype:
-            raise DTypeError(f"{training.dtype} in training, {inference.dtype} in inference", remedy="make them one type")
+            raise DTypeError(f"{training} in training, {inference} in inference", remedy="make them one type")
         if training.shape != inference.shape:
             raise ShapeError(f"{training} in training, {inference} in inference", remedy="make them one shape")
         return training
@@ -66,7 +66,7 @@ class WhenTraining(Op):
         x = TensorType(f32, (2, 3))
         return (
             BadCase(cls(), (x, TensorType(f32, (2, 4))), ShapeError, ("when_training", "f32[2, 3]", "f32[2, 4]")),
-            BadCase(cls(), (x, TensorType(DType.float64, (2, 3))), DTypeError, ("when_training", "float32", "float64")),
+            BadCase(cls(), (x, TensorType(DType.float64, (2, 3))), DTypeError, ("when_training", "f32", "f64")),
         )
 
 
@@ -181,7 +181,7 @@ class CustomVjp(Op):
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
         inputs = node.args[1:]
         given = self.rule.fn(inputs, node, cotangent)
-        found = (given,) if isinstance(given, Node) else tuple(given)
+        found: tuple[Any, ...] = (given,) if isinstance(given, Node) else tuple(given)
         if len(found) != len(inputs):
             raise GraphError(
                 f"custom_vjp: {self.rule} gives {len(found)} cotangents for {len(inputs)} inputs",
@@ -209,14 +209,17 @@ class CustomVjp(Op):
     @classmethod
     def cases(cls) -> Sequence[Case]:
         """The identity with the derivative of a square."""
-        op = cls(Rule(lambda inputs, output, cotangent: [2.0 * inputs[0] * cotangent]))
         x = TensorType(f32, (4,))
-        return (Case(op, (x, x), differentiable=False),)
+        return (Case(cls(Rule(_square_rule)), (x, x), differentiable=False),)
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:
         """There are none: it takes everything."""
         return ()
+
+
+def _square_rule(inputs: Sequence[Node], output: Node, cotangent: Node) -> list[Node]:
+    return [2.0 * inputs[0] * cotangent]
 
 
 def custom_vjp(fn: Callable[..., Node], vjp: Callable[..., Any]) -> Callable[..., Node]:
@@ -245,4 +248,6 @@ def custom_vjp(fn: Callable[..., Node], vjp: Callable[..., Any]) -> Callable[...
     return call
 
 
-__all__ = ["CustomVjp", "Recompute", "Rule", "StopGradient", "WhenTraining", "custom_vjp", "stop_gradient", "when_training"]
+__all__ = [
+    "CustomVjp", "Recompute", "Rule", "StopGradient", "WhenTraining", "custom_vjp", "stop_gradient", "when_training",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from graphc.ir.node import Node, apply, constant
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape
 from graphc.ops import base
-from graphc.ops.base import NUMBERS, Absent, Array, BadCase, Case, explaining, op_class, require_dtype
+from graphc.ops.base import NUMBERS, Absent, Array, BadCase, Case, Operand, explaining, ints, op_class, require_dtype
 
 ShapeLike = Iterable[int | str | Dim] | int | str | Dim
 
@@ -44,9 +44,10 @@ class Iota(Op):
         return result
 
     def reference(self) -> Array:
-        row = np.arange(self.shape[self.axis], dtype=self.dtype.numpy)
-        column = row.reshape([-1 if axis == self.axis else 1 for axis in range(len(self.shape))])
-        return np.broadcast_to(column, self.shape)  # pyright: ignore[reportArgumentType]
+        shape = ints(self.shape)
+        row = np.arange(shape[self.axis], dtype=self.dtype.numpy)
+        column = row.reshape([-1 if axis == self.axis else 1 for axis in range(len(shape))])
+        return np.broadcast_to(column, shape)
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
         return Iota(tuple(map(bind, self.shape)), self.axis, self.dtype)
@@ -119,7 +120,7 @@ class SizeOf(Op):
         return result
 
     def reference(self) -> Array:
-        return np.array(self.size, self.dtype.numpy)
+        return np.array(ints((self.size,))[0], self.dtype.numpy)
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
         return SizeOf(bind(self.size), self.dtype)
@@ -199,4 +200,39 @@ def ones(shape: ShapeLike, dtype: Any = "float32") -> Node:
         return base.full(as_shape(shape), 1, as_dtype(dtype))
 
 
-__all__ = ["Iota", "ShapeLike", "SizeOf", "arange", "full", "iota", "ones", "size_of", "zeros"]
+def zeros_like(x: Operand, dtype: Any = None) -> Node:
+    """Zeros of the shape of x, and of its element type unless ``dtype`` says else.
+
+    Shapes: that of x.
+    Raises: DTypeError: graphc has no such element type.
+    Source: Array API ``zeros_like``.
+
+    >>> import graphc as gx
+    >>> gx.zeros_like(gx.placeholder("x", ("n", 3)))
+    <broadcast_to: f32[n, 3]>
+    """
+    return _like(x, 0, dtype)
+
+
+def ones_like(x: Operand, dtype: Any = None) -> Node:
+    """Ones of the shape of x, and of its element type unless ``dtype`` says else.
+
+    Shapes: that of x.
+    Raises: DTypeError: graphc has no such element type.
+    Source: Array API ``ones_like``.
+
+    >>> import graphc as gx
+    >>> gx.ones_like(gx.placeholder("x", ("n", 3)), "int32")
+    <broadcast_to: i32[n, 3]>
+    """
+    return _like(x, 1, dtype)
+
+
+def _like(x: Operand, value: int, dtype: Any) -> Node:
+    node = base.as_node(x)
+    return base.full(node.shape, value, node.dtype if dtype is None else as_dtype(dtype))
+
+
+__all__ = [
+    "Iota", "ShapeLike", "SizeOf", "arange", "full", "iota", "ones", "ones_like", "size_of", "zeros", "zeros_like",
+]  # fmt: skip

@@ -57,7 +57,9 @@ class _Dense(Op):
         name = self.operands[1]
         _require_classes(prediction, name)
         if labels.dtype is not prediction.dtype:
-            raise DTypeError(f"labels are {labels.dtype}, {name} {prediction.dtype}", remedy="convert with gx.cast(x, dtype)")
+            raise DTypeError(
+                f"labels are {labels.dtype}, {name} {prediction.dtype}", remedy="convert with gx.cast(x, dtype)"
+            )
         if labels.shape != prediction.shape:
             raise ShapeError(
                 f"labels have shape {labels.shape}, {name} {prediction.shape}",
@@ -146,7 +148,7 @@ class SoftmaxCrossEntropy(_Dense):
     operands = ("labels", "logits")
 
     def reference(self, labels: Array, logits: Array) -> Array:
-        terms = np.where(labels == 0, labels.dtype.type(0), labels * _log_softmax(logits))  # pyright: ignore[reportOperatorIssue]
+        terms = np.where(labels == 0, labels.dtype.type(0), labels * _log_softmax(logits))
         return -np.sum(terms, axis=-1)
 
     def decompose(self, *args: Node) -> Node:
@@ -199,7 +201,9 @@ def softmax_cross_entropy(labels: Operand, logits: Operand) -> Node:
 
 @op_class
 class SparseSoftmaxCrossEntropy(_Sparse):
-    """``-log_softmax(logits)[label]`` of each row. The derivative by the logits is ``softmax(logits) - one_hot(labels)``.
+    """``-log_softmax(logits)[label]`` of each row.
+
+    The derivative by the logits is ``softmax(logits) - one_hot(labels)``.
 
     Shapes: labels (...), logits (..., c) -> (...).
     Raises: ShapeError; DTypeError; at run time IndexRangeError for a label outside 0 .. c - 1.
@@ -211,7 +215,7 @@ class SparseSoftmaxCrossEntropy(_Sparse):
     def reference(self, labels: Array, logits: Array) -> Array:
         require_in_range(labels, logits.shape[-1])
         rows = np.take_along_axis(_log_softmax(logits), labels.astype(np.int64)[..., None], -1)
-        return -rows[..., 0]  # pyright: ignore[reportOperatorIssue]
+        return -rows[..., 0]
 
     def decompose(self, *args: Node) -> Node:
         labels, logits = args
@@ -236,8 +240,8 @@ class SparseSoftmaxCrossEntropy(_Sparse):
         rows = [
             Case(cls(), (np.array(labels, dtype), TensorType(f32, (*np.shape(labels), 5))))
             for labels, dtype in (
-                ([0, 4, 2], np.int64), ([0, 4, 2], np.int32), ([0, 4, 2], np.uint32), ([[1, 2, 3], [4, 0, 1]], np.int64),
-                (3, np.int64), (np.zeros((0,)), np.int64),
+                ([0, 4, 2], np.int64), ([0, 4, 2], np.int32), ([0, 4, 2], np.uint32),
+                ([[1, 2, 3], [4, 0, 1]], np.int64), (3, np.int64), (np.zeros((0,)), np.int64),
             )
         ]  # fmt: skip
         large = np.array([[1000, -1000, 0], [-1000, 1, 2]], np.float32)
@@ -274,7 +278,7 @@ class CategoricalCrossEntropy(_Dense):
 
     def reference(self, labels: Array, probabilities: Array) -> Array:
         log_p = np.maximum(np.log(probabilities), probabilities.dtype.type(LOG_LIMIT))
-        return -np.sum(labels * log_p, axis=-1)  # pyright: ignore[reportOperatorIssue]
+        return -np.sum(labels * log_p, axis=-1)
 
     def decompose(self, *args: Node) -> Node:
         labels, p = args
@@ -334,7 +338,7 @@ class SparseCategoricalCrossEntropy(_Sparse):
     def reference(self, labels: Array, probabilities: Array) -> Array:
         require_in_range(labels, probabilities.shape[-1])
         chosen = np.take_along_axis(probabilities, labels.astype(np.int64)[..., None], -1)[..., 0]
-        return -np.maximum(np.log(chosen), chosen.dtype.type(LOG_LIMIT))  # pyright: ignore[reportOperatorIssue]
+        return -np.maximum(np.log(chosen), chosen.dtype.type(LOG_LIMIT))
 
     def decompose(self, *args: Node) -> Node:
         labels, p = args
@@ -358,8 +362,8 @@ class SparseCategoricalCrossEntropy(_Sparse):
         rows = [
             Case(cls(), (np.array(labels, dtype), TensorType(f32, (*np.shape(labels), 5))), (0.05, 0.95))
             for labels, dtype in (
-                ([0, 4, 2], np.int64), ([0, 4, 2], np.int32), ([0, 4, 2], np.uint32), ([[1, 2, 3], [4, 0, 1]], np.int64),
-                (3, np.int64), (np.zeros((0,)), np.int64),
+                ([0, 4, 2], np.int64), ([0, 4, 2], np.int32), ([0, 4, 2], np.uint32),
+                ([[1, 2, 3], [4, 0, 1]], np.int64), (3, np.int64), (np.zeros((0,)), np.int64),
             )
         ]  # fmt: skip
         certain = np.array([[1, 0], [1, 0]], np.float32)

@@ -27,6 +27,7 @@ from graphc.ops.base import (
     Tangents,
     as_node,
     explaining,
+    ints,
     normalize_axis,
     op_class,
     require_dtype,
@@ -168,9 +169,9 @@ class TakeAdd(Checked):
     def reference(self, values: Array, indices: Array) -> Array:
         require_in_range(indices, self.size)
         before, after = values.shape[: self.axis], values.shape[self.axis + indices.ndim :]
-        total = np.zeros((*before, self.size, *after), values.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        total = np.zeros((*before, *ints((self.size,)), *after), values.dtype)
         rows = values.reshape(*before, indices.size, *after)
-        np.add.at(np.moveaxis(total, self.axis, 0), indices.ravel(), np.moveaxis(rows, self.axis, 0))  # pyright: ignore[reportArgumentType]
+        np.add.at(np.moveaxis(total, self.axis, 0), indices.ravel(), np.moveaxis(rows, self.axis, 0))
         return total
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
@@ -265,7 +266,8 @@ class TakeAlong(Checked):
         rows = [
             Case(cls(axis), (TensorType(f32, shape), indices))
             for axis, shape, indices in (
-                (1, (4, 5), _random_rows(5, 4, 1)), (1, (4, 5), _random_rows(5, 4, 7)), (0, (5, 3), _random_rows(5, 2, 3)),
+                (1, (4, 5), _random_rows(5, 4, 1)), (1, (4, 5), _random_rows(5, 4, 7)),
+                (0, (5, 3), _random_rows(5, 2, 3)),
                 (1, (2, 5, 3), _random_rows(5, 2, 4, 3)), (0, (5,), _random_rows(5, 0)), (0, (1,), _random_rows(1, 2)),
                 (1, (4, 5), _random_rows(5, 4, 1, dtype="int32")),
             )
@@ -336,11 +338,11 @@ class ScatterAlong(Checked):
 
     def reference(self, values: Array, indices: Array) -> Array:
         require_in_range(indices, self.size)
-        shape = (*values.shape[: self.axis], self.size, *values.shape[self.axis + 1 :])
-        total = np.zeros(shape, values.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        places = list(np.indices(values.shape))
-        places[self.axis] = indices.astype(np.int64)
-        np.add.at(total, tuple(places), values)  # pyright: ignore[reportArgumentType]
+        before, after = values.shape[: self.axis], values.shape[self.axis + 1 :]
+        total = np.zeros((*before, *ints((self.size,)), *after), values.dtype)
+        places: list[Any] = list(np.indices(values.shape))
+        places[self.axis] = indices
+        np.add.at(total, tuple(places), values)
         return total
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
@@ -359,7 +361,8 @@ class ScatterAlong(Checked):
             Case(cls(axis, size), (TensorType(f32, indices.shape), indices))
             for axis, size, indices in (
                 (1, 5, _random_rows(5, 4, 1)), (1, 6, _random_rows(5, 4, 7)), (0, 5, _random_rows(5, 2, 3)),
-                (1, 5, _random_rows(5, 2, 4, 3)), (0, 5, _random_rows(5, 0)), (1, 5, _random_rows(5, 4, 1, dtype="int32")),
+                (1, 5, _random_rows(5, 2, 4, 3)), (0, 5, _random_rows(5, 0)),
+                (1, 5, _random_rows(5, 4, 1, dtype="int32")),
             )
         ]  # fmt: skip
         return [*rows, Case(cls(1, 5), (TensorType(DType.int32, (4, 7)), _random_rows(5, 4, 7)))]
@@ -401,7 +404,7 @@ class OneHot(Op):
         return TensorType(self.dtype, (*indices.shape, self.depth))
 
     def reference(self, indices: Array) -> Array:
-        return (indices[..., None] == np.arange(self.depth)).astype(self.dtype.numpy)
+        return (indices[..., None] == np.arange(*ints((self.depth,)))).astype(self.dtype.numpy)
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
         return OneHot(bind(self.depth), self.dtype)

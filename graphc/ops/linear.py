@@ -48,7 +48,7 @@ class MatMul(Op):
         require_dtype(a, FLOATS)
         for name, type in (("a", a), ("b", b)):
             if type.rank < 2:
-                raise ShapeError(f"{name} has {type.rank} axes, it needs 2 or more", remedy="gx.matmul takes vectors too")
+                raise ShapeError(f"{name} has {type.rank} axes, it needs 2", remedy="gx.matmul takes vectors too")
         if a.shape[-1] != b.shape[-2]:
             raise ShapeError(
                 f"inner dimensions differ: a[-1] is {a.shape[-1]}, b[-2] is {b.shape[-2]}",
@@ -94,7 +94,7 @@ class MatMul(Op):
             return TensorType(dtype, shape)
 
         return (
-            BadCase(cls(), (t(2, 768), t(512, 10)), ShapeError, ("matmul", "a[-1] is 768", "b[-2] is 512", "same size")),
+            BadCase(cls(), (t(2, 768), t(512, 10)), ShapeError, ("a[-1] is 768", "b[-2] is 512", "same size")),
             BadCase(cls(), (t(2, 3, 4), t(3, 4, 5)), ShapeError, ("matmul", "broadcast", "2", "3")),
             BadCase(cls(), (t(3), t(3, 4)), ShapeError, ("matmul", "a has 1 axes")),
             BadCase(cls(), (t(2, 3), t(3, 4, dtype=DType.float64)), DTypeError, ("float32", "float64", "gx.cast")),
@@ -135,9 +135,10 @@ def matmul(a: Operand, b: Operand) -> Node:
         column = reshape(right, (right.shape[0], 1)) if right.ndim == 1 else right
         if row.shape[-1] != column.shape[-2]:
             inner = "b[-1]" if right.ndim == 1 else "b[-2]"
+            place = "last" if right.ndim == 1 else "second to last"
             raise ShapeError(
                 f"inner dimensions differ: a[-1] is {row.shape[-1]}, {inner} is {column.shape[-2]}",
-                remedy=f"make the last axis of a and the {'last' if right.ndim == 1 else 'second to last'} of b the same size",
+                remedy=f"make the last axis of a and the {place} of b the same size",
             )
     result = apply(MatMul(), row, column)
     rows = () if left.ndim == 1 else (result.shape[-2],)
@@ -159,7 +160,7 @@ def dot(a: Operand, b: Operand) -> Node:
     with explaining("dot"):
         for name, node in zip("ab", as_operands(a, b), strict=True):
             if node.ndim > 2:
-                raise ShapeError(f"{name} has {node.ndim} axes", remedy="use gx.matmul, which broadcasts the first axes")
+                raise ShapeError(f"{name} has {node.ndim} axes", remedy="use gx.matmul, which takes batches")
     return matmul(a, b)
 
 

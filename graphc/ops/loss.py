@@ -48,7 +48,7 @@ class _ElementLoss(Elementwise):
             first, second = self.operands
             raise ShapeError(
                 f"{first} have shape {target.shape}, {second} {prediction.shape}",
-                remedy="make them equal, with gx.reshape or gx.expand_dims: broadcasting a loss is nearly always a mistake",
+                remedy="make them equal with gx.reshape or gx.expand_dims; a loss does not broadcast, but for scalars",
             )
         return result
 
@@ -82,7 +82,8 @@ def loss_operands(target: Operand, prediction: Operand) -> tuple[Node, Node]:
         target = cast_to(as_node(target), like if like.is_float else f32)
     left, right = as_operands(target, prediction)
     if left.ndim == 0 or right.ndim == 0:
-        return broadcast_to(left, right.shape if right.ndim else left.shape), broadcast_to(right, left.shape or right.shape)
+        shape = left.shape or right.shape
+        return broadcast_to(left, shape), broadcast_to(right, shape)
     return left, right
 
 
@@ -143,8 +144,8 @@ class BinaryCrossEntropy(_ElementLoss):
     def reference(self, labels: Array, probabilities: Array) -> Array:
         one, limit = probabilities.dtype.type(1), probabilities.dtype.type(LOG_LIMIT)
         yes = np.maximum(np.log(probabilities), limit)
-        no = np.maximum(np.log1p(-probabilities), limit)  # pyright: ignore[reportOperatorIssue, reportUnknownArgumentType]
-        return -(labels * yes + (one - labels) * no)  # pyright: ignore[reportOperatorIssue]
+        no = np.maximum(np.log1p(-probabilities), limit)
+        return -(labels * yes + (one - labels) * no)
 
     def decompose(self, *args: Node) -> Node:
         labels, p = args
@@ -199,7 +200,7 @@ class BinaryCrossEntropyWithLogits(_ElementLoss):
 
     def reference(self, labels: Array, logits: Array) -> Array:
         zero = logits.dtype.type(0)
-        return np.maximum(logits, zero) - logits * labels + np.log1p(np.exp(-np.abs(logits)))  # pyright: ignore[reportOperatorIssue]
+        return np.maximum(logits, zero) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
 
     def decompose(self, *args: Node) -> Node:
         labels, logits = args

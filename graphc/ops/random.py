@@ -6,6 +6,7 @@ The same seed and step give the same bits on every backend, with any number of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from graphc.ops.base import (
     as_node,
     cast_to,
     explaining,
+    ints,
     op_class,
     require_dtype,
 )
@@ -73,7 +75,6 @@ def _require_stream(stream: int) -> None:
 
 
 _SEEDS = (np.array(7, np.uint32), np.array(3, np.uint32))
-_SEED_TYPES = (TensorType(u32, ()), TensorType(u32, ()))
 
 
 @op_class
@@ -83,7 +84,7 @@ class RandomBits(Op):
     i counts the elements of the shape in row-major order, modulo 2**32.
 
     Shapes: the attribute's; seed and step are scalars.
-    Raises: DTypeError and ShapeError for a seed or step that is no uint32 scalar; AxisError for a stream beyond 32 bits.
+    Raises: DTypeError, ShapeError: a seed or step that is no uint32 scalar; AxisError: a stream beyond 32 bits.
     Source: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405
     """
 
@@ -100,8 +101,8 @@ class RandomBits(Op):
         return TensorType(u32, self.shape)
 
     def reference(self, seed: Array, step: Array) -> Array:
-        count = int(np.prod(self.shape, dtype=np.int64))  # pyright: ignore[reportArgumentType, reportCallIssue]
-        element = np.arange(count, dtype=np.uint64).astype(np.uint32).reshape(self.shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        shape = ints(self.shape)
+        element = np.arange(math.prod(shape), dtype=np.uint64).astype(np.uint32).reshape(shape)
         return np.asarray(threefry2x32((seed, np.uint32(self.stream)), (step, element))[0])
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
@@ -119,7 +120,7 @@ class RandomBits(Op):
         """A seed of another element type, a step with axes, a stream beyond 32 bits."""
         scalar = TensorType(u32, ())
         return (
-            BadCase(cls((3,), 0), (TensorType(DType.int64, ()), scalar), DTypeError, ("random_bits", "seed", "int64", "uint32")),
+            BadCase(cls((3,), 0), (TensorType(DType.int64, ()), scalar), DTypeError, ("seed", "int64", "uint32")),
             BadCase(cls((3,), 0), (scalar, TensorType(u32, (2,))), ShapeError, ("random_bits", "step", "scalar")),
             BadCase(cls((3,), 2**32), (scalar, scalar), AxisError, ("random_bits", "32 bits")),
         )
@@ -146,9 +147,10 @@ def bits(shape: ShapeLike, seed: Operand, step: Operand = 0, stream: int = 0) ->
 
 @op_class
 class Uniform(Op):
-    """Random floats in [0, 1): the upper 24 bits of RandomBits times 2**-24 for float32, all 32 times 2**-32 for float64.
+    """Random floats in [0, 1).
 
-    Both are exact, so that every backend gives the same bits.
+    For float32 the upper 24 bits of RandomBits times 2**-24, for float64 all 32 bits times 2**-32. Both are exact, so
+    that every backend gives the same bits.
 
     Shapes: the attribute's; seed and step are scalars.
     Raises: DTypeError; ShapeError; AxisError.
@@ -265,12 +267,12 @@ class Bernoulli(Op):
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:
         """Probabilities that are integers or do not broadcast, a seed of another element type."""
-        scalar = TensorType(u32, ())
+        seeds = (TensorType(u32, ()),) * 2
         return (
-            BadCase(cls((3,), 0), (TensorType(DType.int32, ()), scalar, scalar), DTypeError, ("bernoulli", "p is int32")),
-            BadCase(cls((3,), 0), (TensorType(f32, (4,)), scalar, scalar), ShapeError, ("bernoulli", "4", "3", "broadcast")),
-            BadCase(cls((3,), 0), (TensorType(f32, (2, 3)), scalar, scalar), ShapeError, ("bernoulli", "broadcast")),
-            BadCase(cls((3,), 0), (TensorType(f32, ()), TensorType(f32, ()), scalar), DTypeError, ("bernoulli", "seed")),
+            BadCase(cls((3,), 0), (TensorType(DType.int32, ()), *seeds), DTypeError, ("bernoulli", "p is int32")),
+            BadCase(cls((3,), 0), (TensorType(f32, (4,)), *seeds), ShapeError, ("bernoulli", "4", "3", "broadcast")),
+            BadCase(cls((3,), 0), (TensorType(f32, (2, 3)), *seeds), ShapeError, ("bernoulli", "broadcast")),
+            BadCase(cls((3,), 0), (TensorType(f32, ()), TensorType(f32, ()), seeds[0]), DTypeError, ("seed", "uint32")),
         )
 
 
@@ -313,12 +315,13 @@ class Dropout(Op):
         _require_scalars(*seeds)
         _require_stream(self.stream)
         if not 0 <= self.rate < 1:
-            raise AxisError(f"the rate {self.rate} is not in [0, 1)", remedy="give the share of elements to drop, such as 0.5")
+            raise AxisError(f"the rate {self.rate} is not in [0, 1)", remedy="give the share to drop, such as 0.5")
         return x
 
     def reference(self, x: Array, seed: Array, step: Array) -> Array:
-        kept = Bernoulli(tuple(x.shape), self.stream).reference(np.float32(1 - self.rate), seed, step)
-        return np.where(kept, x * x.dtype.type(1 / (1 - self.rate)), x.dtype.type(0))
+        kept = Bernoulli(tuple(x.shape), self.stream).reference(np.array(1 - self.rate, np.float32), seed, step)
+        scaled: Array = x * x.dtype.type(1 / (1 - self.rate))
+        return np.where(kept, scaled, np.zeros_like(scaled))
 
     def decompose(self, *args: Node) -> Node:
         from graphc.ops.compare import where

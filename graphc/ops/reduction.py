@@ -222,27 +222,26 @@ def _product_of_others(x: Node, axes: tuple[int, ...]) -> Node:
 
 def _others_in_pairs(x: Node) -> Node:
     """A tree over the last axis: halves are multiplied with each other, and each gets the other's factor back."""
-    from graphc.ops.movement import concatenate, getitem
+    from graphc.ops.movement import concatenate
+    from graphc.ops.slicing import take_range
 
-    count = x.shape[-1]
+    axis, count = x.ndim - 1, x.shape[-1]
     if not isinstance(count, int) or count <= 1:
         return full(x.shape, 1, x.dtype)
     half = count // 2
-    left, right = getitem(x, (..., slice(half))), getitem(x, (..., slice(half, 2 * half)))
-    if count % 2 == 0:
-        above = _others_in_pairs(left * right)
-        return concatenate([above * right, above * left], axis=-1)
-    last = getitem(x, (..., slice(count - 1, count)))
-    above = _others_in_pairs(concatenate([left * right, last], axis=-1))
-    pairs = getitem(above, (..., slice(half)))
-    return concatenate([pairs * right, pairs * left, getitem(above, (..., slice(half, half + 1)))], axis=-1)
+    left, right = take_range(x, axis, 0, half), take_range(x, axis, half, 2 * half)
+    odd = [take_range(x, axis, count - 1, count)] if count % 2 else []
+    above = _others_in_pairs(concatenate([left * right, *odd], axis))
+    pairs = take_range(above, axis, 0, half)
+    last = [take_range(above, axis, half, half + 1)] if odd else []
+    return concatenate([pairs * right, pairs * left, *last], axis)
 
 
 def _others_by_mask(x: Node) -> Node:
     """For an axis whose size is not known: all pairs, with ones in place of the element itself."""
     from graphc.ops.compare import equal, where
     from graphc.ops.create import iota
-    from graphc.ops.movement import expand_dims
+    from graphc.ops.slicing import expand_dims
 
     count = x.shape[-1]
     itself = equal(iota((count, count), 0), iota((count, count), 1))
@@ -434,7 +433,7 @@ class _Ranking(Op):
         require_dtype(x, NUMBERS)
         check_axes((self.axis,), x.rank)
         if x.shape[self.axis] == 0:
-            raise ShapeError(f"axis {self.axis} has no elements", remedy="give an operand with at least one element there")
+            raise ShapeError(f"axis {self.axis} has no elements", remedy="give at least one element there")
         return TensorType(DType.int64, reduced_shape(x.shape, (self.axis,), self.keepdims))
 
     @classmethod

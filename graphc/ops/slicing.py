@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,9 +20,11 @@ from graphc.ops.base import (
     Case,
     Operand,
     Tangents,
+    as_int,
     as_node,
     as_operands,
     explaining,
+    ints,
     normalize_axes,
     normalize_axis,
     op_class,
@@ -58,8 +59,8 @@ class Slice(Op):
         sizes: list[Size] = []
         for axis, (start, stop, step) in enumerate(zip(self.starts, self.stops, self.steps, strict=True)):
             size = x.shape[axis]
-            known = isinstance(start, int) and isinstance(stop, int)
-            if step < 1 or (known and not 0 <= start <= stop) or _surely_above(stop, size):
+            crossed = _surely_above(0, start) or _surely_above(start, stop) or _surely_above(stop, size)
+            if step < 1 or crossed:
                 raise AxisError(
                     f"{start}:{stop}:{step} does not lie in axis {axis} of size {size}",
                     remedy="take 0 <= start <= stop <= size and step >= 1",
@@ -68,8 +69,8 @@ class Slice(Op):
         return TensorType(x.dtype, tuple(sizes))
 
     def reference(self, x: Array) -> Array:
-        rows = zip(self.starts, self.stops, self.steps, strict=True)
-        return x[tuple(builtins.slice(start, stop, step) for start, stop, step in rows)]
+        rows = zip(ints(self.starts), ints(self.stops), self.steps, strict=True)
+        return x[tuple(slice(*row) for row in rows)]
 
     def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
         return Slice(tuple(map(bind, self.starts)), tuple(map(bind, self.stops)), self.steps)
@@ -113,8 +114,8 @@ class Slice(Op):
         )
 
 
-def _surely_above(stop: Size, size: Size) -> bool:
-    excess = stop - size
+def _surely_above(a: Size, b: Size) -> bool:
+    excess = a - b
     return isinstance(excess, int) and excess > 0
 
 
@@ -152,7 +153,7 @@ def getitem(x: Operand, index: Any) -> Node:
     <reshape: f32[n, 2]>
     """
     node = as_node(x)
-    items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)  # pyright: ignore[reportUnknownVariableType]
+    items = _as_tuple(index)
     with explaining("getitem", node):
         if len(items) == 1 and isinstance(items[0], Node | np.ndarray | list):
             return _take_rows(node, as_node(items[0]))
@@ -163,6 +164,10 @@ def getitem(x: Operand, index: Any) -> Node:
             parts.append(None if item is None else _part(item, node.shape[axis], axis))
             axis += item is not None
         return _take_parts(node, parts)
+
+
+def _as_tuple(index: Any) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", index) if isinstance(index, tuple) else (index,)
 
 
 def _take_rows(x: Node, rows: Node) -> Node:
@@ -182,18 +187,18 @@ def _expand_ellipsis(items: tuple[Any, ...], rank: int) -> list[Any]:
     if dots > 1:
         raise AxisError("two Ellipsis in one index", remedy="write ... once")
     where = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
-    whole = [builtins.slice(None)] * (rank - used)
+    whole = [slice(None)] * (rank - used)
     return [*items[:where], *whole, *items[where + dots :]]
 
 
 def _part(item: Any, size: Size, axis: int) -> _Part:
-    if isinstance(item, builtins.slice):
-        return _slice_part(item, size)
-    if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer | Dim):
+    if isinstance(item, slice):
+        return _slice_part(cast("slice[Any, Any, Any]", item), size)
+    place = item if isinstance(item, Dim) else as_int(item)
+    if place is None:
         raise DTypeError(
             f"{item!r} cannot index axis {axis}", remedy="use ints, slices, None or ...; gx.take for arrays of indices"
         )
-    place = int(item) if isinstance(item, np.integer) else item
     if isinstance(place, int) and isinstance(size, int) and not -size <= place < size:
         allowed = f"{-size} to {size - 1} are" if size else "none is"
         raise AxisError(f"index {place} is outside axis {axis} of size {size}", remedy=f"{allowed} allowed")
@@ -201,7 +206,7 @@ def _part(item: Any, size: Size, axis: int) -> _Part:
     return _Part(start, start + 1, drop=True)
 
 
-def _slice_part(item: builtins.slice, size: Size) -> _Part:
+def _slice_part(item: slice[Any, Any, Any], size: Size) -> _Part:
     step = 1 if item.step is None else int(item.step)
     if step == 0:
         raise AxisError("the step of a slice is 0", remedy="use a step other than 0")
@@ -222,9 +227,9 @@ def _bound(value: Any, default: Size, size: Size, lowest: int) -> Size:
     """A bound of a slice counted from the front and cut to the axis; ``lowest`` is -1 for negative steps."""
     if value is None:
         return default
-    if not isinstance(value, int | np.integer | Dim) or isinstance(value, bool):
+    bound = value if isinstance(value, Dim) else as_int(value)
+    if bound is None:
         raise DTypeError(f"a slice bound is {value!r}", remedy="use ints, Dims or nothing")
-    bound: Size = int(value) if isinstance(value, np.integer) else value
     if isinstance(bound, int) and bound < 0:
         return maximum(bound + size, lowest)
     return minimum(bound, size if lowest == 0 else size - 1)
