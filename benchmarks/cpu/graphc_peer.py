@@ -26,15 +26,17 @@ def dense(p: Parameters, name: str, x: gx.Node) -> gx.Node:
     return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
-def mlp_tiny(p: Parameters, x: gx.Node) -> gx.Node:
+def mlp_tiny(p: Parameters, x: gx.Node, count: gx.Node) -> gx.Node:
     """4-16-3 with tanh."""
     return dense(p, "fc2", gx.tanh(dense(p, "fc1", x)))
 
 
-def mlp(p: Parameters, x: gx.Node) -> gx.Node:
+def mlp(p: Parameters, x: gx.Node, count: gx.Node) -> gx.Node:
     """784-512-256-10 with relu and dropout 0.2."""
-    x = gx.dropout(gx.relu(dense(p, "fc1", x)), 0.2)
-    return dense(p, "fc3", gx.dropout(gx.relu(dense(p, "fc2", x)), 0.2))
+    seed, step = gx.constant(np.uint32(0)), gx.cast(count, "uint32")
+    x = gx.dropout(gx.relu(dense(p, "fc1", x)), 0.2, seed, step, stream=1)
+    x = gx.dropout(gx.relu(dense(p, "fc2", x)), 0.2, seed, step, stream=2)
+    return dense(p, "fc3", x)
 
 
 FORWARD = {"mlp_tiny_train": mlp_tiny, "mlp_train": mlp}
@@ -49,10 +51,10 @@ def load(data: spec.Data) -> Parameters:
 
 
 def adam(
-    loss: gx.Node, parameters: list[gx.Parameter], b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    loss: gx.Node, parameters: list[gx.Parameter], count: gx.Parameter, b1: float = 0.9, b2: float = 0.999
 ) -> dict[gx.Parameter, gx.Node]:
     """Adam as the peers have it: the moments corrected for their start at zero."""
-    count = gx.parameter("adam.count", np.float32(0))
+    eps = 1e-8
     step = count + 1
     updates: dict[gx.Parameter, gx.Node] = {count: step}
     for p, gradient in zip(parameters, gx.grad(loss, parameters), strict=True):
@@ -69,9 +71,10 @@ def build(variant: str, data: spec.Data, workdir: str) -> Callable[[], float]:
     p = load(data)
     x = gx.placeholder("x", ("batch", *data.xs[0][0].shape[1:]), "float32")
     y = gx.placeholder("y", ("batch",), "int64")
-    loss = gx.mean(gx.sparse_softmax_cross_entropy(FORWARD[data.name](p, x), y))
+    count = gx.parameter("adam.count", np.float32(0))
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(y, FORWARD[data.name](p, x, count)))
     step = gx.compile(
-        {"loss": loss}, inputs=[x, y], updates=adam(loss, list(p.values())), backend="numba", training=True
+        {"loss": loss}, inputs=[x, y], updates=adam(loss, list(p.values()), count), backend="numba", training=True
     )
     xs, ys, i = [x for (x,) in data.xs], [y.reshape(-1) for y in data.ys], 0
 
