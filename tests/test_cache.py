@@ -44,7 +44,8 @@ def test_size_and_clear(store):
     cache.put(KEY, "object", b"x" * 1000)
     assert 1000 < cache.size() < 1200
     cache.clear()
-    assert cache.size() == 0 and cache.get(KEY, "object") is None
+    assert cache.size() == 0
+    assert cache.get(KEY, "object") is None
 
 
 def test_parts_of_a_key_do_not_run_together():
@@ -96,7 +97,9 @@ def test_a_folder_open_to_others_is_not_used(store, mode):
     cache.put(KEY, "object", b"x")
     assert cache.get(KEY, "object") == b"x"
     folder = cache.folder()
-    assert folder is not None and folder != store and not entries(store)
+    assert folder is not None
+    assert folder != store
+    assert not entries(store)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -105,7 +108,8 @@ def test_a_folder_of_another_user_is_not_used(store):
     store.mkdir(mode=0o700)
     os.chown(store, 12345, 12345)
     cache.put(KEY, "object", b"x")
-    assert cache.folder() != store and not entries(store)
+    assert cache.folder() != store
+    assert not entries(store)
 
 
 def test_a_link_to_a_folder_is_not_used(store, tmp_path):
@@ -216,4 +220,5 @@ def test_the_doctor_reports_the_folder(store, pytestconfig):
         [sys.executable, "-m", "graphc", "doctor"],
         cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert str(store) in result.stdout and "5.0 kB" in result.stdout
+    assert str(store) in result.stdout
+    assert "5.0 kB" in result.stdout

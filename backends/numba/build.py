@@ -6,7 +6,8 @@ What is found in the cache is loaded with llvmlite alone; Numba is imported when
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -51,53 +52,68 @@ def source_path(source: str) -> str:
 
 def kernel_addresses(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
     """Addresses of kernels; those of equal text are one."""
-    return {kernel: _address(source_of(kernel)) for kernel in kernels}
+    sources = {kernel: source_of(kernel) for kernel in kernels}
+    _provide([_kernel_code(source) for source in dict.fromkeys(sources.values()) if source not in _addresses])
+    return {kernel: _addresses[source] for kernel, source in sources.items()}
 
 
-def _address(source: str) -> int:
+def native_addresses(names: Iterable[str]) -> dict[str, int]:
+    """Addresses of functions of ``native.py``: the executor, its worker, matrix products."""
+    names = tuple(names)
+    _provide([_native_code(name) for name in names if name not in _addresses])
+    return {name: _addresses[name] for name in names}
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What is wanted: its name here, its key on disk, its symbol, and how it is compiled."""
+
+    name: str
+    key: str
+    symbol: str
+    compile: Callable[[], bytes]
+
+
+def _kernel_code(source: str) -> _Code:
+    key = disk.digest(target(), source)
+    symbol = f"graphc_kernel_{key[:16]}"
+
+    def compile_it() -> bytes:
+        from graphc.backends.numba.compiler import compile_kernel
+
+        return compile_kernel(source, source_path(source), symbol)
+
+    return _Code(source, key, symbol, compile_it)
+
+
+def _native_code(name: str) -> _Code:
+    symbol = f"graphc_{name}"
+
+    def compile_it() -> bytes:
+        from graphc.backends.numba.compiler import compile_function
+        from graphc.backends.numba.native import FUNCTIONS
+
+        function, arguments, returns = FUNCTIONS[name]
+        return compile_function(function, arguments, symbol, returns)
+
+    return _Code(name, disk.digest(target(), "native", name), symbol, compile_it)
+
+
+def _provide(wanted: list[_Code]) -> None:
+    """Load all that is wanted, and compile what the cache does not have."""
     with _lock:
-        known = _addresses.get(source)
-        if known is None:
-            key = disk.digest(target(), source)
-            symbol = f"graphc_kernel_{key[:16]}"
-            data = disk.get(key, OBJECT)
-            path = source_path(source)
-            known = _load(data, symbol)
-            if known is None:
-                from graphc.backends.numba.compiler import compile_kernel
-
-                data = compile_kernel(source, path, symbol)
-                disk.put(key, OBJECT, data)
-                known = _load(data, symbol)
-                assert known is not None
-            _addresses[source] = known
-        return known
+        for code in wanted:
+            data = disk.get(code.key, OBJECT)
+            if data is None or not _load(code, data):
+                data = code.compile()
+                disk.put(code.key, OBJECT, data)
+                loaded = _load(code, data)
+                assert loaded, f"the object code of {code.symbol} does not define it"
 
 
-def native_address(name: str) -> int:
-    """The address of a function of ``native.py``: the executor, its worker, or a matrix product."""
-    with _lock:
-        known = _addresses.get(name)
-        if known is None:
-            key = disk.digest(target(), "native", name)
-            symbol = f"graphc_{name}"
-            data = disk.get(key, OBJECT)
-            known = _load(data, symbol)
-            if known is None:
-                from graphc.backends.numba.compiler import compile_function
-                from graphc.backends.numba.native import FUNCTIONS
-
-                function, arguments, returns = FUNCTIONS[name]
-                data = compile_function(function, arguments, symbol, returns)
-                disk.put(key, OBJECT, data)
-                known = _load(data, symbol)
-                assert known is not None
-            _addresses[name] = known
-        return known
-
-
-def _load(data: bytes | None, symbol: str) -> int | None:
-    if data is None:
-        return None
+def _load(code: _Code, data: bytes) -> bool:
     _loader().load(data)
-    return _loader().address(symbol) or None
+    address = _loader().address(code.symbol)
+    if address:
+        _addresses[code.name] = address
+    return bool(address)

@@ -9,7 +9,6 @@ This module imports Numba, so it is only loaded to compile what is not in the ca
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -27,8 +26,8 @@ from numba.core.typed_passes import (
     IRLegalization,
     NativeLowering,
     NoPythonBackend,
-    NopythonTypeInference,
     NoPythonSupportedFeatureValidation,
+    NopythonTypeInference,
     PreLowerStripPhis,
 )
 from numba.core.untyped_passes import (
@@ -38,7 +37,6 @@ from numba.core.untyped_passes import (
     TranslateByteCode,
 )
 
-from graphc.backends.numba import intrinsics
 from graphc.backends.numba.machine import target_machine
 from graphc.errors import BackendError
 
@@ -91,14 +89,15 @@ class Library:
 
 @cache
 def _contexts() -> tuple[Any, Any]:
-    typing, target = cpu_target.typing_context, cpu_target.target_context
+    registered: Any = cpu_target
+    typing, target = registered.typing_context, registered.target_context
     typing.refresh()
     target.refresh()
     return typing, target
 
 
-def _flags() -> numba_compiler.Flags:
-    flags = numba_compiler.Flags()
+def _flags() -> Any:
+    flags: Any = numba_compiler.Flags()
     flags.no_compile = True
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
@@ -117,8 +116,9 @@ def lower(function: Callable[..., object], arguments: tuple[types.Type, ...], sy
     with global_compiler_lock:
         typing, target = _contexts()
         library = Library(target.codegen())
+        pipeline: Any = Compiler
         result = numba_compiler.compile_extra(
-            typing, target, function, arguments, returns, _flags(), {}, library=library, pipeline_class=Compiler
+            typing, target, function, arguments, returns, _flags(), {}, library=library, pipeline_class=pipeline
         )
         module = library.module
         assert module is not None
@@ -148,9 +148,6 @@ def _add_entry(module: ir.Module, result: Any, target: Any, symbol: str) -> None
         builder.ret(value)
 
 
-_llvm_lock = threading.Lock()
-
-
 def optimize(text: str) -> ll.ModuleRef:
     """Parse LLVM IR and optimize it for this machine."""
     machine = target_machine()
@@ -168,25 +165,28 @@ def optimize(text: str) -> ll.ModuleRef:
     return module
 
 
-def compile_function(
-    function: Callable[..., object], arguments: tuple[types.Type, ...], symbol: str, returns: types.Type = types.void
-) -> bytes:
-    """Object code that defines ``symbol``.
+def emit(text: str, symbol: str) -> bytes:
+    """Object code of LLVM IR that defines ``symbol``.
 
     Raises:
         BackendError: the code refers to the Python interpreter, which cannot be: a defect of the code generator.
     """
-    text = lower(function, arguments, symbol, returns)
-    with _llvm_lock:
-        module = optimize(text)
-        for needed in module.functions:
-            if needed.is_declaration and not needed.name.startswith("llvm.") and needed.name not in ALLOWED_SYMBOLS:
-                raise BackendError(
-                    f"the code of {symbol} refers to the symbol {needed.name}",
-                    remedy="report this as a defect of graphc, with the output of step.source()",
-                )
-        data: bytes = target_machine().emit_object(module)
+    module = optimize(text)
+    for needed in module.functions:
+        if needed.is_declaration and not needed.name.startswith("llvm.") and needed.name not in ALLOWED_SYMBOLS:
+            raise BackendError(
+                f"the code of {symbol} refers to the symbol {needed.name}",
+                remedy="report this as a defect of graphc, with the output of step.source()",
+            )
+    data: bytes = target_machine().emit_object(module)
     return data
+
+
+def compile_function(
+    function: Callable[..., object], arguments: tuple[types.Type, ...], symbol: str, returns: types.Type = types.void
+) -> bytes:
+    """Object code that defines ``symbol``."""
+    return emit(lower(function, arguments, symbol, returns), symbol)
 
 
 def function_of_source(source: str, file_name: str) -> Callable[..., object]:
@@ -199,6 +199,3 @@ def function_of_source(source: str, file_name: str) -> Callable[..., object]:
 def compile_kernel(source: str, file_name: str, symbol: str) -> bytes:
     """Object code of a generated kernel."""
     return compile_function(function_of_source(source, file_name), KERNEL_ARGUMENTS, symbol)
-
-
-__all__ = ["compile_function", "compile_kernel", "intrinsics", "lower", "optimize"]

@@ -36,7 +36,6 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORKER,
 )
-from graphc.loops.kernel import Kernel
 from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
 
 MOST_BINDINGS = 64
@@ -62,7 +61,7 @@ class NumbaExecutable:
         products = {f"gemm_{item.dtype}" for item in items if isinstance(item, GemmItem)}
         if products:
             blas.load()
-        self.native = {name: build.native_address(name) for name in ("execute", "work", *sorted(products))}
+        self.native = build.native_addresses(["execute", "work", *sorted(products)])
         # Programs that change state run one at a time; others may run at once, in a context of their own.
         self.state_lock = threading.Lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()

@@ -8,6 +8,9 @@ vectorizing when there are many.
 This module imports Numba, so it is only loaded to compile a kernel that is not in the cache.
 """
 
+# pyright: reportOptionalCall=false
+# Numba's decorators have no types that pyright could see.
+
 from __future__ import annotations
 
 import operator
@@ -18,8 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model
-from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from graphc.backends.numba import math
 from graphc.backends.numba.values import Value, call
@@ -57,12 +59,16 @@ class BufferType(types.Type):
 
 @register_model(BufferType)
 class BufferModel(models.PrimitiveModel):
+    """A plain pointer."""
+
     def __init__(self, manager: Any, kind: BufferType) -> None:
         super().__init__(manager, kind, STORED[kind.element].as_pointer())
 
 
 @infer_global(operator.getitem)
 class BufferGet(AbstractTemplate):
+    """The type of ``buffer[index]``."""
+
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
         if isinstance(args[0], BufferType):
             return signature(ELEMENTS[args[0].element], args[0], types.int64)
@@ -71,6 +77,8 @@ class BufferGet(AbstractTemplate):
 
 @infer_global(operator.setitem)
 class BufferSet(AbstractTemplate):
+    """The types in ``buffer[index] = value``."""
+
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
         if isinstance(args[0], BufferType):
             return signature(types.none, args[0], types.int64, ELEMENTS[args[0].element])
@@ -78,7 +86,8 @@ class BufferSet(AbstractTemplate):
 
 
 @lower_builtin(operator.getitem, BufferType, types.int64)
-def load_element(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple[ir.Value, ...]) -> ir.Value:
+def load_element(context: Any, builder: Any, sig: Any, args: tuple[Any, ...]) -> Any:
+    """``buffer[index]``: no bounds are checked, and a negative index is not turned around."""
     kind = sig.args[0]
     stored = STORED[kind.element]
     pointer = builder.gep(args[0], [args[1]], inbounds=True, source_etype=stored)
@@ -88,7 +97,8 @@ def load_element(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple[ir.V
 
 
 @lower_builtin(operator.setitem, BufferType, types.int64, types.Any)
-def store_element(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple[ir.Value, ...]) -> ir.Value:
+def store_element(context: Any, builder: Any, sig: Any, args: tuple[Any, ...]) -> Any:
+    """``buffer[index] = value``."""
     kind = sig.args[0]
     stored = STORED[kind.element]
     pointer = builder.gep(args[0], [args[1]], inbounds=True, source_etype=stored)
@@ -97,7 +107,7 @@ def store_element(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple[ir.
     return context.get_dummy_value()
 
 
-def _mark_scope(module: ir.Module, access: ir.Instruction, scope: int) -> None:
+def _mark_scope(module: Any, access: Any, scope: int) -> None:
     nodes: dict[int, Any] = module.__dict__.setdefault("graphc_scopes", {})
     if not nodes:
         nodes[-1] = module.add_metadata(["graphc buffers"])
@@ -113,7 +123,7 @@ def _buffer_argument(element: str) -> Any:
     def buffer(typingctx: Any, args: Any, number: Any) -> Any:
         kind = BufferType(element, number.literal_value)
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+        def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
             address = _argument(builder, values[0], number.literal_value)
             return builder.inttoptr(address, STORED[element].as_pointer())
 
@@ -122,7 +132,7 @@ def _buffer_argument(element: str) -> Any:
     return intrinsic(prefer_literal=True)(buffer)
 
 
-def _argument(builder: ir.IRBuilder, args: ir.Value, number: int) -> ir.Instruction:
+def _argument(builder: Any, args: Any, number: int) -> Any:
     return builder.load(builder.gep(args, [I64(number)], inbounds=True, source_etype=I64), typ=I64)
 
 
@@ -130,7 +140,7 @@ def _local_array(element: str) -> Any:
     def local(typingctx: Any, size: Any, number: Any) -> Any:
         kind = BufferType(element, FIRST_LOCAL + number.literal_value)
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+        def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
             array = ir.ArrayType(STORED[element], max(size.literal_value, 1))
             place = cgutils.alloca_once(builder, array)
             place.align = 64
@@ -187,7 +197,7 @@ def _unary(name: str, function: Callable[[Value], Value], result: types.Type | N
         if not isinstance(x, types.Float):
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+        def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
             return function(Value(builder, values[0])).llvm
 
         return (result or x)(x), codegen
@@ -211,11 +221,11 @@ def _same_type(
         elif kind is types.boolean:
             function = unsigned
         else:
-            function = signed if isinstance(kind, types.Integer) and kind.signed else unsigned
+            function = signed if kind in types.signed_domain else unsigned
         if function is None:
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+        def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
             return function(Value(builder, values[0]), Value(builder, values[1])).llvm
 
         return kind(kind, kind), codegen

@@ -267,8 +267,13 @@ def sigmoid(x: Value) -> Value:
 
 def softplus(x: Value) -> Value:
     """log(1 + exp(x)). Error: at most 2 ulp."""
-    y = where(x < 0.0, 0.0, x) + log1p(exp(-absolute(x)))
-    return where(x.is_nan(), x, y)
+    e = exp(-absolute(x))
+    u = e + 1.0
+    k, m = _split_exponent(u)
+    whole = k.equals(0.0)
+    logarithm = _log_of_parts(k, where(whole, e, m - 1.0), where(whole, 0.0, (e - (u - 1.0)) / u))
+    logarithm = where(e < 2.0 ** -(_format(x).mantissa + 2), e, logarithm)
+    return where(x < 0.0, 0.0, x) + logarithm
 
 
 def erf(x: Value) -> Value:
@@ -426,7 +431,7 @@ def _two_product(a: Value, b: Value) -> tuple[Value, Value]:
 
 
 def _multiply_add(a: Value, b: Value, c: Value) -> Value:
-    """a * b + c where c cancels most of the product; rounded once, or nearly so on CPUs that have no such instruction."""
+    """a * b + c where c cancels most of the product; rounded once, or nearly so on CPUs that cannot."""
     if has_fused_multiply_add():
         return fma(a, b, c)
     a, b = a.exact(), b.exact()

@@ -4,6 +4,9 @@ Compiled once and kept in the cache like the kernels. This module imports Numba:
 does not have its object code.
 """
 
+# pyright: reportCallIssue=false
+# Numba passes an intrinsic's first argument, the typing context.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -124,6 +127,8 @@ def call_parallel(typingctx, gomp_parallel, worker, context_words, threads):
 
 @intrinsic
 def call_thread_number(typingctx, omp_get_thread_num):
+    """The number of the thread in its team."""
+
     def codegen(context, builder, sig, values):
         callee = builder.inttoptr(values[0], ir.FunctionType(I32, []).as_pointer())
         return builder.sext(builder.call(callee, []), I64)

@@ -3,18 +3,20 @@
 A :class:`Value` wraps an instruction and the builder that makes the next one. Numbers stand for constants of the
 other operand's type. Floating-point operations carry the flag ``contract`` (a product and a sum may become one
 fused multiply-add) and no other; :meth:`Value.exact` gives a value whose operations are rounded one by one.
+What llvmlite makes is annotated as Any here and in the other files of this folder: it has no types of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Union
 
 from llvmlite import ir
 
 CONTRACT = ("contract",)
 EXACT = ("arcp",)  # says nothing about sums and products, and keeps `contract` from being filled in later
 
-Operand = "Value | float | int"
+Operand = Union["Value", float, int]
 
 
 class Value:
@@ -22,7 +24,7 @@ class Value:
 
     __slots__ = ("builder", "flags", "llvm")
 
-    def __init__(self, builder: ir.IRBuilder, llvm: ir.Value, flags: tuple[str, ...] = CONTRACT) -> None:
+    def __init__(self, builder: Any, llvm: Any, flags: tuple[str, ...] = CONTRACT) -> None:
         self.builder = builder
         self.llvm = llvm
         self.flags = flags
@@ -48,10 +50,10 @@ class Value:
             return number
         return self._new(ir.Constant(self.llvm.type, float(number) if self.is_float else int(number)))
 
-    def _new(self, llvm: ir.Value) -> Value:
+    def _new(self, llvm: Any) -> Value:
         return Value(self.builder, llvm, self.flags)
 
-    def _binary(self, other: Operand, float_op: str | None, integer_op: str | None, swap: bool = False) -> Value:
+    def _binary(self, other: Operand, float_op: str, integer_op: str, swap: bool = False) -> Value:
         left, right = self, self.constant(other)
         flags = EXACT if EXACT in (left.flags, right.flags) else CONTRACT
         if swap:
@@ -79,36 +81,36 @@ class Value:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Operand) -> Value:
-        return self._binary(other, "fdiv", None)
+        return self._binary(other, "fdiv", "sdiv")
 
     def __rtruediv__(self, other: Operand) -> Value:
-        return self._binary(other, "fdiv", None, swap=True)
+        return self._binary(other, "fdiv", "sdiv", swap=True)
 
     def __neg__(self) -> Value:
         return self._new(self.builder.fneg(self.llvm) if self.is_float else self.builder.neg(self.llvm))
 
     def __and__(self, other: Operand) -> Value:
-        return self._binary(other, None, "and_")
+        return self._binary(other, "and_", "and_")
 
     def __or__(self, other: Operand) -> Value:
-        return self._binary(other, None, "or_")
+        return self._binary(other, "or_", "or_")
 
     def __xor__(self, other: Operand) -> Value:
-        return self._binary(other, None, "xor")
+        return self._binary(other, "xor", "xor")
 
     def __invert__(self) -> Value:
         return self._new(self.builder.not_(self.llvm))
 
     def __lshift__(self, other: Operand) -> Value:
-        return self._binary(other, None, "shl")
+        return self._binary(other, "shl", "shl")
 
     def __rshift__(self, other: Operand) -> Value:
         """Arithmetic: copies of the sign come in from the left."""
-        return self._binary(other, None, "ashr")
+        return self._binary(other, "ashr", "ashr")
 
     def logical_shift_right(self, other: Operand) -> Value:
         """Zeros come in from the left."""
-        return self._binary(other, None, "lshr")
+        return self._binary(other, "lshr", "lshr")
 
     def _compare(self, operator: str, other: Operand) -> Value:
         right = self.constant(other).llvm
@@ -161,10 +163,11 @@ class Value:
 
 def where(condition: Value, yes: Operand, no: Operand) -> Value:
     """``yes`` or ``no`` without a branch."""
-    if not isinstance(yes, Value):
-        yes = no.constant(yes)
-    no = yes.constant(no)
-    return yes._new(yes.builder.select(condition.llvm, yes.llvm, no.llvm))
+    like = yes if isinstance(yes, Value) else no
+    if not isinstance(like, Value):
+        raise TypeError("one of two numbers: give one of them as a Value")
+    yes, no = like.constant(yes), like.constant(no)
+    return like._new(like.builder.select(condition.llvm, yes.llvm, no.llvm))
 
 
 def call(name: str, *arguments: Value) -> Value:
@@ -178,10 +181,12 @@ def call(name: str, *arguments: Value) -> Value:
 
 
 def absolute(x: Value) -> Value:
+    """Without the sign bit."""
     return call("llvm.fabs", x)
 
 
 def copysign(magnitude: Value, sign: Value) -> Value:
+    """The magnitude of one with the sign bit of the other."""
     return call("llvm.copysign", magnitude, sign)
 
 
@@ -191,10 +196,12 @@ def rint(x: Value) -> Value:
 
 
 def floor(x: Value) -> Value:
+    """Rounded towards minus infinity."""
     return call("llvm.floor", x)
 
 
 def ceil(x: Value) -> Value:
+    """Rounded towards infinity."""
     return call("llvm.ceil", x)
 
 

@@ -75,11 +75,13 @@ def test_batches(a_repeats):
 def test_infinities_and_nan_of_the_operands_arrive():
     a, b = np.ones((2, 2), np.float32), np.ones((2, 2), np.float32)
     a[0, 0] = np.inf
-    assert np.isinf(multiply(a, b)[0, 0]).all() and (multiply(a, b)[0, 1] == 2).all()
+    assert np.isinf(multiply(a, b)[0, 0]).all()
+    assert (multiply(a, b)[0, 1] == 2).all()
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "k", "batch"), [(700, 300, 100, 1), (90, 1900, 70, 1), (64, 64, 64, 40), (1, 5000, 900, 1), (1, 1, 10**6, 1)]
+    ("m", "n", "k", "batch"),
+    [(700, 300, 100, 1), (90, 1900, 70, 1), (64, 64, 64, 40), (1, 5000, 900, 1), (1, 1, 10**6, 1)],
 )
 def test_bits_do_not_depend_on_the_threads(m, n, k, batch, threads):
     rng = np.random.default_rng(2)
@@ -92,12 +94,16 @@ def test_bits_do_not_depend_on_the_threads(m, n, k, batch, threads):
     np.testing.assert_allclose(multiply(a, b, batch=batch), a @ b, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("size", [(1000, 1000, 1000), (4096, 8, 900), (8, 4096, 900), (65, 65, 10**5), (1, 1, 1), (0, 5, 5)])
+@pytest.mark.parametrize(
+    "size", [(1000, 1000, 1000), (4096, 8, 900), (8, 4096, 900), (65, 65, 10**5), (1, 1, 1), (0, 5, 5)]
+)
 def test_tiles_cover_the_product_once(size):
     m, n, k = size
     tile_m, tile_n = gemm.tiles(m, n, k, 1)
-    assert 1 <= tile_m <= max(m, 1) and 1 <= tile_n <= max(n, 1)
-    assert (tile_m % gemm.ALIGNMENT == 0 or tile_m >= m) and (tile_n % gemm.ALIGNMENT == 0 or tile_n >= n)
+    assert 1 <= tile_m <= max(m, 1)
+    assert 1 <= tile_n <= max(n, 1)
+    assert tile_m % gemm.ALIGNMENT == 0 or tile_m >= m
+    assert tile_n % gemm.ALIGNMENT == 0 or tile_n >= n
     assert -(-m // tile_m) * -(-n // tile_n) <= gemm.MOST_TILES
 
 

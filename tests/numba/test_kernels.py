@@ -26,9 +26,26 @@ from graphc.loops.kernel import (
     Load,
     LoopKind,
     Store,
-    Var,
 )
-from tests.loops.kernels import BOOL, CASES, F32, F64, I32, I64, RUNS, U32, I, J, N, apply, at, const, loop, parallel, var
+from tests.loops.kernels import (
+    BOOL,
+    CASES,
+    F32,
+    F64,
+    I32,
+    I64,
+    RUNS,
+    U32,
+    I,
+    J,
+    N,
+    apply,
+    at,
+    const,
+    loop,
+    parallel,
+    var,
+)
 from tests.numba.native import elementwise, run_native
 
 
@@ -93,7 +110,7 @@ def text_of(expression, dtype=F32):
     """How one expression is written."""
     kernel = Kernel(
         "k",
-        tuple(Buffer(name, dtype, Access.READ) for name in ("a", "b", "c")) + (Buffer("y", expression.dtype, Access.WRITE),),
+        (*(Buffer(name, dtype, Access.READ) for name in "abc"), Buffer("y", expression.dtype, Access.WRITE)),
         ("n",),
         N,
         parallel(N, Store("y", I, expression)),
@@ -162,7 +179,9 @@ def test_the_extremes_of_literals():
     for value, dtype in [*values, (float("-inf"), F64), (float("nan"), F64), (5e-324, F64), (0.1, F64), (True, BOOL)]:
         y = np.zeros(1, dtype.numpy)
         buffers = (Buffer("y", dtype, Access.WRITE),)
-        run_native(Kernel("literal", buffers, (), const(1), parallel(const(1), Store("y", I, Const(value, dtype)))), [y])
+        run_native(
+            Kernel("literal", buffers, (), const(1), parallel(const(1), Store("y", I, Const(value, dtype)))), [y]
+        )
         assert y.tobytes() == np.array([value], dtype.numpy).tobytes(), value
 
 
@@ -193,7 +212,9 @@ def row_reduction(fn: str, initial: float) -> Kernel:
     accumulator = var("acc", F32)
     body = (
         Declare(accumulator, const(initial, F32)),
-        loop(LoopKind.REDUCE, "j", var("columns"), Accumulate(accumulator, fn, Load("x", at(I, var("columns"), J), F32))),
+        loop(
+            LoopKind.REDUCE, "j", var("columns"), Accumulate(accumulator, fn, Load("x", at(I, var("columns"), J), F32))
+        ),
         Store("y", I, accumulator),
     )
     buffers = (Buffer("x", F32, Access.READ), Buffer("y", F32, Access.WRITE))
@@ -226,9 +247,11 @@ def test_loops_become_vector_instructions_without_run_time_checks(name):
     wanted, register = (16, "zmm") if "+avx512f" in features else (8, "ymm") if "+avx2" in features else (4, "")
     if "+prefer-256-bit" in features:
         wanted, register = 8, "ymm"
-    assert widest >= wanted and register in assembly
+    assert widest >= wanted
+    assert register in assembly
     assert "memcheck" not in text  # no comparing of addresses
-    assert " @llvm.exp" not in text and "call float @tanhf" not in text
+    assert " @llvm.exp" not in text
+    assert "call float @tanhf" not in text
 
 
 @pytest.mark.parametrize("name", ["exp_tanh", "row_sum", "adam", "accumulators"])
