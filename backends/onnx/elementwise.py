@@ -18,7 +18,7 @@ from graphc.ops.activation import Relu
 from graphc.ops.arithmetic import Abs, FloorDivide, Negative, Remainder, Sign
 from graphc.ops.cast import Cast
 from graphc.ops.compare import IsFinite, NotEqual, Where
-from graphc.ops.exponential import Erf, Expm1, Log1p, Rsqrt, Softplus
+from graphc.ops.exponential import Cos, Erf, Expm1, Log1p, Rsqrt, Softplus
 from graphc.ops.logic import And, LeftShift, Not, Or, RightShift, Xor
 from graphc.ops.movement import BroadcastTo
 
@@ -59,7 +59,7 @@ def _floor_divide(w: Writer, node: Node, x: str, y: str) -> str:
         result = w.emit("Sub", result, w.cast(inexact, node.dtype))
     if by_minus_one:
         result = w.emit("Where", by_minus_one, w.emit("Neg", x), result)
-    return w.emit("Where", by_zero, w.constant(0, node.dtype), result) if by_zero else result
+    return where(w, node.dtype, by_zero, w.constant(0, node.dtype), result) if by_zero else result
 
 
 def _remainder(w: Writer, node: Node, x: str, y: str) -> str:
@@ -88,7 +88,7 @@ def _safe_divisor(w: Writer, node: Node, y: str) -> tuple[str, str, str]:
         replaced = w.emit("Or", by_zero, by_minus_one)
     else:
         replaced = by_zero or by_minus_one
-    return by_zero, by_minus_one, w.emit("Where", replaced, w.constant(1, node.dtype), y) if replaced else y
+    return by_zero, by_minus_one, where(w, node.dtype, replaced, w.constant(1, node.dtype), y) if replaced else y
 
 
 def _constant_of(node: Node) -> np.ndarray | None:
@@ -106,9 +106,16 @@ def _is_finite(w: Writer, node: Node, x: str) -> str:
 
 
 def _where(w: Writer, node: Node, condition: str, x: str, y: str) -> str:
-    if node.dtype is not DType.bool:
-        return w.emit("Where", condition, x, y)
-    return w.emit("Or", w.emit("And", condition, x), w.emit("And", w.emit("Not", condition), y))
+    return where(w, node.dtype, condition, x, y)
+
+
+def where(w: Writer, dtype: DType, condition: str, x: str, y: str) -> str:
+    """A choice; onnxruntime has no kernel for bool, and older ones none for uint32."""
+    if dtype is DType.bool:
+        return w.emit("Or", w.emit("And", condition, x), w.emit("And", w.emit("Not", condition), y))
+    if dtype is DType.uint32:
+        return w.cast(w.emit("Where", condition, w.cast(x, DType.int64), w.cast(y, DType.int64)), dtype)
+    return w.emit("Where", condition, x, y)
 
 
 def _logic(name: str) -> Rule:
@@ -186,6 +193,13 @@ def _softplus(w: Writer, node: Node, x: str) -> str:
     return w.emit("Add", w.emit("Relu", x), _log1p(w, node, small))
 
 
+def _cos(w: Writer, node: Node, x: str) -> str:
+    if node.dtype is not DType.float64:  # onnxruntime has no kernel for float64 before 1.30
+        return w.emit("Cos", x)
+    half = w.emit("Sin", w.emit("Mul", x, w.constant(0.5, node.dtype)))
+    return w.emit("Sub", w.constant(1, node.dtype), w.emit("Mul", w.emit("Add", half, half), half))
+
+
 # Rational approximations of erf and erfc, highest power first: S. Moshier, Cephes Mathematical Library, ndtr.c.
 _ERF_TOP = (9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
             5.55923013010394962768e4)  # fmt: skip
@@ -244,5 +258,6 @@ RULES: dict[type, Rule] = {
     Expm1: _expm1,
     Log1p: _log1p,
     Softplus: _softplus,
+    Cos: _cos,
     Erf: _erf,
 }

@@ -76,11 +76,12 @@ def _extreme(op_type: str) -> Rule:
 
 
 def _uint32_extreme(w: Writer, node: Node, x: str, op_type: str) -> str:
+    """By way of float64, which holds every uint32; of nothing an infinity comes back, which is cut to the range."""
     axes, keepdims = _attributes(node)
-    identity = Reduce.identity("max" if op_type == "ReduceMax" else "min", DType.uint32)
-    extreme = reduce(w, op_type, w.cast(x, DType.int64), axes, keepdims)
-    bound = w.constant(identity, DType.int64)  # of nothing int64's extreme comes back
-    return w.cast(w.emit("Max" if op_type == "ReduceMax" else "Min", extreme, bound), DType.uint32)
+    extreme = reduce(w, op_type, w.cast(x, DType.float64), axes, keepdims)
+    fn, cut = ("max", "Max") if op_type == "ReduceMax" else ("min", "Min")
+    bound = w.constant(Reduce.identity(fn, DType.uint32), DType.float64)
+    return w.cast(w.emit(cut, extreme, bound), DType.uint32)
 
 
 def _all(w: Writer, node: Node, x: str) -> str:

@@ -55,28 +55,35 @@ class Report:
     Attributes:
         path: the file.
         steps: how many steps ran.
-        comparisons: outputs, then state, each at its worst.
+        outputs: each output at its worst.
+        states: each updated parameter at its worst.
         problem: why the file could not be compared at all, or None.
         divergence: the first node that diverges, where some result does and a node is to blame.
     """
 
     path: str
     steps: int
-    comparisons: tuple[Comparison, ...] = ()
+    outputs: tuple[Comparison, ...] = ()
+    states: tuple[Comparison, ...] = ()
     problem: str | None = None
     divergence: Divergence | None = None
 
     @property
     def ok(self) -> bool:
         """Do file and program agree?"""
-        return self.problem is None and all(comparison.ok for comparison in self.comparisons)
+        return self.problem is None and all(found.ok for found in (*self.outputs, *self.states))
 
     def __str__(self) -> str:
         if self.problem is not None:
             return f"{self.path} cannot be compared with the program: {self.problem}"
         verdict = "agrees with" if self.ok else "differs from"
         lines = [f"{self.path} {verdict} the program over {self.steps} step{'s' * (self.steps != 1)}"]
-        lines += [f"  {comparison}" for comparison in self.comparisons if not comparison.ok or self.ok]
+        lines += [f"  {found}" for found in (*self.outputs, *self.states) if not found.ok]
+        if self.ok:
+            lines += [f"  {found}" for found in self.outputs]
+        if self.ok and self.states:
+            worst = max(self.states, key=lambda found: found.badness)
+            lines.append(f"  of {len(self.states)} updated parameters the farthest is {worst}")
         if self.divergence is not None:
             lines.append(f"  first node that diverges: {self.divergence.value} = {self.divergence.node}")
             lines.append(f"    {self.divergence.comparison}")
@@ -122,8 +129,7 @@ def verify(
     problem = _interface_differs(model, exported.model)
     if problem is not None:
         return Report(name, 0, problem=problem)
-    tolerance = Tolerance(rtol, atol)
-    worst: dict[str, Comparison] = {}
+    worst = _Worst()
     with _own_side(program, exported.graph) as own:
         fed_back = own.state()
         for step, arrays in zip(range(1, steps + 1), _input_steps(exported.graph, inputs, seed), strict=False):
@@ -131,16 +137,13 @@ def verify(
             results = [*exported.outputs, *(item.after for item in exported.states)]
             actual = run_session(session, _feeds(exported, arrays, fed_back), results, path)
             expected = own.run(arrays)
-            for found in _comparisons(exported, step, actual, expected, own.state(), tolerance):
-                known = worst.setdefault(found.name, found)
-                if found.badness > known.badness:
-                    worst[found.name] = found
-            if not all(comparison.ok for comparison in worst.values()):
+            _compare_step(worst, exported, step, actual, expected, own.state(), Tolerance(rtol, atol))
+            if not worst.ok:
                 start = _Start(step, arrays, before)
-                divergence = _first_divergence(model, exported, start, tolerance, path)
-                return Report(name, step, tuple(worst.values()), divergence=divergence)
+                divergence = _first_divergence(model, exported, start, Tolerance(rtol, atol), path)
+                return worst.report(name, step, divergence)
             fed_back = {item.parameter: actual[item.after] for item in exported.states}
-    return Report(name, steps, tuple(worst.values()))
+    return worst.report(name, steps, None)
 
 
 def _interface_differs(model: ModelProto, own: ModelProto) -> str | None:
@@ -207,20 +210,43 @@ def _feeds(exported: Exported, arrays: Mapping[str, Array], state: State) -> dic
     return {**feeds, **{item.before: state[item.parameter] for item in exported.states}}
 
 
-def _comparisons(
+class _Worst:
+    """The comparisons so far, each at its worst step."""
+
+    def __init__(self) -> None:
+        self._outputs: dict[str, Comparison] = {}
+        self._states: dict[str, Comparison] = {}
+
+    @property
+    def ok(self) -> bool:
+        return all(found.ok for found in (*self._outputs.values(), *self._states.values()))
+
+    def add(self, found: Comparison, is_state: bool) -> None:
+        table = self._states if is_state else self._outputs
+        if found.name not in table or found.badness > table[found.name].badness:
+            table[found.name] = found
+
+    def report(self, path: str, steps: int, divergence: Divergence | None) -> Report:
+        found = tuple(self._outputs.values()), tuple(self._states.values())
+        return Report(path, steps, *found, divergence=divergence)
+
+
+def _compare_step(
+    worst: _Worst,
     exported: Exported,
     step: int,
     actual: Mapping[str, Array],
     expected: Mapping[str, Array],
     state: State,
     tolerance: Tolerance,
-) -> Iterator[Comparison]:
+) -> None:
     for name, (user_name, _) in zip(exported.outputs, exported.graph.outputs, strict=True):
         value = np.asarray(expected[user_name])
-        yield compare(name, step, actual[name], value, tolerance.of_each(value))
+        worst.add(compare(name, step, actual[name], value, tolerance.of_each(value)), is_state=False)
     for item in exported.states:
         value = state[item.parameter]
-        yield compare(item.after, step, actual[item.after], value, tolerance.of_largest(value, STATE_SLACK))
+        allowed = tolerance.of_largest(value, STATE_SLACK)
+        worst.add(compare(item.after, step, actual[item.after], value, allowed), is_state=True)
 
 
 @dataclass(frozen=True)

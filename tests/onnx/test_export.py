@@ -22,6 +22,7 @@ from graphc.ir.node import Node, Parameter, apply, constant, parameter, placehol
 from graphc.ir.op import Op, op_class, registry
 from graphc.ops import (
     activation,
+    control,
     create,
     indexing,
     linear,
@@ -226,6 +227,24 @@ def test_a_size_that_stands_nowhere_alone_is_refused() -> None:
     with pytest.raises(ExportError, match="'n' stands nowhere alone") as caught:
         build_model(graph)
     assert "plain size 'n'" in str(caught.value)
+
+
+def test_the_phase_decides_what_a_graph_writes(tmp_path: Path) -> None:
+    x = placeholder("x", ("n",), "float32")
+    y = control.when_training(random.dropout(x, 0.5, seed=0), x * 2.0)
+    graph = make_graph({"y": y}, [x])
+    inference = onnx.load(export(graph, tmp_path / "inference.onnx"))
+    training = onnx.load(export(graph, tmp_path / "training.onnx", training=True))
+    assert [node.op_type for node in inference.graph.node] == ["Mul"]
+    assert "BitwiseXor" in {node.op_type for node in training.graph.node}
+
+
+def test_ops_about_derivatives_leave_no_trace() -> None:
+    x = placeholder("x", ("n",), "float32")
+    clipped = control.custom_vjp(lambda x: x * 2.0, lambda inputs, output, g: [g])
+    y = control.stop_gradient(clipped(x + 1.0))
+    exported = build_model(make_graph({"y": y, "again": apply(registry["recompute"](1), y)}, [x]))
+    assert [node.op_type for node in exported.model.graph.node] == ["Add", "Mul", "Identity"]
 
 
 def test_composites_with_an_operator_stay_whole() -> None:
