@@ -38,9 +38,7 @@ class Failure:
 class Bound(Protocol):
     """An executable for one combination of sizes."""
 
-    def run(
-        self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]
-    ) -> Failure | None:
+    def run(self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]) -> Failure | None:
         """Run one step: read ``inputs``, fill ``outputs``, commit the updates.
 
         Arrays are C-contiguous and of the plan's types. After a Failure no state has changed.
@@ -70,9 +68,12 @@ class Backend(Protocol):
         lowers: whether it wants a plan of kernels (else ``plan.graph`` is all it reads).
     """
 
-    name: str
-    priority: int
-    lowers: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def lowers(self) -> bool: ...
 
     def available(self) -> str | None:
         """None if it can run here, else the reason and the remedy in one sentence."""

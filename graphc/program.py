@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class MemoryReport:
     naive_bytes: int
     largest_live_set_bytes: int
     parameter_bytes: int
-    dims: Mapping[str, int] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,8 @@ class Program:
         unknown = set(given) - set(self.graph.dims)
         if unknown:
             raise NameClashError(
-                f"no size is called {sorted(unknown)[0]!r}", remedy=f"sizes here: {', '.join(self.graph.dims) or 'none'}"
+                f"no size is called {sorted(unknown)[0]!r}",
+                remedy=f"sizes here: {', '.join(self.graph.dims) or 'none'}",
             )
         return {name: given.get(name, self._dims.get(name, UNKNOWN_SIZE)) for name in self.graph.dims}
 
@@ -202,15 +203,14 @@ class Program:
     def _as_input(self, position: int, value: Any) -> Array:
         node = self.graph.inputs[position]
         dtype = self._dtypes[position]
-        if isinstance(value, np.ndarray):
-            if value.dtype == dtype:
-                return np.require(value, dtype, ["C", "A"]) if value.ndim else np.array(value, dtype)
-        elif isinstance(value, np.generic):
-            if value.dtype == dtype:
-                return np.array(value)
+        shown = type(value).__name__
+        if isinstance(value, np.ndarray | np.generic):
+            array = cast("Array", value)
+            if array.dtype == dtype:
+                return np.require(array, dtype, ["C", "A"]) if array.ndim else np.array(array)
+            shown = str(array.dtype)
         elif isinstance(value, bool | int | float | list | tuple):
             return self._from_python(node, value)
-        shown = value.dtype if isinstance(value, np.ndarray | np.generic) else type(value).__name__
         raise DTypeError(
             f"input {node.name!r} takes {dtype}, got {shown}",
             details=(str(node.loc),) if node.loc else (),
@@ -221,12 +221,14 @@ class Program:
     def _from_python(self, node: Node, value: Any) -> Array:
         try:
             array = np.asarray(value)
-            if array.size == 0 or np.can_cast(array.dtype, node.dtype.numpy, "same_kind") or (
-                array.dtype.kind in "iu" and node.dtype.kind.value >= 1
+            if (
+                array.size == 0
+                or np.can_cast(array.dtype, node.dtype.numpy, "same_kind")
+                or (array.dtype.kind in "iu" and node.dtype.kind.value >= 1)
             ):
                 return np.ascontiguousarray(array.astype(node.dtype.numpy)).reshape(array.shape)
-        except (ValueError, TypeError, OverflowError):
-            array = None
+        except (ValueError, TypeError, OverflowError):  # a ragged list, text: the error below says what is wanted
+            pass
         raise DTypeError(
             f"input {node.name!r} takes {node.dtype}, got {value!r:.60}",
             details=(str(node.loc),) if node.loc else (),
@@ -254,11 +256,13 @@ class Program:
             if len(shape) != node.ndim:
                 raise self._shape_differs(node, shape, f"{len(shape)} axes instead of {node.ndim}")
             for axis, (size, value) in enumerate(zip(node.shape, shape, strict=True)):
-                if isinstance(size, Dim) and size == Dim(name := str(size)) if str(size).isidentifier() else False:
-                    if dims.setdefault(name, value) != value:
-                        why = f"{name} is {value} on axis {axis} but {dims[name]} in {given_by[name]}"
-                        raise self._shape_differs(node, shape, why)
-                    given_by.setdefault(name, f"input {node.name!r}")
+                name = str(size)
+                if not isinstance(size, Dim) or not name.isidentifier():
+                    continue
+                if dims.setdefault(name, value) != value:
+                    why = f"{name} is {value} on axis {axis} but {dims[name]} in {given_by[name]}"
+                    raise self._shape_differs(node, shape, why)
+                given_by.setdefault(name, f"input {node.name!r}")
         for node, shape in zip(self.graph.inputs, shapes, strict=True):
             for axis, (size, value) in enumerate(zip(node.shape, shape, strict=True)):
                 try:
@@ -285,9 +289,7 @@ class Program:
         missing = [name for name in self.input_names if name not in inputs]
         unknown = [name for name in inputs if name not in self.input_names]
         what = f"input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"
-        return NameClashError(
-            what, at=_here(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}"
-        )
+        return NameClashError(what, at=_here(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}")
 
     def _given(self, out: Mapping[str, Array]) -> list[Array]:
         if set(out) != set(self.output_names):

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import TypeAlias, Union
 
-Size = Union[int, "Dim"]
+Size: TypeAlias = Union[int, "Dim"]
 Bounds = Mapping[str, Size]
 Monomial = tuple[tuple["Atom", int], ...]
 
@@ -40,7 +40,7 @@ class Function:
         return f"({_grouped(self.left)} {self.fn} {_grouped(self.right)})"
 
 
-Atom = Union[str, Function]
+Atom = str | Function
 
 
 def _grouped(size: Size) -> str:
@@ -87,7 +87,7 @@ class Dim:
         return _polynomial_from_terms, (self.terms,)
 
     def __add__(self, other: Size) -> Size:
-        if not isinstance(other, int | Dim):
+        if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
         total = dict(self.terms)
         for monomial, factor in _terms(other):
@@ -100,7 +100,7 @@ class Dim:
         return _polynomial({monomial: -factor for monomial, factor in self.terms})
 
     def __sub__(self, other: Size) -> Size:
-        if not isinstance(other, int | Dim):
+        if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
         return self + -other
 
@@ -108,7 +108,7 @@ class Dim:
         return -self + other
 
     def __mul__(self, other: Size) -> Size:
-        if not isinstance(other, int | Dim):
+        if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
         total: dict[Monomial, int] = {}
         for left, a in self.terms:
@@ -171,9 +171,7 @@ def _monomial_key(monomial: Monomial) -> tuple[int, list[tuple[tuple[int, str], 
 
 
 def _polynomial(total: Mapping[Monomial, int]) -> Size:
-    terms = tuple(
-        sorted(((m, f) for m, f in total.items() if f), key=lambda item: _monomial_key(item[0]))
-    )
+    terms = tuple(sorted(((m, f) for m, f in total.items() if f), key=lambda item: _monomial_key(item[0])))
     return _polynomial_from_terms(terms)
 
 
@@ -183,7 +181,7 @@ def _polynomial_from_terms(terms: tuple[tuple[Monomial, int], ...]) -> Size:
     if len(terms) == 1 and not terms[0][0]:
         return terms[0][1]
     result = object.__new__(Dim)
-    Dim._set(result, terms)
+    Dim._set(result, terms)  # pyright: ignore[reportPrivateUsage]
     return result
 
 

@@ -32,7 +32,7 @@ class Graph:
     inputs: tuple[Node, ...]
     outputs: tuple[tuple[str, Node], ...]
     updates: tuple[tuple[Parameter, Node], ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def roots(self) -> tuple[Node, ...]:
@@ -147,7 +147,9 @@ def make_graph(
 
 def _check_update(target: Parameter, node: Node, at: str | None) -> None:
     if not isinstance(target, Parameter):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise GraphError(f"{target!r} cannot be updated", at=at, remedy="only what gx.parameter(...) returned has state")
+        raise GraphError(
+            f"{target!r} cannot be updated", at=at, remedy="only what gx.parameter(...) returned has state"
+        )
     if not isinstance(node, Node) or node.type != target.type:  # pyright: ignore[reportUnnecessaryIsInstance]
         shown = getattr(node, "type", node)
         raise GraphError(
@@ -163,9 +165,7 @@ def _here() -> str | None:
     return None if place is None else str(place)
 
 
-def rebuild(
-    roots: Iterable[Node], replace: Callable[[Node, tuple[Node, ...]], Node | None]
-) -> tuple[Node, ...]:
+def rebuild(roots: Iterable[Node], replace: Callable[[Node, tuple[Node, ...]], Node | None]) -> tuple[Node, ...]:
     """New roots, with every node passed through ``replace(node, new_args)``, operands first.
 
     ``replace`` returns the node to use instead, or None for the same op on the new operands (the very same node when
@@ -207,6 +207,6 @@ def structurally_equal(left: Graph, right: Graph) -> bool:
         if a.name is None and a.op != b.op:
             return False
         match[id(a)] = b
-    return all(
-        match[id(x)] is y for x, y in zip(left.roots, right.roots, strict=True)
-    ) and all(a.label == b.label for (a, _), (b, _) in zip(left.updates, right.updates, strict=True))
+    return all(match[id(x)] is y for x, y in zip(left.roots, right.roots, strict=True)) and all(
+        a.label == b.label for (a, _), (b, _) in zip(left.updates, right.updates, strict=True)
+    )

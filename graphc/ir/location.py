@@ -1,7 +1,7 @@
 """Where in the user's program a node was made.
 
 The location of a node is the innermost frame outside graphc's own folders. Passes and derivatives build nodes on
-behalf of others: inside ``with built_for(node)`` new nodes take that node's location instead.
+behalf of others: inside ``with at(node.loc)`` new nodes take that node's location instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import linecache
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
@@ -63,7 +63,7 @@ def here() -> Location | None:
     """The user's line that is being executed, or the one set by :func:`at`."""
     if _override.location is not None:
         return _override.location
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         code = frame.f_code
         ours = _is_ours.get(code)
@@ -76,7 +76,7 @@ def here() -> Location | None:
 
 
 @contextmanager
-def at(location: Location | None) -> Iterator[None]:
+def at(location: Location | None) -> Generator[None, None, None]:
     """Nodes built inside have this location (None: the user's current line)."""
     before = _override.location
     _override.location = location

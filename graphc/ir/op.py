@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="Op")
 
 
 class Absent(Enum):
@@ -85,9 +85,9 @@ def op_class(cls: type[_T]) -> type[_T]:
     made = dataclass(frozen=True, eq=False, repr=False)(cls)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
     if "name" not in cls.__dict__:
-        made.name = name  # pyright: ignore[reportAttributeAccessIssue]
-    made.attributes = tuple(f.name for f in fields(made))  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    registry[made.name] = made  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        made.name = name
+    made.attributes = tuple(f.name for f in fields(made))  # pyright: ignore[reportArgumentType]
+    registry[made.name] = made
     return made
 
 

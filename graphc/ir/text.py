@@ -60,6 +60,7 @@ def print_attribute(value: Any) -> str:
 
 
 def print_sizes(sizes: tuple[Any, ...]) -> str:
+    """A shape in brackets."""
     return "[" + ", ".join(map(str, sizes)) + "]"
 
 
@@ -68,7 +69,8 @@ def print_node(node: Node, names: Mapping[int, str], lines: bool = True) -> str:
     if isinstance(node.op, Constant):
         attributes = _constant_text(node.op)
     else:
-        attributes = ", ".join(f"{key}={print_attribute(getattr(node.op, key))}" for key in node.op.attributes if key != "type")
+        shown_keys = (key for key in node.op.attributes if key != "type")
+        attributes = ", ".join(f"{key}={print_attribute(getattr(node.op, key))}" for key in shown_keys)
     shown = f"{{{attributes}}}" if attributes else ""
     args = ", ".join(names[id(arg)] for arg in node.args)
     where = f"   # {node.loc.short}" if lines and node.loc else ""
@@ -166,8 +168,8 @@ def _parse_node(
     if cls is Constant:
         if "digest" in attributes:
             return constant(np.asarray(constants[attributes["digest"]]))
-        values = np.array(attributes["values"], type.dtype.numpy).reshape(type.shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return constant(values)
+        values = np.array(attributes["values"], type.dtype.numpy)
+        return constant(values.reshape([int(size) for size in type.shape]))  # pyright: ignore[reportArgumentType]
     if cls is Input:
         return Node(Input(attributes["label"], type), (), type, None)
     if cls is ParameterLeaf:

@@ -182,10 +182,11 @@ def _as_size(size: object) -> Size:
             return Dim(size)
         except ValueError as error:
             raise ShapeError(str(error), remedy="use an identifier such as 'batch'") from None
-    if isinstance(size, int | np.integer) and not isinstance(size, bool | np.bool_):
-        if size >= 0:
-            return int(size)
-        raise ShapeError(f"a size cannot be negative: {size}", remedy="give 0 or more, or a name for a size known later")
+    if isinstance(size, int | np.integer) and not isinstance(size, bool):
+        number = int(size)  # pyright: ignore[reportUnknownArgumentType]
+        if number >= 0:
+            return number
+        raise ShapeError(f"a size cannot be negative: {number}", remedy="give 0 or more, or a name such as 'batch'")
     raise ShapeError(f"not a size: {size!r}", remedy="give an int, a name such as 'batch', or a gx.Dim")
 
 
