@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from graphc.errors import BackendError
@@ -150,6 +149,8 @@ def _load_built_in(name: str) -> Backend:
 
 
 def _entry_points() -> dict[str, object]:
+    from importlib.metadata import entry_points  # takes longer to import than all of graphc.ir
+
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
 
 
