@@ -61,7 +61,7 @@ class Cast(Elementwise):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Every pair of element types, zeros and wrap-around."""
+        """Every pair of element types, wrap-around, special values, no elements."""
         rows: list[Case] = []
         for source in DType:
             domain = (0.0, 7.0) if source is DType.uint32 else (-7.0, 7.0)
@@ -76,6 +76,7 @@ class Cast(Elementwise):
             Case(cls(target), (special,), differentiable=False)
             for target in (DType.bool, DType.float32, DType.float64)
         ]
+        rows.append(Case(cls(DType.int32), (TensorType(DType.float32, (0, 3)),)))
         rows.append(Case(cls(DType.int32), (np.array([2.9, -2.9, 0.5, -0.5], np.float32),)))
         return rows
 

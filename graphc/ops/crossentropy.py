@@ -15,7 +15,7 @@ from graphc.ir.dims import Size
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, TensorType
-from graphc.ops.activation import LogSoftmax, LogSumExp, Softmax
+from graphc.ops.activation import LogSoftmax, Softmax
 from graphc.ops.arithmetic import divide, maximum, multiply, negative, subtract
 from graphc.ops.base import (
     FLOATS,
@@ -34,11 +34,11 @@ from graphc.ops.base import (
 from graphc.ops.checked import Checked, InRange, first_outside, require_in_range
 from graphc.ops.compare import equal, where
 from graphc.ops.create import iota
-from graphc.ops.exponential import log
+from graphc.ops.exponential import exp, log
 from graphc.ops.indexing import OneHot
 from graphc.ops.loss import LOG_LIMIT, SMALLEST_DIVISOR, loss_operands
-from graphc.ops.reduction import sum
-from graphc.ops.slicing import expand_dims
+from graphc.ops.reduction import max, sum
+from graphc.ops.slicing import expand_dims, squeeze
 
 f32, i64 = DType.float32, DType.int64
 
@@ -219,8 +219,9 @@ class SparseSoftmaxCrossEntropy(_Sparse):
 
     def decompose(self, *args: Node) -> Node:
         labels, logits = args
-        total = apply(LogSumExp((_last(logits),), False), logits)
-        return subtract(total, _at_label(labels, logits))
+        shifted = subtract(logits, max(logits, axis=-1, keepdims=True))  # as in Softmax, to share its exponentials
+        total = squeeze(log(sum(exp(shifted), axis=-1, keepdims=True)), -1)
+        return subtract(total, _at_label(labels, shifted))
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
         labels, logits = node.args

@@ -367,7 +367,7 @@ def erf(x: Operand) -> Node:
 
 @op_class
 class Sin(_OfFloats):
-    """The sine of x in radians.
+    """The sine of x in radians; for |x| above a million the error is not bounded.
 
     Shapes: that of x.
     Raises: DTypeError for integers and bool.
@@ -377,6 +377,7 @@ class Sin(_OfFloats):
     fn = "sin"
     onnx = "Sin"
     domain = (-6.0, 6.0)
+    largest = 1e6
 
     def reference(self, x: Array) -> Array:
         return np.sin(x)
@@ -401,7 +402,7 @@ def sin(x: Operand) -> Node:
 
 @op_class
 class Cos(_OfFloats):
-    """The cosine of x in radians.
+    """The cosine of x in radians; for |x| above a million the error is not bounded.
 
     Shapes: that of x.
     Raises: DTypeError for integers and bool.
@@ -411,6 +412,7 @@ class Cos(_OfFloats):
     fn = "cos"
     onnx = "Cos"
     domain = (-6.0, 6.0)
+    largest = 1e6
 
     def reference(self, x: Array) -> Array:
         return np.cos(x)

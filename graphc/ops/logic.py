@@ -221,7 +221,7 @@ class _Shift(IntegerResult):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Every count of bits, on values with high and low bits set."""
+        """Every count of bits, on values with high and low bits set; broadcasting, scalars, no elements."""
         rows: list[Case] = []
         for dtype in cls.accepts:
             bits = np.arange(dtype.itemsize * 8)
@@ -229,7 +229,8 @@ class _Shift(IntegerResult):
             if dtype is not DType.uint32:
                 values = np.append(values, np.array([-1, np.iinfo(dtype.numpy).min], dtype.numpy))
             rows.append(Case(cls(), (values[:, None], bits.astype(dtype.numpy))))
-            rows.append(Case(cls(), (TensorType(dtype, (5, 1)), TensorType(dtype, (3,))), cls.domain))
+            for shapes in (((5, 1), (3,)), ((), ()), ((0, 3), (3,))):
+                rows.append(Case(cls(), tuple(TensorType(dtype, shape) for shape in shapes), cls.domain))
         return rows
 
 

@@ -1,0 +1,152 @@
+"""The conformance table: every op's cases, their random operands, and the judgement of a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import graphc.ops  # noqa: F401  (fills the registry)
+from graphc.backends.reference import backend as reference
+from graphc.ir.graph import make_graph
+from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply, placeholder
+from graphc.ir.op import Case, Op, registry
+from graphc.ir.types import DType, TensorType
+from graphc.lower.plan import Plan
+
+LEAVES = (Input, ParameterLeaf, Constant)
+OPS = sorted(name for name, op in registry.items() if not issubclass(op, LEAVES))
+COMPUTED = [name for name in OPS if registry[name].no_reference is None]
+EXACT = ("random_bits", "uniform", "bernoulli", "dropout")
+
+
+def seeded(*parts: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+
+
+def draw(case: Case, rng: np.random.Generator) -> list[np.ndarray]:
+    """An array for each operand: those given, and random ones from the case's domain."""
+    return [operand if isinstance(operand, np.ndarray) else _random(operand, case.domain, rng) for operand in case.operands]
+
+
+def _random(type: TensorType, domain: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    low, high = domain
+    if type.dtype is DType.bool:
+        return rng.random(type.shape) < 0.5
+    if type.dtype.is_integer:
+        low = max(low, 0) if type.dtype is DType.uint32 else low
+        return rng.integers(int(np.ceil(low)), int(np.floor(high)) + 1, type.shape).astype(type.dtype.numpy)
+    return np.asarray(rng.uniform(low, high, type.shape)).astype(type.dtype.numpy)
+
+
+def has_floats(case: Case) -> bool:
+    return any(operand.dtype in (DType.float32, np.float32) for operand in case.operands)
+
+
+def widened(case: Case) -> Case:
+    """The case in float64."""
+    return dataclasses.replace(case, operands=tuple(_wide(operand) for operand in case.operands))
+
+
+def _wide(operand: Any) -> Any:
+    if isinstance(operand, TensorType):
+        return TensorType(DType.float64, operand.shape) if operand.dtype is DType.float32 else operand
+    return operand.astype(np.float64) if operand.dtype == np.float32 else operand
+
+
+def cases(cls: type[Op]) -> list[Case]:
+    """The op's cases, and those of float32 in float64 too, where the op is not tied to float32 by an attribute."""
+    narrow = list(cls.cases())
+    tied = "dtype" in cls.attributes
+    return narrow + [widened(case) for case in narrow if has_floats(case) and not tied]
+
+
+def build(case: Case, arrays: Sequence[np.ndarray], prefix: str = "x") -> tuple[Node, list[Node]]:
+    """The op on placeholders of the arrays' types."""
+    inputs = [placeholder(f"{prefix}{i}", array.shape, array.dtype) for i, array in enumerate(arrays)]
+    return apply(case.op, *inputs), inputs
+
+
+def evaluate(outputs: Sequence[Node], inputs: Mapping[Node, np.ndarray]) -> list[np.ndarray]:
+    """The values of nodes, by the reference backend."""
+    graph = make_graph({f"y{i}": node for i, node in enumerate(outputs)}, list(inputs))
+    dims = {
+        str(size): value
+        for node, array in inputs.items()
+        for size, value in zip(node.shape, array.shape, strict=True)
+        if not isinstance(size, int)
+    }
+    bound = reference.compile(Plan(graph)).bind(dims)
+    results = [np.empty(_shape(node, dims), node.dtype.numpy) for node in outputs]
+    failure = bound.run([np.asarray(array) for array in inputs.values()], results)
+    assert failure is None
+    return results
+
+
+def _shape(node: Node, dims: Mapping[str, int]) -> tuple[int, ...]:
+    from graphc.ir.dims import evaluate as number
+
+    return tuple(number(size, dims) for size in node.shape)
+
+
+def by_numpy(op: Op, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.asarray(op.reference(*arrays))
+
+
+def judge(case: Case, arrays: Sequence[np.ndarray], result: np.ndarray) -> None:
+    """Is a backend's result right?
+
+    Integers, bools, NaN and infinities must be those of NumPy. The error of a float32 may be four times that of
+    NumPy in float32, found over several draws, plus one unit in the last place; both against NumPy in float64. Errors
+    count relative to the largest element, for cases made of special values relative to each one.
+    """
+    wanted = by_numpy(case.op, arrays)
+    assert result.dtype == wanted.dtype, case
+    assert result.shape == wanted.shape, case
+    if wanted.dtype.kind != "f" or case.op.name in EXACT:
+        np.testing.assert_array_equal(result, wanted, err_msg=str(case))
+        return
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(result[~finite], wanted[~finite], err_msg=str(case))
+    special = not all(isinstance(operand, TensorType) for operand in case.operands)
+    if wanted.dtype == np.float64:
+        allowed, truth = 16.0, wanted
+    else:
+        allowed, truth = 4 * _numpy_error(case, arrays, special) + 1, _truth(case, arrays)
+    error = _error(result[finite], truth[finite], wanted.dtype, special)
+    assert error <= allowed, f"{case}: {error:.1f} units in the last place, allowed are {allowed:.1f}"
+
+
+def _numpy_error(case: Case, arrays: Sequence[np.ndarray], special: bool) -> float:
+    rng = seeded("numpy", case)
+    draws = [arrays, *(draw(case, rng) for _ in range(0 if special else 4))]
+    worst = 0.0
+    for operands in draws:
+        narrow, truth = by_numpy(case.op, operands), _truth(case, operands)
+        finite = np.isfinite(narrow)
+        worst = max(worst, _error(narrow[finite], truth[finite], narrow.dtype, special))
+    return worst
+
+
+def _truth(case: Case, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The result of the same operands in float64."""
+    return by_numpy(case.op, [array.astype(np.float64) if array.dtype == np.float32 else array for array in arrays])
+
+
+def _error(result: np.ndarray, truth: np.ndarray, dtype: np.dtype, each: bool) -> float:
+    """The largest error in units of the last place of ``dtype``."""
+    if result.size == 0:
+        return 0.0
+    size = np.abs(truth) if each else np.max(np.abs(truth), keepdims=True)
+    units = np.spacing(np.minimum(size, np.finfo(dtype).max).astype(dtype)).astype(np.float64)
+    return float(np.max(np.abs(result.astype(np.float64) - truth) / units))
+
+
+def all_cases(names: Sequence[str] = COMPUTED) -> Iterator[tuple[str, Case]]:
+    for name in names:
+        for case in cases(registry[name]):
+            yield name, case
