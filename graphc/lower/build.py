@@ -88,7 +88,7 @@ class KernelBuilder:
     key_of: Callable[[Node], Node]
     check_of: Callable[[Node], int]
     name: str = "kernel"
-    stage: dict[int, int] = field(default_factory=dict)
+    stage: dict[int, int] = field(default_factory=dict[int, int])
 
     def build(self) -> Built:
         """Two passes: the first one learns every access, so that the second can merge loops."""
@@ -142,7 +142,9 @@ class KernelBuilder:
             if not any(target.key is known for known in writes):
                 writes.append(target.key)
         nodes = tuple(self.cluster.nodes)
-        return Built(canonical_kernel(kernel), emitter.keys, writes, list(emitter.sizes.values), extent, grain, cost, nodes)
+        return Built(
+            canonical_kernel(kernel), emitter.keys, writes, list(emitter.sizes.values), extent, grain, cost, nodes
+        )
 
     # merging loops
 
@@ -245,11 +247,7 @@ class KernelBuilder:
         full = [t for t in self.targets if cluster.is_full(t.node)]
         cached: set[int] = set()
         for stage in range(max(self.stage.values(), default=0) + 2):
-            reductions = [
-                node
-                for node in cluster.nodes
-                if reduces(node) and self.stage[id(node)] == stage + 1
-            ]
+            reductions = [node for node in cluster.nodes if reduces(node) and self.stage[id(node)] == stage + 1]
             stores = [t for t in full if self.stage[id(t.node)] == stage]
             if reductions or stores:
                 self._inner_loops(emitter, inner, extents, reductions, stores, cache, cached)
@@ -287,7 +285,8 @@ class KernelBuilder:
         accumulators = [self._declare(emitter, node) for node in reductions]
         ordered = any(isinstance(node.op, ArgMax | ArgMin) for node in reductions)
         last = inner[-1]
-        long = not isinstance(extents[last], int) or extents[last] > CHUNK  # pyright: ignore[reportOperatorIssue]
+        length = extents[last]
+        long = not isinstance(length, int) or length > CHUNK
         sums = [i for i, node in enumerate(reductions) if isinstance(node.op, Reduce) and node.op.fn == "add"]
         chunked = bool(sums) and long and not ordered
         for variable in inner[:-1]:
@@ -510,7 +509,8 @@ def _fits(accesses: Sequence[Size], outer: str, inner: str, extent: Size) -> boo
 
 def _replace(place: Size, outer: str, inner: str, merged: str) -> Size:
     a, b = coefficient(place, outer), coefficient(place, inner)
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     return place - a * loop_index(outer[1:]) - b * loop_index(inner[1:]) + b * loop_index(merged[1:])
 
 

@@ -21,8 +21,8 @@ from graphc.ir.node import Constant, Input, Node, ParameterLeaf
 from graphc.lower.index import Index, loop_index
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
-from graphc.ops.create import Iota, SizeOf
 from graphc.ops.checked import CheckFinite, InRange
+from graphc.ops.create import Iota, SizeOf
 from graphc.ops.indexing import ScatterAlong, Take, TakeAdd, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Pad
@@ -55,8 +55,8 @@ class Cluster:
     variables: tuple[str, ...]
     extents: dict[str, Size]
     inner: tuple[str, ...] = ()
-    at: dict[int, Index] = field(default_factory=dict)
-    inner_at: dict[int, Index] = field(default_factory=dict)
+    at: dict[int, Index] = field(default_factory=dict[int, Index])
+    inner_at: dict[int, Index] = field(default_factory=dict[int, Index])
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -129,11 +129,22 @@ def reduces(node: Node) -> bool:
     return isinstance(node.op, ArgMax | ArgMin) and node.args[0].shape[node.op.axis] != 1
 
 
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    """The axes over which a reduction runs."""
+    match node.op:
+        case Reduce(axes=axes):
+            return axes
+        case ArgMax(axis=axis) | ArgMin(axis=axis):
+            return (axis,)
+        case _:
+            return ()
+
+
 def operand_of_trivial(node: Node, index: Index) -> Index:
     """Where a reduction over axes of size 1 reads its operand."""
     if len(index) == node.args[0].ndim:
         return index
-    axes = node.op.axes if isinstance(node.op, Reduce) else (node.op.axis,)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    axes = reduced_axes(node)
     rest = iter(index)
     return tuple(0 if axis in axes else next(rest) for axis in range(node.args[0].ndim))
 
@@ -154,14 +165,13 @@ def new_cluster(node: Node) -> Cluster:
         index.append(loop_index(name[1:]))
     cluster = Cluster([node], tuple(variables), extents)
     if reduces(node):
-        axes = node.op.axes if isinstance(node.op, Reduce) else (node.op.axis,)
+        axes = reduced_axes(node)
         inner = {name for axis in axes for name in names(index[axis])}
         cluster.inner = tuple(v for v in variables if v in inner)
         cluster.inner_at[id(node)] = tuple(index)
         kept = [0 if axis in axes else part for axis, part in enumerate(index)]
-        cluster.at[id(node)] = tuple(
-            part for axis, part in enumerate(kept) if node.op.keepdims or axis not in axes
-        )
+        keepdims = isinstance(node.op, Reduce | ArgMax | ArgMin) and node.op.keepdims
+        cluster.at[id(node)] = tuple(part for axis, part in enumerate(kept) if keepdims or axis not in axes)
     else:
         cluster.at[id(node)] = tuple(index)
     return cluster
@@ -196,12 +206,12 @@ class Fusion:
     updates: frozenset[int] = frozenset()
     """What only the parameters' next values need: its kernels stay elementwise, so that they can write in place, and
     so that the updates of all parameters are the same kernel."""
-    clusters: list[Cluster] = field(default_factory=list)
-    home: dict[int, Cluster] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list[Cluster])
+    home: dict[int, Cluster] = field(default_factory=dict[int, Cluster])
 
-    _producers: dict[int, set[Cluster]] = field(default_factory=dict)
-    _place: dict[int, int] = field(default_factory=dict)
-    _last: dict[int, int] = field(default_factory=dict)
+    _producers: dict[int, set[Cluster]] = field(default_factory=dict[int, set[Cluster]])
+    _place: dict[int, int] = field(default_factory=dict[int, int])
+    _last: dict[int, int] = field(default_factory=dict[int, int])
 
     def run(self) -> list[Cluster]:
         """Merge until nothing more is gained; clusters in an order in which they can run."""
@@ -307,9 +317,7 @@ class Fusion:
     def _other_path(self, producer: Cluster, consumer: Cluster) -> bool:
         return self._reaches(producer, consumer, skip_direct=True) or self._reaches(consumer, producer)
 
-    def _combine(
-        self, producer: Cluster, consumer: Cluster, source: Node, node: Node, position: int
-    ) -> Cluster | None:
+    def _combine(self, producer: Cluster, consumer: Cluster, source: Node, node: Node, position: int) -> Cluster | None:
         """The two clusters as one, or None where their loops do not fit."""
         if producer.is_opaque or consumer.is_opaque or len(producer.nodes) + len(consumer.nodes) > MOST_NODES:
             return None
@@ -397,7 +405,7 @@ def _match(at: Index, needed: Index, producer: Cluster, consumer: Cluster) -> di
                 return None
             continue
         (variable,) = names(mine)
-        found = names(theirs) if not isinstance(theirs, int) else set()
+        found = names(theirs)
         if len(found) != 1:
             return None
         (other,) = found

@@ -31,8 +31,8 @@ from graphc.lower.cluster import free, operand_of_trivial
 from graphc.lower.index import Index, SizeArguments, linear, loop_index
 from graphc.lower.views import broadcast_index, through_views
 from graphc.ops.base import Elementwise
-from graphc.ops.create import Iota, SizeOf
 from graphc.ops.checked import CheckFinite, InRange
+from graphc.ops.create import Iota, SizeOf
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.movement import Pad
 from graphc.ops.random import RandomBits
@@ -63,15 +63,15 @@ class Emitter:
     fused: frozenset[int]
     key_of: Callable[[Node], Node]
     check_of: Callable[[Node], int]
-    bounds: dict[str, Size] = field(default_factory=dict)
+    bounds: dict[str, Size] = field(default_factory=dict[str, Size])
     merges: tuple[Merge, ...] = ()
     sizes: SizeArguments = field(default_factory=SizeArguments)
-    keys: list[Node] = field(default_factory=list)
-    access: dict[int, Access] = field(default_factory=dict)
+    keys: list[Node] = field(default_factory=list[Node])
+    access: dict[int, Access] = field(default_factory=dict[int, Access])
     blocks: list[list[Stmt]] = field(default_factory=lambda: [[]])
     memo: list[dict[tuple[int, Index], Expr]] = field(default_factory=lambda: [{}])
-    depth_of: dict[str, int] = field(default_factory=dict)
-    positions: list[Size] = field(default_factory=list)
+    depth_of: dict[str, int] = field(default_factory=dict[str, int])
+    positions: list[Size] = field(default_factory=list[Size])
     has_checks: bool = False
     weight: int = 0
     floor: int = 0
@@ -302,6 +302,21 @@ def _clamp(value: Expr, last: Expr) -> Expr:
 
 
 EXPENSIVE = frozenset(
-    {"exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos", "pow", "threefry", "div", "sqrt"}
+    {
+        "exp",
+        "log",
+        "expm1",
+        "log1p",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "erf",
+        "sin",
+        "cos",
+        "pow",
+        "threefry",
+        "div",
+        "sqrt",
+    }
 )
 """Scalar functions that are worth keeping rather than computing twice."""

@@ -25,6 +25,7 @@ def loop_index(name: str) -> Size:
 
 
 def is_loop_name(name: str) -> bool:
+    """Is it a loop variable, not a size of the graph?"""
     return name.startswith("%")
 
 
@@ -72,7 +73,7 @@ class Argument(int):
 class SizeArguments:
     """The int64 arguments of a kernel: sizes in order of first use."""
 
-    values: list[Size] = field(default_factory=list)
+    values: list[Size] = field(default_factory=list[Size])
 
     def argument(self, size: Size) -> Expr:
         """A size as a kernel expression: a literal, or an argument."""

@@ -7,7 +7,7 @@ failed step changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.dims import Size, product
@@ -20,14 +20,12 @@ from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
 from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
 from graphc.lower.views import is_view, through_views
-from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import Checked
+from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, broadcast_to
-
-
 
 
 @dataclass(eq=False)
@@ -67,12 +65,11 @@ class Lowering:
 
     graph: Graph
     checks: tuple[Check, ...] = ()
-    check_number: dict[int, int] = field(default_factory=dict)
-    key: dict[int, Node] = field(default_factory=dict)
-    places: dict[int, tuple[Place, int]] = field(default_factory=dict)
-    work: list[Work] = field(default_factory=list)
-    late: list[Work] = field(default_factory=list)
-    clusters: list[Cluster] = field(default_factory=list)
+    check_number: dict[int, int] = field(default_factory=dict[int, int])
+    key: dict[int, Node] = field(default_factory=dict[int, Node])
+    places: dict[int, tuple[Place, int]] = field(default_factory=dict[int, tuple[Place, int]])
+    work: list[Work] = field(default_factory=list[Work])
+    clusters: list[Cluster] = field(default_factory=list[Cluster])
 
     def run(self) -> Plan:
         """The plan of the graph."""
@@ -196,9 +193,7 @@ class Lowering:
             }
             copied = any(reader is None for target, _ in pairs for reader in readers.get(id(target), []))
             after = _closure(needs, cluster_id)
-            checked = any(
-                any(isinstance(node.op, Checked) for node in known[c].nodes) for c in after if c in known
-            )
+            checked = any(any(isinstance(node.op, Checked) for node in known[c].nodes) for c in after if c in known)
             if copied or checked or before & after:
                 for _, stored in pairs:
                     del chosen[id(stored)]
@@ -320,13 +315,13 @@ class Lowering:
         for node in (*self.graph.inputs, *self.graph.parameters):
             buffer(node)
         launches = [
-            Launch(tuple(_item(w, buffer) for w in group), _launch_label(group), tuple(n for w in group for n in w.nodes))
+            Launch(
+                tuple(_item(w, buffer) for w in group), _launch_label(group), tuple(n for w in group for n in w.nodes)
+            )
             for group in order
         ]
         constants = tuple(node.op.array for node in self.constants if isinstance(node.op, Constant))
-        return Plan(
-            self.graph, tuple(buffers), tuple(launches), commit, self.graph.parameters, constants, self.checks
-        )
+        return Plan(self.graph, tuple(buffers), tuple(launches), commit, self.graph.parameters, constants, self.checks)
 
     def _schedule(self) -> tuple[list[list[Work]], int]:
         """Groups of independent work, in order, and the number of the first group that writes state."""
@@ -467,7 +462,7 @@ def _dense_batch(node: Node) -> tuple[Size, ...]:
     return tuple(reversed(strides))
 
 
-def _item(work: Work, buffer) -> Item:  # noqa: ANN001
+def _item(work: Work, buffer: Callable[[Node], int]) -> Item:
     if isinstance(work.what, Built):
         built = work.what
         return KernelItem(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphc.ir.dims import evaluate
-from graphc.lower.plan import ArenaLayout, KernelItem, Place, Plan
+from graphc.lower.plan import ArenaLayout, Item, KernelItem, Place, Plan
 
 ALIGNMENT = 64
 
@@ -56,7 +56,7 @@ def _aligned(size: int) -> int:
     return max(ALIGNMENT, (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
 
 
-def item_bytes(plan: Plan, item: object, dims: Mapping[str, int]) -> int:
+def item_bytes(plan: Plan, item: Item, dims: Mapping[str, int]) -> int:
     """The bytes that an item reads and writes, each buffer counted once (twice when updated in place)."""
     total = 0
     if isinstance(item, KernelItem):
@@ -64,6 +64,4 @@ def item_bytes(plan: Plan, item: object, dims: Mapping[str, int]) -> int:
             factor = 2 if buffer.access.value == "update" else 1
             total += factor * evaluate(plan.buffers[index].type.size, dims) * buffer.dtype.itemsize
         return total
-    return sum(
-        plan.buffers[index].type.nbytes(dict(dims)) for index in getattr(item, "buffers", ())
-    )
+    return sum(plan.buffers[index].type.nbytes(dict(dims)) for index in item.buffers)

@@ -75,9 +75,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     first: Expr = ZERO
     if blocks != 1:
         count = emitter.sizes.argument(blocks)
-        first = emitter.let(
-            Apply("mul", (emitter.let(Apply("mod", (rest, count), I64)), Const(LANES, I64)), I64)
-        )
+        first = emitter.let(Apply("mul", (emitter.let(Apply("mod", (rest, count), I64)), Const(LANES, I64)), I64))
         rest = emitter.let(Apply("floordiv", (rest, count), I64))
     _decode(emitter, before, values, rest)
     lanes: Expr = Const(1, I64)

@@ -145,7 +145,7 @@ class Plan:
     parameters: tuple[Parameter, ...] = ()
     constants: tuple[object, ...] = ()
     checks: tuple[Check, ...] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)

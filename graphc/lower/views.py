@@ -46,9 +46,7 @@ def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
         case Slice(starts=starts, steps=steps):
             return source, tuple(a + i * s for i, a, s in zip(index, starts, steps, strict=True))
         case Flip(axes=axes):
-            return source, tuple(
-                source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index)
-            )
+            return source, tuple(source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index))
         case _:  # StopGradient, Recompute, CustomVjp: the same elements
             return source, index
 
