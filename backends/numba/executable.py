@@ -40,7 +40,7 @@ from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, si
 
 MOST_BINDINGS = 64
 UNIT_COST = 16_384
-"""Scalar operations of one unit of work, at least: a few microseconds."""
+"""Scalar operations of one unit of work, at least: about a microsecond."""
 PARALLEL_COST = 65_536
 """Launches of fewer scalar operations run on one thread, since starting the others costs about a microsecond."""
 GEMM_OPERATIONS_PER_COST = 16

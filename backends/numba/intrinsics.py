@@ -3,7 +3,7 @@
 A buffer knows its element type and its number among the kernel's arguments. Buffers never overlap, and every load
 and store says so to LLVM: buffer ``i`` has the alias scope ``i`` and is declared free of the scopes below ``i``,
 which covers each pair once. Without that LLVM would compare all pairs of addresses at run time, and give up
-vectorizing when there are many.
+vectorizing when there are many. Local arrays count on from the last buffer.
 
 This module imports Numba, so it is only loaded to compile a kernel that is not in the cache.
 """
@@ -107,16 +107,23 @@ def store_element(context: Any, builder: Any, sig: Any, args: tuple[Any, ...]) -
     return context.get_dummy_value()
 
 
+def _scopes(module: Any) -> dict[int, Any]:
+    """The metadata nodes of the scopes that the module has, by number, in ascending order within buffers and locals."""
+    return module.__dict__.setdefault("graphc_scopes", {})
+
+
+def _add_scope(module: Any, number: int) -> None:
+    scopes = _scopes(module)
+    domain = module.add_metadata(["graphc buffers"])
+    scopes.setdefault(number, module.add_metadata([f"buffer {number}", domain]))
+
+
 def _mark_scope(module: Any, access: Any, scope: int) -> None:
-    nodes: dict[int, Any] = module.__dict__.setdefault("graphc_scopes", {})
-    if not nodes:
-        nodes[-1] = module.add_metadata(["graphc buffers"])
-    for number in (*range(scope if scope < FIRST_LOCAL else 0), scope):
-        if number not in nodes:
-            nodes[number] = module.add_metadata([f"buffer {number}", nodes[-1]])
-    access.set_metadata("alias.scope", module.add_metadata([nodes[scope]]))
-    if 0 < scope < FIRST_LOCAL:
-        access.set_metadata("noalias", module.add_metadata([nodes[number] for number in range(scope)]))
+    scopes = _scopes(module)
+    lower = [scopes[number] for number in sorted(scopes) if number < scope]
+    access.set_metadata("alias.scope", module.add_metadata([scopes[scope]]))
+    if lower:
+        access.set_metadata("noalias", module.add_metadata(lower))
 
 
 def _buffer_argument(element: str) -> Any:
@@ -124,6 +131,7 @@ def _buffer_argument(element: str) -> Any:
         kind = BufferType(element, number.literal_value)
 
         def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
+            _add_scope(builder.module, number.literal_value)
             address = _argument(builder, values[0], number.literal_value)
             return builder.inttoptr(address, STORED[element].as_pointer())
 
@@ -141,6 +149,7 @@ def _local_array(element: str) -> Any:
         kind = BufferType(element, FIRST_LOCAL + number.literal_value)
 
         def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
+            _add_scope(builder.module, FIRST_LOCAL + number.literal_value)
             array = ir.ArrayType(STORED[element], max(size.literal_value, 1))
             place = cgutils.alloca_once(builder, array)
             place.align = 64

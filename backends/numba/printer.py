@@ -9,7 +9,10 @@ that equal kernels are one file and are compiled once.
 from __future__ import annotations
 
 import math
+import textwrap
 from keyword import kwlist, softkwlist
+
+import numpy as np
 
 from graphc.errors import BackendError
 from graphc.ir.types import DType, Kind
@@ -59,6 +62,7 @@ FORMS = {
     "gt": compare(">", _COMPARE),
     "ge": compare(">=", _COMPARE),
 }
+LINE = 100
 LOGICAL_NOT = Form("not {0}", _NOT, (_NOT,))
 INTRINSICS = {
     "abs": "absolute",
@@ -245,10 +249,32 @@ class _KernelPrinter(Printer):
         if not dtype.is_float:
             return f"{self._type(dtype)}({int(value)})", ATOM
         if math.isfinite(value):
-            return f"{self._type(dtype)}({float(value)!r})", ATOM
+            return f"{self._type(dtype)}({_shortest(float(value), dtype)})", ATOM
         name = "nan" if math.isnan(value) else "inf"
         self._imports["math"].add(name)
         return f"{self._type(dtype)}({'-' if value < 0 else ''}{name})", ATOM
+
+
+def _import(module: str, names: list[str]) -> str:
+    line = f"from {module} import {', '.join(names)}"
+    if len(line) <= LINE:
+        return line
+    return "\n".join(
+        [
+            f"from {module} import (",
+            *textwrap.wrap(", ".join(names) + ",", LINE, initial_indent="    ", subsequent_indent="    "),
+            ")",
+        ]
+    )
+
+
+def _shortest(value: float, dtype: DType) -> str:
+    """The fewest digits that give the same number once it is rounded to the type: 0.1, not 0.10000000149011612."""
+    if dtype is DType.float32:
+        short = str(np.float32(value))
+        if np.float32(float(short)) == np.float32(value):
+            return short
+    return repr(value)
 
 
 def _names_used(kernel: Kernel) -> set[str]:
