@@ -350,8 +350,12 @@ class Parameter(Node):
 
     @property
     def label(self) -> str:
-        """The user's name for it."""
+        """The user's name for it, for texts and files. It may be changed: it is not the parameter's identity."""
         return self.op.label  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+
+    @label.setter
+    def label(self, label: str) -> None:
+        object.__setattr__(self.op, "label", label)
 
     @property
     def value(self) -> Array:
