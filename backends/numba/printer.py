@@ -114,9 +114,7 @@ class _KernelPrinter(Printer):
             self._arguments()
             for statement in self.kernel.body:
                 self._statement(statement, in_reduce=False)
-        imports = [
-            f"from {module} import {', '.join(sorted(names))}" for module, names in self._imports.items() if names
-        ]
+        imports = [_import(module, sorted(names)) for module, names in self._imports.items() if names]
         return "\n".join([*imports, "", "", ""]) + self.text()
 
     def _arguments(self) -> None:
@@ -256,6 +254,7 @@ class _KernelPrinter(Printer):
 
 
 def _import(module: str, names: list[str]) -> str:
+    """An import on one line, or on several where there are many names."""
     line = f"from {module} import {', '.join(names)}"
     if len(line) <= LINE:
         return line
