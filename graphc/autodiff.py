@@ -16,12 +16,11 @@ from typing import Any
 from graphc.errors import DTypeError, GraphcError, GraphError, ShapeError, VerifyError
 from graphc.ir import location
 from graphc.ir.graph import rebuild
-from graphc.ir.node import Node, apply, topological
+from graphc.ir.node import Input, Node, ParameterLeaf, apply, topological
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add
 from graphc.ops.base import full, user_line, zeros_like
-from graphc.ops.movement import broadcast_to
 from graphc.passes import simplify_primal
 from graphc.rewrite import RewriteLog
 
@@ -79,7 +78,10 @@ def value_and_grad(loss: Node, wrt: Sequence[Node]) -> tuple[Node, tuple[Node, .
 def gradient_sweep(loss: Node, wrt: Sequence[Node], log: RewriteLog | None = None) -> Sweep:
     """The whole of :func:`value_and_grad`, for reports; ``log`` gets what was simplified in the loss."""
     _check_loss(loss)
-    return _reverse((loss,), _check_wanted(wrt), (full((), 1, loss.dtype),), log)
+    nodes = _check_wanted(wrt)
+    with location.at(loss.loc):
+        seed = full((), 1, loss.dtype)
+    return _reverse((loss,), nodes, (seed,), log)
 
 
 def vjp(outputs: Sequence[Node], wrt: Sequence[Node], cotangents: Sequence[Node]) -> tuple[Node, ...]:
@@ -219,8 +221,6 @@ def _forward(outputs: tuple[Node, ...], given: dict[Node, Node]) -> dict[Node, N
             with location.at(node.loc):
                 moved = node.op.jvp(node, incoming)
                 if moved is not None:
-                    if moved.shape != node.shape:  # an operand that was broadcast has a smaller tangent
-                        moved = broadcast_to(moved, node.shape)
                     _check_type(node, "jvp", moved, node)
                     tangent = moved if tangent is None else add(tangent, moved)
         if tangent is not None:
@@ -229,7 +229,7 @@ def _forward(outputs: tuple[Node, ...], given: dict[Node, Node]) -> dict[Node, N
 
 
 class _Kept(Op):
-    """A stand-in: the identity on a wanted interior node, which no rule looks through. It never leaves this file."""
+    """A stand-in: the identity on a wanted node that is computed or constant. No rule looks through it."""
 
     name = "kept"
     attributes = ("index",)
@@ -252,7 +252,7 @@ def _simplified(
     outputs: tuple[Node, ...], wrt: tuple[Node, ...], log: RewriteLog | None = None
 ) -> tuple[tuple[Node, ...], tuple[Node | None, ...], Callable[[Iterable[Node]], tuple[Node, ...]]]:
     """The simplified outputs, ``wrt`` within them, and the way back to the user's own nodes."""
-    interior = {node: index for index, node in enumerate(wrt) if node.args}
+    interior = {node: index for index, node in enumerate(wrt) if not _is_variable(node)}
     if not interior:
         primal = simplify_primal(outputs, log)
         present = set(topological(primal))
@@ -274,9 +274,14 @@ def _simplified(
     kept = {node.op.key: node for node in order if isinstance(node.op, _Kept)}
     present = set(order)
     wanted = tuple(
-        kept.get(_Kept(interior[node]).key) if node.args else (node if node in present else None) for node in wrt
+        kept.get(_Kept(interior[node]).key) if node in interior else (node if node in present else None) for node in wrt
     )
     return primal, wanted, restore
+
+
+def _is_variable(node: Node) -> bool:
+    """Is it a leaf that no rule looks into?"""
+    return isinstance(node.op, Input | ParameterLeaf)
 
 
 def _check_loss(loss: Node) -> None:

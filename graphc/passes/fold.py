@@ -16,7 +16,7 @@ from graphc.rewrite import RuleSet, rule
 LARGEST_BYTES = 64 * 1024
 """Larger results stay computations: they would swell the program, and reading memory costs more than computing."""
 
-_NEVER = frozenset({"random_bits", "stop_gradient", "when_training", "recompute", "custom_vjp"})
+_NEVER = frozenset({"random_bits", "stop_gradient", "when_training", "recompute", "custom_vjp", "kept"})
 """Random bits would swell the program; markers mean something to a later pass."""
 
 

@@ -233,14 +233,13 @@ def merge_reductions(node: Node) -> Node | None:
     Sum,
     Mean,
     MatMul,
-    Reshape,
     Transpose,
     example=(
         lambda leaf: sum_of(-leaf(2, 3), axis=1),
         lambda leaf: apply(Mean((1,), False), -leaf(2, 3)),
         lambda leaf: matmul(-leaf(2, 3), leaf(3, 4)),
         lambda leaf: matmul(leaf(2, 3), -leaf(3, 4)),
-        lambda leaf: reshape(-leaf(2, 3), (6,)),
+        lambda leaf: apply(Transpose((1, 0)), -leaf(2, 3)),
     ),
 )
 def take_sign_out(node: Node) -> Node | None:

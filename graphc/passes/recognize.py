@@ -63,7 +63,7 @@ def recognize_softmax_cross_entropy(node: Node) -> Node | None:
         if isinstance(log_p.op, LogSoftmax) and log_p.op.axis == log_p.ndim - 1 and log_p.shape == product.shape:
             (logits,) = log_p.args
             loss = apply(SoftmaxCrossEntropy(), broadcast_to(labels, logits.shape), logits)
-            return reshape(negative(loss), node.shape)
+            return negative(reshape(loss, node.shape))
     return None
 
 
@@ -85,7 +85,7 @@ def recognize_sparse_softmax_cross_entropy(node: Node) -> Node | None:
     if indices.shape != (*logits.shape[:-1], 1):
         return None
     loss = apply(SparseSoftmaxCrossEntropy(), reshape(indices, logits.shape[:-1]), logits)
-    return reshape(negative(loss), node.shape)
+    return negative(reshape(loss, node.shape))
 
 
 @rule(

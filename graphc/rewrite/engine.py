@@ -154,15 +154,14 @@ class _Run:
     def _fire(self, node: Node) -> Node | None:
         if self.log.spent:
             return None
-        for rule in self.rules.rules_for(node.op):
-            with location.at(node.loc):
+        with location.at(node.loc):
+            for rule in self.rules.rules_for(node.op):
                 after = rule.apply(node)
-            if after is None or after is node:
-                continue
-            after = self._of_same_type(rule, node, after)
-            self._guard(rule, node)
-            self.log.firings.append(Firing(rule.name, node, after))
-            return after
+                if after is not None and after is not node:
+                    after = self._of_same_type(rule, node, after)
+                    self._guard(rule, node)
+                    self.log.firings.append(Firing(rule.name, node, after))
+                    return after
         return None
 
     def _of_same_type(self, rule: RewriteRule, node: Node, after: Node) -> Node:
@@ -170,8 +169,7 @@ class _Run:
         if after.type == node.type:
             return after
         if after.dtype is node.dtype and broadcast_shapes(after.shape, node.shape) == node.shape:
-            with location.at(node.loc):
-                return broadcast_to(after, node.shape)
+            return broadcast_to(after, node.shape)
         raise VerifyError(
             f"rule {rule.name} changes {node.type} to {after.type}",
             at=str(node.loc) if node.loc else None,
