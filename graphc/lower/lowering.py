@@ -19,6 +19,7 @@ from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
 from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
+from graphc.lower.split import split_full_reductions
 from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import Checked
@@ -359,7 +360,7 @@ class Lowering:
 
 def lower(graph: Graph) -> Plan:
     """The plan of a graph whose composites are decomposed."""
-    return Lowering(graph).run()
+    return Lowering(split_full_reductions(graph)).run()
 
 
 def label_of(cluster: Cluster) -> str:

@@ -192,3 +192,11 @@ def test_kernels_hold_no_name_of_the_user() -> None:
     x = gx.placeholder("evil", ("os_system", 3))
     plan = judge({"y": gx.exp(x)}, {x: np.ones((2, 3), np.float32)})
     assert all("os_system" not in repr(kernel) and "evil" not in repr(kernel) for kernel in kernels(plan))
+
+
+def test_a_sum_of_everything_runs_row_by_row(rng: np.random.Generator) -> None:
+    x = gx.placeholder("x", ("n", 3, 50))
+    plan = judge({"y": gx.sum(gx.exp(x)), "most": gx.max(x)}, {x: f32(rng, 7, 3, 50)}, rtol=1e-5)
+    rows, total = plan.launches
+    assert all(str(item.extent) == "n" for item in rows.items if isinstance(item, KernelItem))
+    assert all(item.extent == 1 for item in total.items if isinstance(item, KernelItem))
