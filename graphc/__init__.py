@@ -53,9 +53,12 @@ _SUBMODULES = {
     "onnx": "graphc.backends.onnx",
     **{
         name: f"graphc.frontend.{name}"
-        for name in ("callbacks", "data", "initializers", "layers", "losses", "metrics", "optimizers", "regularizers")
+        for name in (
+            "activations", "callbacks", "data", "initializers", "layers", "losses", "metrics", "optimizers",
+            "regularizers", "saving",
+        )
     },
-}
+}  # fmt: skip
 
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -67,6 +70,8 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module(_SUBMODULES[name])
     elif name in _WHERE:
         value = getattr(importlib.import_module(_WHERE[name]), name)
+        if _WHERE[name] == "graphc.ir.node":
+            importlib.import_module("graphc.ops")  # nodes get Python's operators from there
     else:
         raise AttributeError(f"graphc has no name {name!r}")
     globals()[name] = value

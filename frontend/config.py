@@ -1,0 +1,278 @@
+"""Objects described by their constructor's arguments, so that a model can be written down as text and read back.
+
+A :class:`Configurable` remembers the arguments it was made with. Its text form names its class by a short key such as
+``layers.Dense``: only graphc's own classes and those that the user registered or passes as ``custom_objects`` can come
+back, so reading a file never imports or runs anything that it names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Self, cast
+
+import numpy as np
+
+from graphc.errors import FileError, GraphError
+from graphc.ir import location
+from graphc.ir.dims import Dim, parse_size
+from graphc.ir.types import DType
+
+Json = Any
+
+_HOME = "graphc.frontend."
+_OPS = "graphc.ops."
+_built_in: dict[str, type[Configurable]] = {}
+_registered: dict[str, Any] = {}
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+class Configurable:
+    """Base of all that can be written into a model file: it remembers the arguments of its constructor."""
+
+    _given: dict[str, Any] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith(_HOME):
+            _built_in[_key(cls)] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "_given", _bind(cls, args, kwargs))
+        return self
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments by name. Override it together with :meth:`from_config`."""
+        if self._given is None:
+            raise GraphError(
+                f"{type(self).__name__} takes unnamed arguments (*args), which have no names in a file",
+                remedy="define get_config and from_config, or name the arguments",
+            )
+        return dict(self._given)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """An object from what :meth:`get_config` returned."""
+        return cls(**config)
+
+    @classmethod
+    def revive(cls, config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Self:
+        """What reading a file calls: :meth:`from_config`, for those that hold no further objects as text."""
+        return cls.from_config(config)
+
+    def get_setup(self) -> dict[str, Any]:
+        """What is set after construction, such as a layer's final name; plain values."""
+        return {}
+
+    def apply_setup(self, setup: dict[str, Any]) -> None:
+        """Set again what :meth:`get_setup` returned."""
+
+
+def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    signature = _signature(cls)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:  # the constructor raises it again, with a better traceback
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return None
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(value)
+        else:
+            found[name] = value
+    return found
+
+
+_signatures: dict[type, inspect.Signature] = {}
+
+
+def _signature(cls: type) -> inspect.Signature:
+    found = _signatures.get(cls)
+    if found is None:
+        full = inspect.signature(cls.__init__)
+        found = _signatures[cls] = full.replace(parameters=list(full.parameters.values())[1:])
+    return found
+
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__.removeprefix(_HOME).split('.')[0]}.{cls.__name__}"
+
+
+def register(thing: Any = None, *, name: str | None = None) -> Any:
+    """Let a class or function of yours come back from a saved model under its name. A decorator.
+
+    Args:
+        thing: a layer, loss, metric, optimizer, initializer or regularizer class, or a function.
+        name: what the file calls it; default its own name.
+
+    Raises:
+        GraphError: another object is registered under this name.
+
+    >>> import graphc as gx
+    >>> @gx.saving.register
+    ... def cubed(x):
+    ...     return x * x * x
+    """
+
+    def store(thing: Any) -> Any:
+        key = name or thing.__name__
+        known = _registered.get(key)
+        if known is not None and known is not thing and known.__qualname__ != thing.__qualname__:
+            raise GraphError(f"{key!r} is registered for {known!r}", remedy="register it with another name=")
+        _registered[key] = thing
+        return thing
+
+    return store if thing is None else store(thing)
+
+
+def register_function(group: str, function: Callable[..., Any]) -> None:
+    """Name one of graphc's own functions, such as an activation, for files."""
+    _functions[f"{group}.{function.__name__}"] = function
+
+
+class Written:
+    """JSON that is written and read back as it is."""
+
+    def __init__(self, data: Json) -> None:
+        self.data = data
+
+
+def serialize(value: Any) -> Json:
+    """A value as JSON.
+
+    Raises:
+        GraphError: the value has no text form; the error says which.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return serialize(cast("Any", value).item())
+    if isinstance(value, np.ndarray):
+        array = cast("np.ndarray[Any, Any]", value)
+        return {"array": array.tolist(), "dtype": str(array.dtype)}
+    if isinstance(value, DType):
+        return value.value
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return np.dtype(cast("Any", value)).name
+    if isinstance(value, Dim):
+        return {"size": str(value)}
+    if isinstance(value, list | tuple):
+        return [serialize(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {"dict": {str(key): serialize(item) for key, item in cast("dict[Any, Any]", value).items()}}
+    if isinstance(value, Written):
+        return {"json": value.data}
+    if isinstance(value, Configurable):
+        entry = {"class": _name_of(type(value)), "config": _serialize_config(value.get_config())}
+        setup = value.get_setup()
+        return {**entry, "setup": setup} if setup else entry
+    thing = cast("Any", value)
+    if callable(thing):
+        return {"function": _name_of(thing)}
+    raise GraphError(
+        f"{value!r} has no form in a file", remedy="define get_config and from_config of the object that holds it"
+    )
+
+
+def _serialize_config(config: Mapping[str, Any]) -> Json:
+    return {key: serialize(item) for key, item in config.items()}
+
+
+def _name_of(thing: Any) -> str:
+    for table in (_built_in, _functions):
+        for key, known in table.items():
+            if known is thing:
+                return key
+    for key, known in _registered.items():
+        if known is thing:
+            return f"custom.{key}"
+    if getattr(thing, "__module__", "").startswith(_OPS) and getattr(ops(), thing.__name__, None) is thing:
+        return f"ops.{thing.__name__}"
+    name = getattr(thing, "__name__", "")
+    if not name.isidentifier():
+        raise GraphError(
+            f"{thing!r} has no name by which a file could find it",
+            remedy="give it a name with def, and register it: @gx.saving.register",
+        )
+    return f"custom.{name}"
+
+
+def deserialize(value: Json, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The value that :func:`serialize` wrote.
+
+    Raises:
+        FileError: it names a class or function that is not known here.
+    """
+    custom = custom_objects or {}
+    if isinstance(value, list):
+        return [deserialize(item, custom) for item in cast("list[Json]", value)]
+    if not isinstance(value, dict):
+        return value
+    entry = cast("dict[str, Json]", value)
+    if "array" in entry:
+        return np.array(entry["array"], entry["dtype"])
+    if "size" in entry:
+        return parse_size(entry["size"])
+    if "dict" in entry:
+        return {key: deserialize(item, custom) for key, item in entry["dict"].items()}
+    if "json" in entry:
+        return entry["json"]
+    if "function" in entry:
+        return _find(entry["function"], custom)
+    cls = _find(entry["class"], custom)
+    made = cls.revive({key: deserialize(item, custom) for key, item in entry["config"].items()}, custom)
+    if "setup" in entry:
+        made.apply_setup(entry["setup"])
+    return made
+
+
+def ops() -> Any:
+    """The module of the functions that ``gx`` exports."""
+    return importlib.import_module("graphc.ops")
+
+
+def _find(key: str, custom: Mapping[str, Any]) -> Any:
+    group, _, name = key.partition(".")
+    if group == "custom":
+        found = custom.get(name, _registered.get(name))
+    elif group == "ops":
+        found = getattr(ops(), name, None)
+        found = found if getattr(found, "__module__", "").startswith(_OPS) else None
+    else:
+        found = _built_in.get(key) or _functions.get(key)
+    if found is None:
+        raise FileError(
+            f"the file names {name!r}, which is not known here",
+            remedy=f"pass custom_objects={{{name!r}: ...}}, or register it before loading: @gx.saving.register",
+        )
+    return found
+
+
+def lookup(value: Any, table: Mapping[str, Any], kind: str) -> Any:
+    """What a string stands for (``"relu"``, ``"adam"``); other values pass through.
+
+    Raises:
+        GraphError: nothing of this kind has that name.
+    """
+    if not isinstance(value, str):
+        return value
+    found = table.get(value, table.get(value.lower()))
+    if found is None:
+        found = _registered.get(value)
+    if found is None:
+        known = ", ".join(sorted(table))
+        raise GraphError(
+            f"no {kind} is called {value!r}", at=user_line(), remedy=f"use one of {known}, or pass your own"
+        )
+    return found
+
+
+def user_line() -> str | None:
+    """The user's current line, for errors."""
+    place = location.here()
+    return None if place is None else str(place)

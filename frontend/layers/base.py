@@ -1,0 +1,301 @@
+"""The base of all layers: building when shapes are known, calling on nodes and on symbols, masks."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Self
+
+import graphc as gx
+from graphc.errors import DTypeError, GraphError
+from graphc.frontend import nest, seeds, tracing
+from graphc.frontend.config import user_line
+from graphc.frontend.layers.weights import WeightHolder
+from graphc.frontend.tracing import Call, Rng, Symbol, Trace
+from graphc.ir import location
+from graphc.ir.location import Location
+from graphc.ir.node import Node, Parameter
+from graphc.ir.types import as_dtype
+
+
+class Layer(WeightHolder):
+    """A function of tensors with weights. Subclass it: make weights in ``build``, compute in ``call``.
+
+    ``call`` is ordinary code over nodes; what differs between training and inference is written
+    ``self.when_training(a, b)``. Layers that are attributes of a layer (or stand in its lists and dicts) belong to it.
+
+    Args:
+        name: default the class's name, numbered within the model.
+        trainable: whether training changes the weights.
+        dtype: element type of the weights, to which float inputs are cast; default that of the first float input.
+
+    >>> import graphc as gx
+    >>> class Scale(gx.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight(name="scale", shape=input_shape[-1:], initializer="ones")
+    ...     def call(self, x):
+    ...         return x * self.scale
+    >>> Scale()(gx.placeholder("x", ("batch", 3)))
+    <multiply: f32[batch, 3]>
+    """
+
+    supports_masking = False
+    """Whether a mask of the inputs holds for the outputs, too (as ``compute_mask`` says)."""
+    input_dtype = "float32"
+    """The element type of the inputs where only data shows their shape."""
+    _loose_rng: Rng | None
+    _loose_updates: dict[int, tuple[Parameter, Node]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self._casts = False
+        self._loose_rng = None
+        self._loose_updates = {}
+        return self
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None) -> None:
+        if name is not None:
+            self.name = name
+        self._trainable = trainable
+        if dtype is not None:
+            self._dtype = as_dtype(dtype)
+            self._casts = True
+
+    # What a subclass defines.
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights.
+
+        Args:
+            input_shape: the shape of the first argument of ``call``, None where a size is symbolic; a list of shapes
+                where it is a list. If ``call`` takes further tensors by position, ``build`` may take their shapes too.
+        """
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs from the inputs. It may take ``mask=None`` and ``training=None``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define call")
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The mask of the outputs, given the inputs and their masks (each a node or None)."""
+        return previous_mask
+
+    # What a subclass uses.
+
+    def when_training(self, training: Node, inference: Node) -> Node:
+        """One value in training programs, the other elsewhere; ``layer(x, training=...)`` decides it at once."""
+        said = _running().training
+        return gx.when_training(training, inference) if said is None else training if said else inference
+
+    def add_update(self, weight: Parameter, change: Callable[[Node], Node]) -> None:
+        """Change state at each training step: ``change`` maps its latest value to the next one.
+
+        A layer that is called twice chains its updates in the order of the calls.
+        """
+        _running().update(weight, change)
+
+    def random_state(self, seed: int | None = None) -> tuple[Node, Node, int]:
+        """Seed, step and stream for a random op of the current call: ``gx.dropout(x, rate, *self.random_state())``.
+
+        Args:
+            seed: fixes the bits whatever ``gx.set_seed`` says.
+        """
+        trace = _running()
+        rng = trace.rng()
+        key = rng.seed if seed is None else gx.constant(seed & 0xFFFFFFFF, "uint32")
+        return key, rng.step, trace.stream()
+
+    # What a user asks.
+
+    @property
+    def updates(self) -> dict[Parameter, Node]:
+        """State changes that calls outside of a model declared, for ``gx.compile(updates=...)``."""
+        return dict(self._loose_updates.values())
+
+    @property
+    def input(self) -> Any:
+        """The symbol (or structure of symbols) that the layer was first called on."""
+        return self._first_call().args[0]
+
+    @property
+    def output(self) -> Any:
+        """The symbol (or structure of symbols) that its first call on symbols gave."""
+        return self._first_call().outputs
+
+    def _first_call(self) -> Call:
+        if not self.calls:
+            raise GraphError(
+                f"layer {self.name!r} has not been called on an Input", at=user_line(), remedy="put it into a model"
+            )
+        return self.calls[0]
+
+    # Calling.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer on nodes: ordinary ones give ordinary ones, symbols give symbols."""
+        nodes = [leaf for leaf in nest.leaves((args, kwargs)) if isinstance(leaf, Node)]
+        if not nodes:
+            shown = ", ".join(type(arg).__name__ for arg in args) or "nothing"
+            raise DTypeError(
+                f"layer {self.name!r} was called on {shown}",
+                at=user_line(),
+                remedy="layers take nodes: gx.Input, gx.placeholder or gx.constant; a model computes with predict(x)",
+            )
+        if tracing.current() is not None:
+            return self._call_on_nodes(args, kwargs)
+        found = [symbol for node in nodes for symbol in tracing.symbols_of(node)]
+        if found:
+            return self.call_on_symbols(found[0].scope, args, kwargs)
+        return self._call_loosely(args, kwargs)
+
+    def call_on_symbols(
+        self, scope: tracing.Scope, args: tuple[Any, ...], kwargs: dict[str, Any], loc: Location | None = None
+    ) -> Any:
+        """Find out what the layer returns for these arguments, and note the call.
+
+        Args:
+            scope: where the layer takes its name from, if it has none.
+            args, kwargs: the arguments, symbols among them.
+            loc: the line of the call; default the user's current one.
+        """
+        self.take_name(lambda: scope)
+        loc = loc or location.here()
+
+        def probe(leaf: Any) -> Any:
+            return tracing.probe_for(leaf) if isinstance(leaf, Node) and tracing.symbols_of(leaf) else leaf
+
+        with tracing.tracing(tracing.probing()):
+            probed_args, probed_kwargs = nest.map_leaves(probe, (args, kwargs))
+            outputs = self._call_on_nodes(probed_args, probed_kwargs)
+
+        def symbol(leaf: Any) -> Any:
+            if not isinstance(leaf, Node):
+                return leaf
+            made = Symbol(self.name, leaf.type, scope, loc)
+            mask = tracing.mask_of(leaf)
+            made.mask = None if mask is None else mask.type
+            return made
+
+        symbols = nest.map_leaves(symbol, outputs)
+        tracing.record(self, args, kwargs, symbols, loc)
+        return symbols
+
+    def _call_loosely(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call outside of any model."""
+        self.take_name(tracing.open_scope)
+        rng = self._loose_rng = self._loose_rng or Rng(seeds.derive("rng", self._ordinal, self.path))
+        trace = Trace(lambda: rng)
+        trace.updates = self._loose_updates
+        with tracing.tracing(trace):
+            outputs = self._call_on_nodes(args, kwargs)
+        for leaf in nest.leaves(outputs):
+            if isinstance(leaf, Node):
+                tracing.mark_real(leaf)
+        return outputs
+
+    def _call_on_nodes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.find_home()
+        accepts = _optional_arguments(type(self).call)
+        training = kwargs.get("training")
+        if "training" not in accepts:
+            kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        with _running().inside(self, training):
+            self._ensure_built(args)
+            args, kwargs = nest.map_leaves(self._cast, (args, kwargs))
+            first = args[0] if args else next(iter(kwargs.values()))
+            masks = nest.map_leaves(lambda leaf: tracing.mask_of(leaf) if isinstance(leaf, Node) else None, first)
+            masked = any(mask is not None for mask in nest.leaves(masks))
+            if "mask" in accepts and masked and kwargs.get("mask") is None:
+                kwargs = {**kwargs, "mask": masks}
+            outputs = self.call(*args, **kwargs)
+            self._check(outputs)
+            if self.supports_masking or (not masked and type(self).compute_mask is not Layer.compute_mask):
+                self._attach(outputs, self.compute_mask(first, kwargs.get("mask", masks if masked else None)))
+            elif masked and "mask" not in accepts and not self.sublayers:
+                warnings.warn(
+                    f"layer {self.name!r} got a mask, does not know masks and drops it; say supports_masking = True in "
+                    "its class if the mask holds for its outputs as well",
+                    stacklevel=2,
+                )
+        return outputs
+
+    def _ensure_built(self, args: tuple[Any, ...]) -> None:
+        """Make the weights at the first call."""
+        if self.built:
+            return
+        if self._dtype is None:
+            floats = [x.dtype for x in nest.leaves(args) if isinstance(x, Node) and x.dtype.is_float]
+            self._dtype = floats[0] if floats else None
+        count = len(self._weights)
+        self.adopt(self.path, self._ordinal or 0)
+        try:
+            self._build_for(args)
+        except BaseException:
+            del self._weights[count:]
+            raise
+        self.built = True
+        self._casts = self._casts or bool(self._weights)
+        self.adopt(self.path, self._ordinal or 0)
+
+    def _build_for(self, args: tuple[Any, ...]) -> None:
+        shapes = [nest.map_leaves(_shape_for_build, arg) for arg in args if _holds_nodes(arg)]
+        if len(shapes) > 1 and _argument_count(type(self).build) > 2:
+            self.build(*shapes)
+        elif shapes:
+            self.build(shapes[0])
+
+    def _cast(self, leaf: Any) -> Any:
+        if self._casts and self._dtype is not None and isinstance(leaf, Node) and leaf.dtype.is_float:
+            return leaf if leaf.dtype is self._dtype else gx.cast(leaf, self._dtype)
+        return leaf
+
+    def _check(self, outputs: Any) -> None:
+        found = nest.leaves(outputs)
+        wrong = [leaf for leaf in found if not isinstance(leaf, Node) and leaf is not None]
+        if wrong or all(leaf is None for leaf in found):
+            shown = type(wrong[0]).__name__ if wrong else "nothing"
+            raise DTypeError(
+                f"call of layer {self.name!r} returned {shown}",
+                at=user_line(),
+                remedy="return nodes from call: compute with gx functions, not with NumPy",
+            )
+
+    def _attach(self, outputs: Any, masks: Any) -> None:
+        nodes = [leaf for leaf in nest.leaves(outputs) if isinstance(leaf, Node)]
+        found = nest.leaves(masks)
+        if len(found) == len(nodes):
+            for node, mask in zip(nodes, found, strict=True):
+                tracing.set_mask(node, mask)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
+
+
+def _running() -> Trace:
+    trace = tracing.current()
+    if trace is None:
+        raise GraphError(
+            "this belongs into a layer's call", at=user_line(), remedy="use it in call(), and call the layer: layer(x)"
+        )
+    return trace
+
+
+def _shape_for_build(leaf: Any) -> tuple[int | None, ...] | None:
+    return tuple(size if isinstance(size, int) else None for size in leaf.shape) if isinstance(leaf, Node) else None
+
+
+def _holds_nodes(arg: Any) -> bool:
+    return any(isinstance(leaf, Node) for leaf in nest.leaves(arg))
+
+
+@lru_cache(maxsize=1024)
+def _optional_arguments(call: Callable[..., Any]) -> frozenset[str]:
+    """Which of ``mask`` and ``training`` a ``call`` takes."""
+    parameters: Mapping[str, inspect.Parameter] = inspect.signature(call).parameters
+    return frozenset(name for name in ("mask", "training") if name in parameters)
+
+
+@lru_cache(maxsize=1024)
+def _argument_count(build: Callable[..., Any]) -> int:
+    return len(inspect.signature(build).parameters)

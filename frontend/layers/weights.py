@@ -1,0 +1,351 @@
+"""What a layer holds: its name and path, its weights, the layers within it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from graphc.errors import NameClashError, ShapeError
+from graphc.frontend import initializers, nest, regularizers, tracing
+from graphc.frontend.config import Configurable, user_line
+from graphc.ir import location
+from graphc.ir.location import Location
+from graphc.ir.node import Node, Parameter
+from graphc.ir.types import DType, as_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from graphc.frontend.regularizers import Regularizer
+    from graphc.frontend.tracing import Call
+
+    Array = NDArray[np.generic]
+
+_NOT_SEARCHED = frozenset({"_given", "_weights", "_regularizers", "calls"})
+
+
+class WeightHolder(Configurable):
+    """The half of :class:`~graphc.frontend.layers.Layer` that knows weights and names.
+
+    Attributes:
+        built: whether the weights exist.
+        owned: whether it is part of a model or another layer, whose names stay as they are.
+        loc: the user's line that made the layer.
+        calls: its calls on symbols, in order of time.
+    """
+
+    built: bool
+    owned: bool
+    loc: Location | None
+    calls: list[Call]
+    _weights: list[tuple[str, Parameter]]
+    _regularizers: list[tuple[Parameter, Regularizer]]
+    _name: str | None
+    _dtype: DType | None
+    _path: str | None
+    _ordinal: int | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self.built = False
+        self.loc = location.here()
+        self._name = None
+        self._auto_named = True
+        self.owned = False
+        self._path = None
+        self._ordinal = None
+        self._trainable = True
+        self._dtype = None
+        self._weights = []
+        self._regularizers = []
+        self.calls = []
+        return self
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | int = (),
+        initializer: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        regularizer: Any = None,
+        name: str | None = None,
+    ) -> Parameter:
+        """Make a weight.
+
+        Args:
+            shape: whole numbers.
+            initializer: a name, an initializer, or a function of shape and dtype; default ``glorot_uniform``, zeros
+                for integers.
+            dtype: default the layer's.
+            trainable: False for state that only ``add_update`` changes.
+            regularizer: a penalty on it, added to the loss.
+            name: what it is called in files and texts.
+
+        Raises:
+            ShapeError: the shape holds a size that is not known.
+        """
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        label = name or ("weight" if not self._weights else f"weight_{len(self._weights)}")
+        if not all(isinstance(size, int | np.integer) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ShapeError(
+                f"weight {label!r} of layer {self.name!r} would have the shape {sizes}",
+                at=user_line(),
+                remedy="weights need sizes known in advance: Input((3,)) instead of Input((None,))",
+            )
+        self.find_home()
+        element = as_dtype(dtype) if dtype is not None else self._dtype or DType.float32
+        if initializer is None:
+            initializer = "glorot_uniform" if element.is_float else "zeros"
+        made = initializers.get(initializer)
+        value = (
+            made.draw(tuple(int(size) for size in sizes), element.numpy, (self._ordinal, self.path, label))
+            if isinstance(made, initializers.Initializer)
+            else np.asarray(made(sizes, element.value), element.numpy)
+        )
+        if value.shape != sizes:
+            raise ShapeError(
+                f"the initializer of {label!r} of layer {self.name!r} made {value.shape}, the weight is {sizes}",
+                at=user_line(),
+                remedy="an initializer returns an array of the shape it is given",
+            )
+        weight = Parameter(f"{self.path}/{label}", value, trainable)
+        self._weights.append((label, weight))
+        penalty = regularizers.get(regularizer)
+        if penalty is not None:
+            self._regularizers.append((weight, penalty))
+        return weight
+
+    @property
+    def name(self) -> str:
+        """What the layer is called; unique in its model."""
+        return self._name or snake_case(type(self).__name__)
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if not isinstance(name, str) or not name or "/" in name or "#" in name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise NameClashError(
+                f"{name!r} cannot be a layer's name", at=user_line(), remedy="use a text without '/' and '#'"
+            )
+        self._name = name
+        self._auto_named = False
+        if self._path is not None:
+            self.adopt("/".join((*self._path.split("/")[:-1], name)), self._ordinal or 0)
+
+    @property
+    def path(self) -> str:
+        """The names from the model down to this layer."""
+        return self._path or self.name
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the weights."""
+        return (self._dtype or DType.float32).value
+
+    @property
+    def sublayers(self) -> list[WeightHolder]:
+        """The layers that are attributes of this one, or stand in its lists and dicts, in order."""
+        found: dict[int, WeightHolder] = {}
+        for name, value in vars(self).items():
+            if name not in _NOT_SEARCHED:
+                for leaf in nest.leaves(value):
+                    if isinstance(leaf, WeightHolder):
+                        found.setdefault(id(leaf), leaf)
+        return list(found.values())
+
+    def walk(self) -> Iterator[WeightHolder]:
+        """This layer and all within it, each once, outer ones first."""
+        seen: set[int] = set()
+        stack: list[WeightHolder] = [self]
+        while stack:
+            layer = stack.pop()
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield layer
+                stack.extend(reversed(layer.sublayers))
+
+    def named_weights(self) -> dict[str, Parameter]:
+        """Every weight by its path below this layer, in Keras's order."""
+        found: dict[str, Parameter] = {}
+        seen: set[int] = set()
+        for path, weight in self._paths(""):
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                key, count = path, 1
+                while key in found:
+                    key, count = f"{path}_{count}", count + 1
+                found[key] = weight
+        return found
+
+    def _paths(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        own = self._own_weights()
+        yield from ((prefix + label, weight) for label, weight in own if weight.trainable)
+        yield from ((prefix + label, weight) for label, weight in own if not weight.trainable)
+        for layer in self.sublayers:
+            yield from layer._paths(f"{prefix}{layer.name}/")
+
+    def _own_weights(self) -> list[tuple[str, Parameter]]:
+        """What ``add_weight`` made, and parameters that a subclass made itself and holds as attributes."""
+        known = {id(weight) for _, weight in self._weights}
+        attributes = [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
+        return [*self._weights, *((name, value) for name, value in attributes if id(value) not in known)]
+
+    @property
+    def weights(self) -> list[Parameter]:
+        """All weights: each layer's trainable ones, then its others, then those of the layers within."""
+        return list(self.named_weights().values())
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        """The weights that training changes, in the order of :attr:`weights`."""
+        trained = {
+            id(weight)
+            for layer in self.walk()
+            if layer.trainable
+            for _, weight in layer._own_weights()
+            if weight.trainable
+        }
+        return [weight for weight in self.weights if id(weight) in trained]
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        """The weights that training leaves alone."""
+        trained = {id(weight) for weight in self.trainable_weights}
+        return [weight for weight in self.weights if id(weight) not in trained]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights. Setting it sets it for the layers within, too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.walk():
+            layer._trainable = bool(value)
+        tracing.note_change()
+
+    def get_weights(self) -> list[Array]:
+        """Copies of the weights, in the order and layout of Keras."""
+        return [weight.value for weight in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the weights from arrays in the order of :meth:`get_weights`.
+
+        Raises:
+            ShapeError: another number of arrays, or an array of another shape. No weight is changed then.
+        """
+        own = self.named_weights()
+        if len(weights) != len(own):
+            raise ShapeError(
+                f"layer {self.name!r} has {len(own)} weights, {len(weights)} were given",
+                details=tuple(f"{key}: {weight.type}" for key, weight in own.items()),
+                at=user_line(),
+                remedy="build the layer first (Input, or a first call), and give one array for each weight",
+            )
+        arrays = [np.asarray(value) for value in weights]
+        for (key, weight), array in zip(own.items(), arrays, strict=True):
+            if array.shape != weight.shape:
+                raise ShapeError(
+                    f"weight {key!r} of layer {self.name!r} has shape {weight.shape}, the array {array.shape}",
+                    at=user_line(),
+                    remedy="give arrays in the order and layout of get_weights()",
+                )
+        for weight, array in zip(own.values(), arrays, strict=True):
+            weight.value = array
+
+    def count_params(self) -> int:
+        """The number of elements of all weights."""
+        return sum(int(np.prod(weight.array.shape, dtype=np.int64)) for weight in self.weights)
+
+    def penalties(self) -> list[Node]:
+        """The regularization terms of this layer and those within."""
+        return [penalty(weight) for layer in self.walk() for weight, penalty in layer._regularizers]
+
+    def adopt(self, path: str, ordinal: int) -> None:
+        """Make this the layer's path; the names of weights and the paths of layers within follow.
+
+        Args:
+            path: names from the model down to this layer.
+            ordinal: the model's number, from which first values are drawn; one given earlier stays.
+        """
+        self._path = path
+        self._ordinal = ordinal if self._ordinal is None else self._ordinal
+        for label, weight in self._own_weights():
+            weight.label = f"{path}/{label}"
+        name_layers(self.sublayers)
+        for layer in self.sublayers:
+            layer.owned = True
+            layer.adopt(f"{path}/{layer.name}", ordinal)
+
+    def find_home(self) -> None:
+        """Get a name and a path: in the layer whose code runs, if this one is part of it, else in the open scope."""
+        trace = tracing.current()
+        if self._path is None and trace is not None and trace.layers:
+            parent = trace.layers[-1]
+            parent.adopt(parent.path, parent._ordinal or 0)
+        self.take_name(tracing.open_scope)
+
+    def take_name(self, scope: Callable[[], tracing.Scope]) -> None:
+        """Get a name and a path from a scope, unless there is one already."""
+        if self._path is None:
+            given = scope()
+            if self._name is None:
+                self._name = given.names.name_for(snake_case(type(self).__name__))
+            else:
+                given.names.reserve(self._name)
+            self.adopt(self._name, given.ordinal)
+
+    def takes_number(self, again: bool) -> bool:
+        """Is the name ours to choose? ``again``: also if we chose one, but no model has it yet."""
+        return self._name is None or (again and self._auto_named and not self.owned)
+
+    def number(self, names: tracing.Names) -> None:
+        """Take the next free name of the class's kind."""
+        self._name = names.name_for(snake_case(type(self).__name__))
+
+    def get_setup(self) -> dict[str, Any]:
+        return {"name": self.name, "trainable": self.trainable}
+
+    def apply_setup(self, setup: dict[str, Any]) -> None:
+        self.name = setup["name"]
+        self._trainable = setup["trainable"]
+
+
+def name_layers(layers: Sequence[WeightHolder], rename: bool = False) -> None:
+    """Number the layers that have no name given by the user: ``dense``, ``dense_1``, ...
+
+    Args:
+        layers: in the order of numbering.
+        rename: number those again that were numbered before but belong to no model yet.
+
+    Raises:
+        NameClashError: two layers have the same name, and it is not ours to change.
+    """
+    free = {id(layer) for layer in layers if layer.takes_number(rename)}
+    names = tracing.Names()
+    fixed: dict[str, WeightHolder] = {}
+    for layer in layers:
+        if id(layer) not in free:
+            names.reserve(layer.name)
+            if fixed.setdefault(layer.name, layer) is not layer:
+                raise NameClashError(
+                    f"two layers are called {layer.name!r}",
+                    details=tuple(str(one.loc) for one in (fixed[layer.name], layer) if one.loc),
+                    at=user_line(),
+                    remedy=f"give one of them another name: layer.name = '{layer.name}_2'",
+                )
+    for layer in layers:
+        if id(layer) in free:
+            layer.number(names)
+
+
+def snake_case(name: str) -> str:
+    """A class's name as layers are named after it.
+
+    >>> snake_case("MaxPooling2D"), snake_case("ReLU")
+    ('max_pooling2d', 're_lu')
+    """
+    name = re.sub(r"\W+", "", name).lstrip("_")
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()

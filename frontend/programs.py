@@ -1,0 +1,187 @@
+"""The three programs of a model: one step of training, of evaluation, of prediction. Built when first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import graphc as gx
+from graphc.errors import GraphError
+from graphc.frontend import nest, tracing
+from graphc.frontend.config import user_line
+from graphc.frontend.data.arrays import Slot
+from graphc.frontend.objective import Objective, settle
+from graphc.frontend.tracing import Rng, Trace
+from graphc.ir import location
+from graphc.ir.node import Node, Parameter
+
+if TYPE_CHECKING:
+    from graphc.frontend.training import Trainer
+
+KINDS = ("train", "evaluate", "predict")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A model's graph from fresh placeholders.
+
+    Attributes:
+        inputs: the placeholders, one for each input.
+        outputs: the nodes of the outputs, flat.
+        structure: the outputs as the model returns them.
+        updates: state changes that layers declared, for training.
+    """
+
+    inputs: list[Node]
+    outputs: list[Node]
+    structure: Any
+    updates: dict[Parameter, Node]
+
+
+def trace_model(model: Trainer, rng: Rng) -> Forward:
+    """Run the model's layers on fresh placeholders."""
+    inputs: list[Node] = []
+    for layer in model.input_layers:
+        with location.at(layer.loc):
+            inputs.append(gx.placeholder(layer.name, layer.type.shape, layer.type.dtype))
+    with tracing.tracing(Trace(lambda: rng)) as trace:
+        structure = model.run_layers(inputs)
+    outputs = [leaf for leaf in nest.leaves(structure) if isinstance(leaf, Node)]
+    return Forward(inputs, outputs, structure, dict(trace.updates.values()))
+
+
+class Programs(Mapping[str, Any]):
+    """``model.programs``: ``train``, ``evaluate`` and ``predict``, each compiled when first asked for.
+
+    Sizes of batches are symbolic: one program serves every size.
+    """
+
+    def __init__(self, model: Trainer) -> None:
+        self._model = model
+        self._lock = threading.RLock()
+        self._made: dict[str, Any] = {}
+        self._forward: Forward | None = None
+        self._objective: Objective | None = None
+        self._inputs: list[Slot] | None = None
+        self._names: list[str] | None = None
+        self._trained: tuple[int, ...] = ()
+        self._version = -1
+
+    def __getitem__(self, kind: str) -> Any:
+        if kind not in KINDS:
+            raise KeyError(kind)
+        with self._lock:
+            self._refresh()
+            if kind not in self._made:
+                self._made[kind] = self._make(kind)
+            return self._made[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+    def __repr__(self) -> str:
+        return f"<programs of {self._model.name!r}; compiled: {', '.join(self._made) or 'none'}>"
+
+    def clear(self) -> None:
+        """Forget all programs: the model has changed."""
+        with self._lock:
+            self._made.clear()
+            self._forward = None
+            self._objective = None
+            self._inputs = None
+            self._names = None
+
+    def forward(self) -> Forward:
+        """The model's graph, traced once."""
+        with self._lock:
+            if self._forward is None:
+                self._forward = trace_model(self._model, self._model.rng)
+            return self._forward
+
+    def objective(self, y: Sequence[Any] | None = None) -> Objective:
+        """Losses and metrics; ``y`` helps where only the data shows the type of the targets."""
+        with self._lock:
+            if self._objective is None:
+                compiled = self._model.compiled
+                if compiled is None:
+                    raise GraphError(
+                        f"model {self._model.name!r} has not been compiled",
+                        at=user_line(),
+                        remedy="call model.compile(optimizer=..., loss=...) first",
+                    )
+                types = [node.type for node in self.forward().outputs]
+                self._objective = settle(compiled, self._model.output_names, types, y)
+            return self._objective
+
+    def input_slots(self) -> list[Slot]:
+        """What the model's inputs look like."""
+        if self._inputs is None:
+            self._inputs = [Slot(layer.name, "input", layer.type) for layer in self._model.input_layers]
+        return self._inputs
+
+    def output_names(self) -> list[str]:
+        """The names of the model's outputs."""
+        if self._names is None:
+            self._names = self._model.find_output_names()
+        return self._names
+
+    def _refresh(self) -> None:
+        """Drop the training program if other weights are to be trained now."""
+        if self._version != tracing.version():
+            self._version = tracing.version()
+            trained = tuple(id(weight) for weight in self._model.trainable_weights)
+            if trained != self._trained:
+                self._trained = trained
+                self._made.pop("train", None)
+
+    def _make(self, kind: str) -> Any:
+        forward = self.forward()
+        compiled = self._model.compiled
+        if kind == "predict":
+            outputs = dict(zip(self._model.output_names, forward.outputs, strict=True))
+            backend = "auto" if compiled is None else compiled.backend
+            check = compiled is not None and compiled.check_finite
+            return gx.compile(outputs, forward.inputs, backend=backend, check_finite=check)
+        objective = self.objective()
+        compiled = self._model.compiled
+        assert compiled is not None  # objective() raised otherwise
+        targets = self._targets(objective, forward)
+        penalties = self._model.penalties()
+        results, updates = objective.build(forward.outputs, targets, penalties)
+        if kind == "train":
+            with location.at(compiled.loc):
+                weights = self._model.trainable_weights
+                gradients = gx.grad(results["loss"], weights)
+                updates.update(compiled.optimizer.updates(weights, gradients))
+            updates.update(forward.updates)
+        inputs = [*forward.inputs, *targets]
+        return gx.compile(
+            results,
+            inputs,
+            updates=updates,
+            backend=compiled.backend,
+            training=kind == "train",
+            check_finite=compiled.check_finite,
+        )
+
+    def _targets(self, objective: Objective, forward: Forward) -> list[Node]:
+        taken = {node.name for node in forward.inputs}
+        slots = objective.target_slots
+        made: list[Node] = []
+        for slot in slots:
+            name = "target" if len(self._model.output_names) == 1 else f"target_{_identifier(slot.name)}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            with location.at(objective.loc):
+                made.append(gx.placeholder(name, slot.type.shape, slot.type.dtype))
+        return made
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)

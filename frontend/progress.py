@@ -1,0 +1,105 @@
+"""What ``fit`` shows: a bar on a terminal, lines where they are asked for, nothing otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from graphc.errors import AxisError
+from graphc.frontend.callbacks import Callback, Logs
+from graphc.frontend.config import user_line
+
+
+def verbosity(verbose: Any) -> int:
+    """0 (quiet), 1 (a bar) or 2 (a line for each epoch) from what the user said; ``auto`` is a bar on a terminal."""
+    if verbose == "auto":
+        return 1 if sys.stderr is not None and sys.stderr.isatty() else 0
+    if verbose in (0, 1, 2):
+        return int(verbose)
+    raise AxisError(f"verbose is 'auto', 0, 1 or 2, not {verbose!r}", at=user_line(), remedy="write verbose=0")
+
+
+class _OneBar:
+    """A bar of tqdm that writes results only when it is drawn."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(total=total, desc=label, unit="batch", file=sys.stderr)
+
+    def advance(self, logs: Any) -> None:
+        bar = self._bar
+        if time.time() - bar.last_print_t >= bar.mininterval:
+            bar.set_postfix_str(_shown(logs), refresh=False)
+        bar.update(1)
+
+    def close(self, logs: Any = None) -> None:
+        if logs:
+            self._bar.set_postfix_str(_shown(logs), refresh=False)
+        self._bar.close()
+
+
+class Progress(Callback):
+    """Base of what shows progress; :meth:`close` is called however the work ends."""
+
+    bar: _OneBar | None = None
+
+    def close(self, logs: Any = None) -> None:
+        """Finish the line."""
+        if self.bar is not None:
+            self.bar.close(logs)
+            self.bar = None
+
+
+class EpochBars(Progress):
+    """One bar for each epoch, with the results so far."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.bar = _OneBar(f"Epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"])
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.bar is not None:
+            self.bar.advance(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.close(logs)
+
+
+class PassBar(Progress):
+    """One bar for an evaluation or a prediction."""
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.bar = _OneBar("Evaluate", self.params["steps"])
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.bar is not None:
+            self.bar.advance(logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.close(logs)
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        self.bar = _OneBar("Predict", self.params["steps"])
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.bar is not None:
+            self.bar.advance(None)
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        self.close()
+
+
+class EpochLines(Progress):
+    """One line for each epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        seconds = time.perf_counter() - self._start
+        print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.1f} s - {_shown(logs)}", flush=True)
+
+
+def _shown(logs: Logs | None) -> str:
+    return " - ".join(f"{key}: {value:.4f}" for key, value in (logs or {}).items())

@@ -1,0 +1,503 @@
+"""compile, fit, evaluate, predict and their versions for one batch: loops around one compiled step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.frontend import nest, optimizers, seeds
+from graphc.frontend.callbacks import Callback, CallbackList, History
+from graphc.frontend.config import user_line
+from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, to_array
+from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, is_batch_source, split_item
+from graphc.frontend.interrupt import Interruptible
+from graphc.frontend.layers.base import Layer
+from graphc.frontend.objective import Compiled, Objective
+from graphc.frontend.programs import Programs
+from graphc.frontend.progress import EpochBars, EpochLines, PassBar, Progress, verbosity
+from graphc.frontend.tracing import Rng
+from graphc.ir import location
+from graphc.ir.node import Node
+
+if TYPE_CHECKING:
+    from graphc.frontend.layers.core import InputLayer
+
+Array = NDArray[Any]
+Logs = dict[str, float]
+
+
+class Trainer(Layer):
+    """The half of :class:`~graphc.frontend.model.Model` that trains, evaluates and predicts.
+
+    Attributes:
+        programs: ``train``, ``evaluate`` and ``predict``, compiled when first asked for.
+        compiled: what ``compile`` was told, or None.
+        rng: the state of the model's random numbers.
+        stop_training: a callback sets it to end ``fit`` after the current step.
+    """
+
+    programs: Programs
+    compiled: Compiled | None
+    rng: Rng
+    epochs_begun: int
+    stop_training: bool
+    history: History | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self._ordinal = seeds.next_ordinal()
+        self.rng = Rng(seeds.derive("rng", self._ordinal))
+        self.programs = Programs(self)
+        self.compiled = None
+        self.epochs_begun = 0
+        self.stop_training = False
+        self.history = None
+        return self
+
+    # What Model provides.
+
+    @property
+    def input_layers(self) -> list[InputLayer]:
+        """The layers of the inputs, in order."""
+        raise NotImplementedError
+
+    def find_output_names(self) -> list[str]:
+        """A name for each output, in order."""
+        raise NotImplementedError
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, in order: those of the layers that give them."""
+        return self.programs.output_names()
+
+    def run_layers(self, inputs: Sequence[Node]) -> Any:
+        """The outputs' nodes for these input nodes."""
+        raise NotImplementedError
+
+    def build_for_data(self, x: Any) -> None:
+        """Find out the inputs' shapes from data, if they are not known."""
+        raise NotImplementedError
+
+    # Compiling.
+
+    def compile(
+        self,
+        optimizer: Any,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        *,
+        backend: str = "auto",
+        check_finite: bool = False,
+    ) -> None:
+        """Say what the model is trained for. Machine code is made when a program is first used.
+
+        Args:
+            optimizer: a name (``"adam"``) or an optimizer.
+            loss: a name, a loss or a function; for several outputs also a list, or a dict by the outputs' names.
+            loss_weights: factors of the outputs' losses: a list or a dict.
+            metrics: a list of names (``"accuracy"``), metrics or functions; for several outputs one list for each, or
+                a dict.
+            backend: ``"auto"``, ``"numba"``, ``"reference"`` or a plug-in's name.
+            check_finite: refuse a step that would make NaN or infinity.
+        """
+        self.compiled = Compiled(
+            optimizers.get(optimizer), loss, loss_weights, metrics, backend, check_finite, location.here()
+        )
+        self.programs.clear()
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """The optimizer that the model was compiled with."""
+        return self._compiled().optimizer
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The keys of logs."""
+        return list(self.programs.objective().fields)
+
+    def direction_of(self, key: str) -> str | None:
+        """Whether more of a result is better (``up``), less (``down``), or that is not known (None)."""
+        found = {name: metric for name, _, metric in self.programs.objective().metrics}
+        return found[key].direction if key in found else None
+
+    def _compiled(self) -> Compiled:
+        if self.compiled is None:
+            raise GraphError(
+                f"model {self.name!r} has not been compiled",
+                at=user_line(),
+                remedy="call model.compile(optimizer=..., loss=...) first",
+            )
+        return self.compiled
+
+    # Loops.
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Iterable[Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> History:
+        """Train.
+
+        Ctrl-C raises KeyboardInterrupt after the step that is running: the model is intact and can go on, and
+        ``model.history`` holds the epochs that were finished.
+
+        Args:
+            x: an array, a list of arrays or a dict by the inputs' names; or an iterable of batches ``(x, y)``.
+            y: targets likewise; None if x is an iterable.
+            batch_size: default 32.
+            epochs: the number of the last epoch, counted from 1.
+            verbose: 0 quiet, 1 a bar, 2 a line for each epoch; ``"auto"``: a bar on a terminal, else quiet.
+            callbacks: see ``gx.callbacks``.
+            validation_split: this part at the end of the arrays is not trained on but evaluated after each epoch.
+            validation_data: what to evaluate on instead: ``(x, y)`` or an iterable of batches.
+            shuffle: another order in each epoch, from the model's seed.
+            initial_epoch: where to begin counting, to go on with earlier training.
+            steps_per_epoch: batches of an epoch, where x does not end or shall not be used up.
+            validation_steps: the most batches of an evaluation.
+            validation_batch_size: default ``batch_size``.
+            validation_freq: evaluate after every so many epochs.
+
+        Raises:
+            GraphcError: the data does not fit the model; the message says where.
+        """
+        self._compiled()
+        if validation_split and validation_data is None:
+            (x, y), validation_data = self._split(x, y, validation_split)
+        batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle)
+        validation = None
+        if validation_data is not None:
+            size = validation_batch_size or batch_size
+            validation = self._batches(*_pair(validation_data), size, validation_steps, False)
+        program = self.programs["train"]
+        objective = self.programs.objective()
+        self.history = history = History()
+        progress = (None, EpochBars(), EpochLines())[verbosity(verbose)]
+        listed = [*(callbacks or ()), history, *([] if progress is None else [progress])]
+        params = {"epochs": epochs, "steps": batches.count, "verbose": verbosity(verbose)}
+        hooks = CallbackList(listed, self, params)
+        self.stop_training = False
+        try:
+            with Interruptible() as interrupt:
+                hooks.call("on_train_begin")
+                logs: Logs = {}
+                for epoch in range(initial_epoch, epochs):
+                    hooks.call("on_epoch_begin", epoch)
+                    objective.reset()
+                    number, self.epochs_begun = self.epochs_begun, self.epochs_begun + 1
+                    logs = self._pass(program, batches, number, objective, hooks, "train", interrupt)
+                    if not logs:
+                        warnings.warn("the batches ran out; training ends here", stacklevel=2)
+                        break
+                    if validation is not None and (epoch + 1) % validation_freq == 0:
+                        found = self._evaluate(validation, objective, hooks, interrupt)
+                        logs.update((f"val_{key}", value) for key, value in found.items())
+                    hooks.call("on_epoch_end", epoch, logs)
+                    if self.stop_training:
+                        break
+                hooks.call("on_train_end", logs)
+        finally:
+            if isinstance(progress, Progress):
+                progress.close()
+        return history
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Iterable[Callback] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and the metrics on some data.
+
+        Args:
+            x, y, batch_size, steps: as for ``fit``.
+            verbose: 0 quiet, 1 a bar; ``"auto"``: a bar on a terminal, else quiet.
+            callbacks: see ``gx.callbacks``.
+            return_dict: return a dict by the keys of logs.
+
+        Returns:
+            The loss alone if there is nothing else, else a list in the order of ``metrics_names``, or a dict.
+        """
+        self._compiled()
+        batches = self._batches(x, y, batch_size, steps, False)
+        hooks, bar = self._hooks(callbacks, verbose, batches)
+        try:
+            logs = self._evaluate(batches, self.programs.objective(), hooks, None)
+        finally:
+            bar.close()
+        return logs if return_dict else _flat(logs)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Iterable[Callback] | None = None,
+    ) -> Any:
+        """The outputs for some inputs, as the model returns them: an array, or a list or dict of arrays."""
+        batches = self._batches(x, None, batch_size, steps, False, targets=False)
+        hooks, bar = self._hooks(callbacks, verbose, batches)
+        program = self.programs["predict"]
+        parts: list[Sequence[Array]] = []
+        whole = self._whole_outputs(batches)
+        loud = hooks.listens("on_predict_batch_begin") or hooks.listens("on_predict_batch_end")
+        done = 0
+        try:
+            hooks.call("on_predict_begin")
+            for number, arrays in enumerate(batches.epoch(0)):
+                if loud:
+                    hooks.call("on_predict_batch_begin", number)
+                count = arrays[0].shape[0]
+                out = None if whole is None else [array[done : done + count] for array in whole]
+                results = program.call(arrays, out)
+                done += count
+                if whole is None:
+                    parts.append(results)
+                if loud:
+                    hooks.call("on_predict_batch_end", number, {"outputs": list(results)})
+            hooks.call("on_predict_end")
+        finally:
+            bar.close()
+        if whole is None and not parts:
+            raise ShapeError("there was no batch to predict", at=user_line(), remedy="give at least one sample")
+        joined = whole or [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        return self._structured(joined)
+
+    # One batch.
+
+    def train_on_batch(self, x: Any, y: Any = None, return_dict: bool = False) -> Any:
+        """One step of training.
+
+        Returns:
+            The loss (before the step) and the metrics of this batch alone: see :meth:`evaluate`.
+        """
+        return self._on_batch("train", x, y, return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, return_dict: bool = False) -> Any:
+        """The loss and the metrics of one batch: see :meth:`evaluate`."""
+        return self._on_batch("evaluate", x, y, return_dict)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for one batch."""
+        arrays = self._adapt(x, None, targets=False)
+        return self._structured(self.programs["predict"].call(arrays))
+
+    # How they work.
+
+    def _on_batch(self, kind: str, x: Any, y: Any, return_dict: bool) -> Any:
+        self._compiled()
+        arrays = self._adapt(x, y)
+        program = self.programs[kind]
+        objective = self.programs.objective()
+        if objective.metrics:
+            objective.reset()
+        results = program.call(arrays)
+        logs = dict(zip(objective.fields, map(float, results), strict=True))
+        return logs if return_dict else _flat(logs)
+
+    def _pass(
+        self,
+        program: Any,
+        batches: Batches,
+        number: int,
+        objective: Objective,
+        hooks: CallbackList,
+        phase: str,
+        interrupt: Interruptible | None,
+    ) -> Logs:
+        """Run a program on all batches of an epoch: results of the epoch, empty if there was no batch."""
+        begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
+        hears_begin, hears_end = hooks.listens(begin), hooks.listens(end)
+        means = objective.mean_fields
+        sums = [0.0] * means
+        seen = 0
+        results: Sequence[Array] = ()
+        for step, arrays in enumerate(batches.epoch(number)):
+            if hears_begin:
+                hooks.call(begin, step)
+            results = program.call(arrays)
+            count = arrays[0].shape[0]
+            seen += count
+            for index in range(means):
+                sums[index] += float(results[index]) * count
+            if hears_end:
+                hooks.call(end, step, _logs(objective, sums, seen, results))
+            if interrupt is not None:
+                interrupt.check()
+            if self.stop_training and phase == "train":
+                break
+        return _logs(objective, sums, seen, results) if seen else {}
+
+    def _evaluate(
+        self, batches: Batches, objective: Objective, hooks: CallbackList, interrupt: Interruptible | None
+    ) -> Logs:
+        """Evaluate without disturbing the sums of a training epoch that may be under way."""
+        program = self.programs["evaluate"]
+        states = objective.states()
+        kept = [state.value for state in states]
+        try:
+            objective.reset()
+            hooks.call("on_test_begin")
+            logs = self._pass(program, batches, 0, objective, hooks, "test", interrupt)
+            hooks.call("on_test_end", logs)
+        finally:
+            for state, value in zip(states, kept, strict=True):
+                state.value = value
+        if not logs:
+            raise ShapeError("there was no batch to evaluate", at=user_line(), remedy="give at least one sample")
+        return logs
+
+    def _hooks(
+        self, callbacks: Iterable[Callback] | None, verbose: Any, batches: Batches
+    ) -> tuple[CallbackList, Progress]:
+        bar = PassBar() if verbosity(verbose) == 1 else Progress()
+        params = {"epochs": 1, "steps": batches.count, "verbose": verbosity(verbose)}
+        return CallbackList([*(callbacks or ()), bar], self, params), bar
+
+    def _batches(
+        self, x: Any, y: Any, batch_size: int | None, steps: int | None, shuffle: bool, targets: bool = True
+    ) -> Batches:
+        if is_batch_source(x):
+            if y is not None:
+                raise GraphError(
+                    "x yields batches, so y must be left out", at=user_line(), remedy="let x yield pairs (x, y)"
+                )
+            return IterableBatches(x, lambda item: self._adapt(*split_item(item, targets), targets=targets), steps)
+        arrays = self._adapt(x, y, targets)
+        order = self._permutation if shuffle else None
+        return ArrayBatches(arrays, 32 if batch_size is None else batch_size, order, steps)
+
+    def _permutation(self, epoch: int, count: int) -> NDArray[np.intp]:
+        return seeds.generator("shuffle", int(self.rng.seed.value), epoch).permutation(count)
+
+    def _adapt(self, x: Any, y: Any, targets: bool = True) -> list[Array]:
+        """Checked arrays in the order of a program's inputs."""
+        self.build_for_data(x)
+        slots = self.programs.input_slots()
+        if targets:
+            wanted = self._target_slots(y)
+            if len(slots) == 1 and len(wanted) == 1 and ready(x, slots[0]) and ready(y, wanted[0]):
+                if len(x) != len(y):
+                    check_lengths([x, y], [*slots, *wanted])
+                return [x, y]
+            arrays = _arrays(x, slots, "input")
+            arrays += self._targets(y, wanted)
+            slots = [*slots, *wanted]
+        else:
+            arrays = _arrays(x, slots, "input")
+        check_lengths(arrays, slots)
+        return arrays
+
+    def _target_slots(self, y: Any) -> list[Slot]:
+        names = self.output_names
+        spread = distribute(y, names, "output") if y is not None and len(names) > 1 else [y] * len(names)
+        return self.programs.objective(None if y is None else spread).target_slots
+
+    def _targets(self, y: Any, wanted: Sequence[Slot]) -> list[Array]:
+        if not wanted:
+            return []
+        if y is None:
+            raise GraphError(
+                f"the loss needs targets for {', '.join(repr(slot.name) for slot in wanted)}, y is missing",
+                at=user_line(),
+                remedy="call fit(x, y), or give an iterable of pairs (x, y)",
+            )
+        names = self.output_names
+        if len(names) == len(wanted):
+            return _arrays(y, wanted, "output")
+        table = dict(zip(names, distribute(y, names, "output"), strict=True))
+        return [to_array(table[slot.name], slot) for slot in wanted]
+
+    def _split(self, x: Any, y: Any, part: float) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        if not 0 < part < 1:
+            raise AxisError(f"validation_split is from 0 to 1, not {part}", at=user_line(), remedy="try 0.1")
+        if is_batch_source(x):
+            raise GraphError(
+                "validation_split needs arrays, x yields batches", at=user_line(), remedy="give validation_data"
+            )
+        arrays = self._adapt(x, y)
+        count = arrays[0].shape[0]
+        cut = int(count * (1.0 - part))
+        if cut in (0, count):
+            raise ShapeError(
+                f"validation_split={part} of {count} samples leaves none to {'train on' if cut == 0 else 'evaluate'}",
+                at=user_line(),
+                remedy="give more samples or another part",
+            )
+        inputs = len(self.input_layers)
+
+        def take(rows: slice) -> tuple[Any, Any]:
+            chosen = [array[rows] for array in arrays]
+            xs, ys = chosen[:inputs], chosen[inputs:]
+            named = {slot.name: array for slot, array in zip(self.programs.objective().target_slots, ys, strict=True)}
+            filled = [named.get(name, np.zeros(len(xs[0]), np.float32)) for name in self.output_names]
+            return xs if len(xs) > 1 else xs[0], (filled if len(filled) > 1 else filled[0]) if ys else None
+
+        return take(slice(0, cut)), take(slice(cut, None))
+
+    def _whole_outputs(self, batches: Batches) -> list[Array] | None:
+        """Arrays for all samples at once, where their number and the outputs' sizes are known."""
+        nodes = self.programs.forward().outputs
+        if not isinstance(batches, ArrayBatches):
+            return None
+        batch = self.input_layers[0].type.shape[0]
+        if not all(
+            node.ndim > 0 and node.shape[0] == batch and all(isinstance(size, int) for size in node.shape[1:])
+            for node in nodes
+        ):
+            return None
+        count = batches.cuts[-1][1]
+        return [np.empty((count, *cast("tuple[int, ...]", node.shape[1:])), node.dtype.numpy) for node in nodes]
+
+    def _structured(self, arrays: Sequence[Array]) -> Any:
+        return nest.pack(self.programs.forward().structure, arrays)
+
+
+def _arrays(value: Any, slots: Sequence[Slot], what: str) -> list[Array]:
+    items = distribute(value, [slot.name for slot in slots], what)
+    return [to_array(item, slot) for item, slot in zip(items, slots, strict=True)]
+
+
+def _pair(data: Any) -> tuple[Any, Any]:
+    if isinstance(data, tuple) and len(cast("tuple[Any, ...]", data)) == 2:
+        return cast("tuple[Any, Any]", data)
+    if is_batch_source(data):
+        return cast("Any", data), None
+    raise GraphError(
+        "validation_data is a pair (x, y) or an iterable of such batches", at=user_line(), remedy="give (x, y)"
+    )
+
+
+def _logs(objective: Objective, sums: Sequence[float], seen: int, results: Sequence[Array]) -> Logs:
+    means = objective.mean_fields
+    values = [total / seen for total in sums] + [float(value) for value in results[means:]]
+    return dict(zip(objective.fields, values, strict=True))
+
+
+def _flat(logs: Logs) -> Any:
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values
+
+
