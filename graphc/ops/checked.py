@@ -199,4 +199,4 @@ def check_finite(x: Operand, label: str = "") -> Node:
     return apply(CheckFinite(label), as_node(x))
 
 
-__all__ = ["CheckFinite", "Checked", "InRange", "check_finite", "first_outside", "in_range", "require_in_range"]
+__all__ = ["CheckFinite", "Checked", "InRange", "check_finite", "in_range"]

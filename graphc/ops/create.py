@@ -234,5 +234,5 @@ def _like(x: Operand, value: int, dtype: Any) -> Node:
 
 
 __all__ = [
-    "Iota", "ShapeLike", "SizeOf", "arange", "full", "iota", "ones", "ones_like", "size_of", "zeros", "zeros_like",
+    "Iota", "SizeOf", "arange", "full", "iota", "ones", "ones_like", "size_of", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -166,4 +166,4 @@ def dot(a: Operand, b: Operand) -> Node:
 
 operators["matmul"] = matmul
 
-__all__ = ["MatMul", "dot", "matmul", "swap_last"]
+__all__ = ["MatMul", "dot", "matmul"]

@@ -234,6 +234,6 @@ def binary_cross_entropy_with_logits(labels: Operand, logits: Operand) -> Node:
 
 
 __all__ = [
-    "LOG_LIMIT", "SMALLEST_DIVISOR", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "SquaredError",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "loss_operands", "squared_error",
+    "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "SquaredError",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "squared_error",
 ]  # fmt: skip

@@ -372,5 +372,5 @@ def dropout(x: Operand, rate: float, seed: Operand, step: Operand = 0, stream: i
 
 
 __all__ = [
-    "Bernoulli", "Dropout", "RandomBits", "Uniform", "bernoulli", "bits", "dropout", "threefry2x32", "uniform",
+    "Bernoulli", "Dropout", "RandomBits", "Uniform", "bernoulli", "dropout", "uniform",
 ]  # fmt: skip

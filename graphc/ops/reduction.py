@@ -531,5 +531,5 @@ operators.update({"sum": sum, "max": max, "min": min})
 
 __all__ = [
     "All", "Any", "ArgMax", "ArgMin", "Max", "Min", "Prod", "Reduce", "Sum", "all", "any", "argmax", "argmin",
-    "check_axes", "max", "min", "prod", "reduced_shape", "restore_axes", "spread", "sum",
+    "max", "min", "prod", "sum",
 ]  # fmt: skip
