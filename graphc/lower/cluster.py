@@ -387,7 +387,40 @@ class Fusion:
         )
         if merged.by_column and not _single_stage(merged):
             return None
-        return merged
+        return merged if _read_where_computed(moved, kept, merged) else None
+
+
+def _read_where_computed(left: Cluster, right: Cluster, merged: Cluster) -> bool:
+    """Does each of two clusters read the other's values only at the points at which they are computed?
+
+    A value that is read at two indices belongs to another kernel: here it would be computed twice, or, behind a
+    reduction, not be known at all.
+    """
+    for readers, others in ((left.nodes, right), (right.nodes, left)):
+        theirs = {id(node) for node in others.nodes}
+        for node in readers:
+            indices: list[Index | None] | None = None
+            for position, arg in enumerate(node.args):
+                if not any(id(source) in theirs for source in sources_of(arg)):
+                    continue
+                indices = indices or operand_indices(node, merged)
+                index = indices[position]
+                if index is None or not _is_own_point(arg, index, merged, theirs):
+                    return False
+    return True
+
+
+def _is_own_point(node: Node, index: Index, cluster: Cluster, computed: set[int]) -> bool:
+    """Is every computed node that is read for an element of ``node`` read where the cluster computes it?"""
+    stack = [(node, index)]
+    while stack:
+        node, index = through_views(*stack.pop(), cluster.extents)
+        if id(node) in computed:
+            if cluster.at[id(node)] != index:
+                return False
+        elif free(node):
+            stack.extend((arg, broadcast_index(index, arg.shape)) for arg in node.args)
+    return True
 
 
 def _rename(index: Index, values: Mapping[str, Size]) -> Index:
@@ -439,7 +472,12 @@ def _single_stage(cluster: Cluster) -> bool:
 
 def sources(node: Node) -> Iterable[Node]:
     """The computed nodes that a node reads, through views and through what is recomputed on the spot."""
-    stack = list(reversed(node.args))
+    return (source for arg in node.args for source in sources_of(arg))
+
+
+def sources_of(node: Node) -> Iterable[Node]:
+    """The computed nodes behind an operand: itself, unless it is a view or recomputed on the spot."""
+    stack = [node]
     while stack:
         arg = stack.pop()
         if is_view(arg) or (free(arg) and arg.args):

@@ -7,6 +7,7 @@ failed step changes nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -138,16 +139,18 @@ class Lowering:
         """Which updates the kernel that computes them can write straight into the parameter.
 
         The kernel must be elementwise and read the parameter only at the element that it writes; nobody else may read
-        the new value; and every other reader of the old value, as well as every run-time check, must come earlier.
+        the new value, another update included; and every other reader of the old value, as well as every run-time
+        check, must come earlier.
         """
         chosen: dict[int, Parameter] = {}
         slots = {id(p): slot for slot, p in enumerate(self.graph.parameters)}
         readers = self._readers(fusion)
         by_cluster: dict[int, list[tuple[Parameter, Node]]] = {}
+        count = Counter(id(_stored(node)) for _, node in self.graph.updates)
         for target, node in self.graph.updates:
             stored = _stored(node)
             cluster = fusion.home.get(id(stored))
-            taken = id(stored) in self.places or id(stored) in chosen
+            taken = id(stored) in self.places or count[id(stored)] > 1
             if cluster is None or taken or cluster.is_opaque or cluster.inner or stored.type.dtype is not target.dtype:
                 continue
             used_elsewhere = any(home is not cluster for home in readers.get(id(stored), []))
