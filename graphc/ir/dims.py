@@ -239,11 +239,30 @@ def least(size: Size) -> int:
     for monomial, factor in _terms(size):
         if not monomial:
             low += factor
-        elif factor > 0:
-            low += factor * (1 if all(isinstance(a, str) for a, _ in monomial) else 0)
         else:
-            return -(10**18)
+            bound = factor
+            for atom, power in monomial:
+                smallest = _least_atom(atom)
+                if factor < 0 or (smallest < 0 and (power > 1 or len(monomial) > 1)):
+                    return _UNBOUNDED
+                bound *= smallest**power
+            low += bound
     return low
+
+
+_UNBOUNDED = -(10**18)
+
+
+def _least_atom(atom: Atom) -> int:
+    if isinstance(atom, str):
+        return 1
+    match atom.fn:
+        case "min":
+            return min(least(atom.left), least(atom.right))
+        case "max":
+            return max(least(atom.left), least(atom.right))
+        case _:  # divisors are positive
+            return 0 if atom.fn == "%" or least(atom.left) >= 0 else _UNBOUNDED
 
 
 def floordiv(size: Size, divisor: Size, bounds: Bounds | None = None) -> Size:

@@ -79,6 +79,8 @@ def _check_number(value: bool | int | float, like: DType) -> None:
 def as_operands(*values: Any) -> tuple[Node, ...]:
     """Nodes of one common element type: Python numbers are weak, the rest is promoted with explicit casts.
 
+    NumPy's float64 scalar is a Python float, so that it is weak too: ``x * np.sqrt(2)`` keeps the type of x.
+
     Raises:
         DTypeError: the types do not mix.
     """
@@ -305,8 +307,8 @@ class Elementwise(Op):
         main = DType.float32 if DType.float32 in cls.accepts else cls.accepts[0]
         rows = [Case(op, tuple(TensorType(main, s) for s in shapes), cls.domain) for shapes in _SHAPES[count]]
         rows += [Case(op, (TensorType(d, (7,)),) * count, cls.domain) for d in cls.accepts if d is not main]
-        rows += [Case(op, special_operands(d, count, cls.largest), cls.domain, differentiable=False) for d in cls.accepts]
-        return rows
+        special = [special_operands(dtype, count, cls.largest) for dtype in cls.accepts]
+        return rows + [Case(op, operands, cls.domain, differentiable=False) for operands in special]
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:

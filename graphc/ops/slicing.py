@@ -218,9 +218,9 @@ def _slice_part(item: slice[Any, Any, Any], size: Size) -> _Part:
     first = _bound(item.start, size - 1, size, -1)
     beyond = _bound(item.stop, -1, size, -1)
     count = ceildiv(maximum(first - beyond, 0), -step)
-    low = first - maximum(count - 1, 0) * -step
-    empty = isinstance(count, int) and count == 0
-    return _Part(0, 0) if empty else _Part(low, first + 1, -step, reverse=True)
+    steps_between = maximum(count - 1, 0)
+    low = maximum(first - steps_between * -step, 0)  # without elements, first may be -1
+    return _Part(low, low + count + steps_between * (-step - 1), -step, reverse=True)
 
 
 def _bound(value: Any, default: Size, size: Size, lowest: int) -> Size:
@@ -335,4 +335,4 @@ def flatten(x: Operand, start: int = 0) -> Node:
 
 operators["getitem"] = getitem
 
-__all__ = ["Slice", "expand_dims", "flatten", "getitem", "squeeze", "stack", "take_range"]
+__all__ = ["Slice", "expand_dims", "flatten", "squeeze", "stack"]
