@@ -234,7 +234,8 @@ def multiply_scalars_first(node: Node) -> Node | None:
             continue
         a, b = inner.args
         for x, s in ((a, b), (b, a)):
-            if s.ndim == 0 and x.ndim:
+            both_known = uniform_value(s) is not None and uniform_value(t) is not None
+            if s.ndim == 0 and x.ndim and not both_known:
                 return multiply(x, multiply(s, t))
     return None
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.ir.dims import Dim
-from graphc.ir.node import Node, apply
+from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.types import TensorType
-from graphc.ops.arithmetic import Negative, multiply, negative
+from graphc.ops.arithmetic import Divide, Multiply, Negative, multiply, negative
 from graphc.ops.base import Elementwise, full
+from graphc.ops.compare import where
 from graphc.ops.create import size_of
+from graphc.ops.exponential import exp
 from graphc.ops.linear import MatMul, matmul
-from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Pad, Reshape, Transpose, broadcast_to, reshape
+from graphc.ops.movement import (
+    BroadcastTo,
+    Concatenate,
+    Flip,
+    Pad,
+    Reshape,
+    Transpose,
+    broadcast_to,
+    reshape,
+    transpose,
+)
 from graphc.ops.reduction import All, Any, Max, Min, Reduce, Sum, reduced_shape
 from graphc.ops.reduction import sum as sum_of
 from graphc.ops.slicing import Slice
@@ -83,6 +97,18 @@ def reshape_before_repeating(node: Node) -> Node | None:
     return broadcast_to(reshape(x, tuple(1 if size == 1 else next(left)[0] for size in node.shape)), node.shape)
 
 
+@rule(Constant, example=lambda leaf: constant(np.full((2, 3), 0.5, np.float32)))
+def repeat_one_number(node: Node) -> Node | None:
+    """An array that holds one number everywhere is that number, repeated: nothing has to be stored or read."""
+    if not isinstance(node.op, Constant) or not node.ndim or not node.op.data:
+        return None
+    size = node.dtype.itemsize
+    first = node.op.data[:size]
+    if node.op.data != first * (len(node.op.data) // size):
+        return None
+    return broadcast_to(constant(np.frombuffer(first, node.dtype.numpy)[0]), node.shape)
+
+
 @rule(
     BroadcastTo,
     example=(
@@ -98,8 +124,10 @@ def repeat_without_reshape(node: Node) -> Node | None:
 
 @rule(BroadcastTo, example=lambda leaf: apply(BroadcastTo((1, 1, 3)), leaf(1, 3)))
 def reshape_instead_of_repeating(node: Node) -> Node | None:
-    """Repeating once is a reshape."""
+    """Repeating once is a reshape; but of a number it stays a repetition, which other rules see through."""
     (x,) = node.args
+    if isinstance(x.op, Constant):
+        return None
     once = node.shape == (1,) * (node.ndim - x.ndim) + x.shape
     return apply(Reshape(node.shape), x) if once else None
 
@@ -185,6 +213,33 @@ def drop_axes_of_one(node: Node) -> Node | None:
 
 
 @rule(
+    Reduce,
+    Mean,
+    example=(
+        lambda leaf: sum_of(reshape(leaf(2, 3), (3, 2))),
+        lambda leaf: sum_of(reshape(leaf(2, 3), (2, 1, 3)), axis=2),
+        lambda leaf: sum_of(reshape(leaf(2, 1, 3), (2, 3, 1)), axis=1, keepdims=True),
+        lambda leaf: apply(Mean((0, 1), True), reshape(leaf("n"), ("n", 1))),
+    ),
+)
+def reduce_before_reshaping(node: Node) -> Node | None:
+    """A reduction over everything does not see the shape; one over some axes does not see axes of size 1."""
+    (inner,) = node.args
+    if not isinstance(node.op, Reduce | Mean) or not isinstance(inner.op, Reshape):
+        return None
+    (x,) = inner.args
+    if len(node.op.axes) == inner.ndim:
+        axes = tuple(range(x.ndim))
+    else:
+        here = [axis for axis, size in enumerate(inner.shape) if size != 1]
+        there = [axis for axis, size in enumerate(x.shape) if size != 1]
+        if [inner.shape[axis] for axis in here] != [x.shape[axis] for axis in there]:
+            return None
+        axes = tuple(b for a, b in zip(here, there, strict=True) if a in node.op.axes)
+    return reshape(apply(type(node.op)(axes, False), x), node.shape)
+
+
+@rule(
     Reshape,
     example=(
         lambda leaf: reshape(sum_of(leaf(2, 3), axis=1, keepdims=True), (2,)),
@@ -233,22 +288,57 @@ def merge_reductions(node: Node) -> Node | None:
     Sum,
     Mean,
     MatMul,
-    Transpose,
+    Multiply,
+    Divide,
     example=(
         lambda leaf: sum_of(-leaf(2, 3), axis=1),
         lambda leaf: apply(Mean((1,), False), -leaf(2, 3)),
         lambda leaf: matmul(-leaf(2, 3), leaf(3, 4)),
-        lambda leaf: matmul(leaf(2, 3), -leaf(3, 4)),
-        lambda leaf: apply(Transpose((1, 0)), -leaf(2, 3)),
+        lambda leaf: matmul(leaf(2, 3), transpose(-leaf(4, 3))),
+        lambda leaf: leaf(2, 3) * reshape(-leaf(6), (2, 3)),
+        lambda leaf: leaf(2, 3) / broadcast_to(-leaf(3, low=0.5), (2, 3)),
     ),
 )
 def take_sign_out(node: Node) -> Node | None:
-    """Linear ops pass a sign on: outside it meets others and vanishes."""
+    """Linear ops pass a sign on, movements keep it: outside it meets others and vanishes."""
     for position, arg in enumerate(node.args):
-        if isinstance(arg.op, Negative):
-            args = (*node.args[:position], arg.args[0], *node.args[position + 1 :])
-            return negative(apply(node.op, *args))
+        unsigned = _without_sign(arg)
+        if unsigned is not None:
+            return negative(apply(node.op, *node.args[:position], unsigned, *node.args[position + 1 :]))
     return None
+
+
+def _without_sign(node: Node) -> Node | None:
+    """``x`` of ``-x``, also behind movements."""
+    moves: list[Node] = []
+    while isinstance(node.op, Reshape | Transpose | BroadcastTo):
+        moves.append(node)
+        (node,) = node.args
+    if not isinstance(node.op, Negative):
+        return None
+    (x,) = node.args
+    for move in reversed(moves):
+        x = apply(move.op, x)
+    return x
+
+
+@rule(
+    Elementwise,
+    example=(
+        lambda leaf: exp(reshape(leaf(2, 3), (6,))),
+        lambda leaf: exp(transpose(leaf(2, 3))),
+        lambda leaf: reshape(leaf(2, 3), (6,)) * reshape(leaf(2, 3), (6,)) + 1.0,
+        lambda leaf: where(transpose(leaf(2, 3)) > 0, transpose(leaf(2, 3)), 0.0),
+    ),
+)
+def move_last(node: Node) -> Node | None:
+    """Compute in the shape that is there, and reshape or transpose the result: movements meet and merge."""
+    moved = [arg for arg in node.args if arg.ndim]
+    if not moved or not all(isinstance(arg.op, Reshape | Transpose) and arg.op == moved[0].op for arg in moved):
+        return None
+    if any(arg.args[0].shape != moved[0].args[0].shape for arg in moved):
+        return None
+    return apply(moved[0].op, apply(node.op, *[arg.args[0] if arg.ndim else arg for arg in node.args]))
 
 
 @rule(
@@ -310,6 +400,7 @@ LAYOUT = RuleSet(
         merge_reshapes,
         merge_transposes,
         merge_broadcasts,
+        repeat_one_number,
         reshape_instead_of_repeating,
         repeat_without_reshape,
         reshape_before_repeating,
@@ -317,8 +408,10 @@ LAYOUT = RuleSet(
         reduce_before_repeating,
         drop_axes_of_one,
         reshape_by_keepdims,
+        reduce_before_reshaping,
         merge_reductions,
         take_sign_out,
+        move_last,
         merge_rows_of_matmul,
         drop_idle_selection,
         merge_flips,

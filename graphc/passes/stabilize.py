@@ -6,12 +6,13 @@ probability underflows, ``log_softmax(x)`` is not. Elsewhere both sides agree to
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.ir.node import Node, apply
 from graphc.ops.activation import LogSoftmax, LogSumExp, Softmax, log_softmax, logsumexp, softmax
 from graphc.ops.arithmetic import Add, Divide, Subtract
 from graphc.ops.exponential import Exp, Log, Sigmoid, exp, expm1, log, log1p, sigmoid, softplus
-from graphc.ops.indexing import Take, TakeAlong, take_along
-from graphc.ops.movement import Reshape, Transpose, reshape, transpose
+from graphc.ops.indexing import Take, TakeAlong, take, take_along
 from graphc.ops.reduction import Max, Sum
 from graphc.ops.reduction import max as max_of
 from graphc.ops.reduction import sum as sum_of
@@ -60,18 +61,18 @@ def exp_of_log_softmax(node: Node) -> Node | None:
     Log,
     example=(
         lambda leaf: log(take_along(softmax(leaf(4, 6)), leaf(4, 1, dtype="uint32"))),
-        lambda leaf: log(reshape(softmax(leaf(4, 6)), (2, 12))),
-        lambda leaf: log(transpose(sigmoid(leaf(4, 6)))),
+        lambda leaf: log(take(sigmoid(leaf(6)), np.array([0, 3]))),
+        lambda leaf: log(softmax(leaf(4, 6))[1:]),
     ),
     specials=False,
 )
-def take_log_before_moving(node: Node) -> Node | None:
-    """The logarithm of a moved or chosen probability is the moved logarithm, which has a stable form."""
-    (moved,) = node.args
-    if not isinstance(moved.op, TakeAlong | Take | Slice | Reshape | Transpose):
+def take_log_before_choosing(node: Node) -> Node | None:
+    """The logarithm of a chosen probability is the chosen logarithm, which has a stable form."""
+    (chosen,) = node.args
+    if not isinstance(chosen.op, TakeAlong | Take | Slice):
         return None
-    x, *rest = moved.args
-    return apply(moved.op, log(x), *rest) if isinstance(x.op, Softmax | Sigmoid) else None
+    x, *rest = chosen.args
+    return apply(chosen.op, log(x), *rest) if isinstance(x.op, Softmax | Sigmoid) else None
 
 
 @rule(
@@ -166,7 +167,7 @@ STABLE = RuleSet(
     (
         *LOGARITHMS,
         log_of_softmax,
-        take_log_before_moving,
+        take_log_before_choosing,
         exp_of_log_softmax,
         log_of_sum_of_exp,
         softmax_from_exp,

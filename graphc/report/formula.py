@@ -148,10 +148,10 @@ def _written(node: Node, texts: Mapping[Node, _Text], given: Mapping[Node, str],
     if name == "negative":
         return _Text(f"-{args[0].within(_RAISED)}", _SIGNED)
     if name == "pow":
-        return _Text(f"{args[0].within(_ATOM)}**{args[1].within(_RAISED)}", _RAISED)
+        return _Text(f"{args[0].within(_ATOM)}**{args[1].within(_SIGNED)}", _RAISED)
     match node.op:
         case SizeOf(size=size):
-            compound = isinstance(size, Dim) and len(size.terms) > 1
+            compound = isinstance(size, Dim) and not str(size).isidentifier()
             return _Text(f"({size})" if compound else str(size), _ATOM)
         case Cast(dtype=dtype):
             return _Text(f"{dtype}({args[0].text})", _ATOM)
@@ -225,17 +225,21 @@ def _slices(op: Slice, x: Node) -> str:
 
 
 def _shown_attributes(node: Node) -> list[str]:
-    """Attributes that a reader needs: axes unless they are all there are, not keepdims."""
+    """Attributes that a reader needs: the axes of a reduction unless they are all there are, never keepdims."""
     shown: list[str] = []
     for key in node.op.attributes:
         value = getattr(node.op, key)
-        if key in ("keepdims", "stream") or (key == "axes" and node.args and len(value) == node.args[0].ndim):
+        if key in ("keepdims", "stream"):
             continue
-        if key in ("axes", "axis"):
-            last = value[0] if isinstance(value, tuple) and len(value) == 1 else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            shown.append(f"axis={print_attribute(last)}")
-        elif isinstance(value, DType):
-            shown.append(f"{value}")
+        if key == "axes" and not isinstance(node.op, Transpose):
+            if len(value) == node.args[0].ndim:
+                continue
+            key, value = "axis", value[0] if len(value) == 1 else value
+        if isinstance(value, DType):
+            shown.append(str(value))
+        elif isinstance(value, tuple):
+            items: tuple[object, ...] = value  # pyright: ignore[reportUnknownVariableType]
+            shown.append(f"{key}=({', '.join(map(str, items))})")
         else:
             shown.append(f"{key}={print_attribute(value)}")
     return shown

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from graphc.errors import VerifyError
+from graphc.errors import ShapeError, VerifyError
 from graphc.ir import location
 from graphc.ir.location import Location
 from graphc.ir.node import Node, intern
 from graphc.ir.op import Op
-from graphc.ir.types import broadcast_shapes
 from graphc.ops.movement import broadcast_to
 from graphc.rewrite.rule import RewriteRule
 
@@ -168,8 +168,9 @@ class _Run:
         """A replacement that dropped an operand may be smaller; it is repeated to the node's shape."""
         if after.type == node.type:
             return after
-        if after.dtype is node.dtype and broadcast_shapes(after.shape, node.shape) == node.shape:
-            return broadcast_to(after, node.shape)
+        if after.dtype is node.dtype:
+            with suppress(ShapeError):
+                return broadcast_to(after, node.shape)
         raise VerifyError(
             f"rule {rule.name} changes {node.type} to {after.type}",
             at=str(node.loc) if node.loc else None,

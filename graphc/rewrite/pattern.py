@@ -64,7 +64,7 @@ def _match(
 
 
 def uniform_value(node: Node) -> bool | int | float | None:
-    """The one number that a constant (or a constant repeated along axes) holds everywhere, else None.
+    """The one number that a constant (or a constant repeated along axes) holds everywhere, else None; None for NaN.
 
     >>> import numpy as np, graphc as gx
     >>> uniform_value(gx.constant(np.full((2, 3), 0.5))), uniform_value(gx.constant([1, 2]))
@@ -75,8 +75,6 @@ def uniform_value(node: Node) -> bool | int | float | None:
     if not isinstance(node.op, Constant):
         return None
     array = node.op.array
-    if array.size == 1:
-        return array.item()
     if array.size == 0 or array.size > _LARGEST_INSPECTED:
         return None
     first = array.flat[0]
