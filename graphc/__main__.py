@@ -76,11 +76,8 @@ def _cpu() -> Rows:
         yield "name", machine.cpu_name()
         yield "features", " ".join(name for name in CPU_FEATURES if f"+{name}" in features) or "none that matter"
     threads = importlib.import_module("graphc.backends.numba.threads")
-    yield "threads", str(threads.get_threads())
-    if threads.gomp() is None:
-        yield "libgomp", "missing: kernels run on one thread; on Linux install libgomp (Debian: libgomp1)"
-    else:
-        yield "libgomp", "found"
+    several = "" if threads.C_LIBRARY is not None else " (no more on this platform: use Linux or macOS, or WSL)"
+    yield "threads", f"{threads.get_threads()}{several}"
 
 
 def _cache() -> Rows:

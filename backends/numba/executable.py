@@ -17,8 +17,6 @@ from graphc.backends.numba.gemm import product
 from graphc.backends.numba.table import (
     ARRAY_DATA,
     COMMIT,
-    GOMP_PARALLEL,
-    GOMP_THREAD_NUMBER,
     HEADER_WORDS,
     INPUT_PATCH_COUNT,
     INPUT_PATCHES,
@@ -30,11 +28,12 @@ from graphc.backends.numba.table import (
     OUTPUT_PATCH_COUNT,
     OUTPUT_PATCHES,
     PATCH_WORDS,
+    POOL,
     STATUS_CHECK,
     STATUS_DETAIL,
     THREAD_COUNT,
     TUPLE_ITEMS,
-    WORKER,
+    WORK,
 )
 from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
 
@@ -61,7 +60,8 @@ class NumbaExecutable:
         products = {f"gemm_{item.dtype}" for item in items if isinstance(item, GemmItem)}
         if products:
             blas.load()
-        self.native = build.native_addresses(["execute", "work", *sorted(products)])
+        self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
+        threads.use(self.native["serve"])
         # Programs that change state run one at a time; others may run at once, in a context of their own.
         self.state_lock = threading.Lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
@@ -183,9 +183,8 @@ class _Table:
         header[OUTPUT_PATCHES] = patches_at + PATCH_WORDS * len(self.input_patches)
         header[OUTPUT_PATCH_COUNT] = len(self.output_patches)
         header[THREAD_COUNT] = threads.count_address()
-        header[WORKER] = native["work"]
-        header[GOMP_PARALLEL] = threads.address("GOMP_parallel")
-        header[GOMP_THREAD_NUMBER] = threads.address("omp_get_thread_num")
+        header[WORK] = native["work"]
+        header[POOL] = threads.pool_address()
         if objects.LAYOUT is not None:
             header[TUPLE_ITEMS], header[ARRAY_DATA] = objects.LAYOUT
         return np.array([*header, *launches, *items, *self.records, *patches], np.int64)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_process_triple
 from numba import float32, float64, int64
 from numba.core import types
 from numba.core.extending import intrinsic
@@ -44,8 +45,6 @@ from graphc.backends.numba.table import (
     GEMM_TRANSPOSE_A,
     GEMM_TRANSPOSE_B,
     GEMV_ROUTINE,
-    GOMP_PARALLEL,
-    GOMP_THREAD_NUMBER,
     INPUT_PATCH_COUNT,
     INPUT_PATCHES,
     ITEM_ARGS,
@@ -69,14 +68,29 @@ from graphc.backends.numba.table import (
     PATCH_SLOT,
     PATCH_WORD,
     PATCH_WORDS,
+    POOL,
+    POOL_ACTIVE,
+    POOL_JOB,
+    POOL_OWNER,
+    POOL_READ,
+    POOL_READ_END,
+    POOL_SEQUENCE,
+    POOL_SLEEPERS,
+    POOL_SPINS,
+    POOL_STOPPING,
+    POOL_WORDS,
+    POOL_WRITE,
+    POOL_WRITE_END,
+    POOL_YIELD,
     SHARES,
     STATUS_CHECK,
     THREAD_COUNT,
     TUPLE_ITEMS,
-    WORKER,
+    WORK,
 )
 
-VOID, I32, BYTES = ir.VoidType(), ir.IntType(32), ir.IntType(8).as_pointer()
+VOID, I32, WORD_POINTER = ir.VoidType(), ir.IntType(32), I64.as_pointer()
+SPINS_BEFORE_YIELD = 200
 
 
 @intrinsic
@@ -112,28 +126,124 @@ def call_kernel(typingctx, kernel, args, lo, hi):
 
 
 @intrinsic
-def call_parallel(typingctx, gomp_parallel, worker, context_words, threads):
-    """``GOMP_parallel(worker, data, threads, 0)``: returns when all threads have returned."""
+def call_work(typingctx, work, words, share):
+    """Call :func:`work` at its address."""
 
     def codegen(context, builder, sig, values):
-        kind = ir.FunctionType(VOID, [I64, BYTES, I32, I32])
-        data = builder.bitcast(values[2], BYTES)
-        callee = builder.inttoptr(values[0], kind.as_pointer())
-        builder.call(callee, [values[1], data, builder.trunc(values[3], I32), I32(0)])
+        kind = ir.FunctionType(VOID, [WORD_POINTER, I64])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, ADDRESS, types.int64), codegen
+    return types.void(types.int64, ADDRESS, types.int64), codegen
 
 
 @intrinsic
-def call_thread_number(typingctx, omp_get_thread_num):
-    """The number of the thread in its team."""
+def call_transfer(typingctx, function, end, address):
+    """``read`` or ``write`` of one byte at one end of a pipe; the number of bytes."""
+
+    def codegen(context, builder, sig, values):
+        kind = ir.FunctionType(I64, [I32, I64, I64])
+        callee = builder.inttoptr(values[0], kind.as_pointer())
+        return builder.call(callee, [builder.trunc(values[1], I32), values[2], I64(1)])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_yield(typingctx, function):
+    """``sched_yield()``: let other threads of this CPU run."""
 
     def codegen(context, builder, sig, values):
         callee = builder.inttoptr(values[0], ir.FunctionType(I32, []).as_pointer())
-        return builder.sext(builder.call(callee, []), I64)
+        builder.call(callee, [])
+        return context.get_dummy_value()
 
-    return types.int64(types.int64), codegen
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx):
+    """Tell the CPU that this is a loop that waits."""
+
+    def codegen(context, builder, sig, values):
+        triple = get_process_triple()
+        name, arguments = "llvm.x86.sse2.pause", []
+        if not triple.startswith(("x86", "i686")):
+            name, arguments = "llvm.aarch64.hint", [I32(1)]
+            if not triple.startswith(("aarch64", "arm64")):
+                return context.get_dummy_value()
+        kind = ir.FunctionType(VOID, [argument.type for argument in arguments])
+        callee = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(callee, arguments)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _word(builder, values):
+    return builder.gep(values[0], [values[1]], source_etype=I64)
+
+
+@intrinsic
+def atomic_load(typingctx, words, offset):
+    """A word that other threads write; sequentially consistent, as all that follows."""
+
+    def codegen(context, builder, sig, values):
+        return builder.load_atomic(_word(builder, values), "seq_cst", 8, typ=I64)
+
+    return types.int64(ADDRESS, types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, words, offset, value):
+    """Write a word that other threads read."""
+
+    def codegen(context, builder, sig, values):
+        builder.store_atomic(values[2], _word(builder, values), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, words, offset, value):
+    """Add to a word; what it was before."""
+
+    def codegen(context, builder, sig, values):
+        return builder.atomic_rmw("add", _word(builder, values), values[2], "seq_cst")
+
+    return types.int64(ADDRESS, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_exchange(typingctx, words, offset, value):
+    """Replace a word; what it was before."""
+
+    def codegen(context, builder, sig, values):
+        return builder.atomic_rmw("xchg", _word(builder, values), values[2], "seq_cst")
+
+    return types.int64(ADDRESS, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_replace(typingctx, words, offset, expected, value):
+    """Replace a word if it is what is expected; whether it was."""
+
+    def codegen(context, builder, sig, values):
+        result = builder.cmpxchg(_word(builder, values), values[2], values[3], "seq_cst", "seq_cst")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(ADDRESS, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def words_at(typingctx, address):
+    """An address as a pointer to words."""
+
+    def codegen(context, builder, sig, values):
+        return builder.inttoptr(values[0], WORD_POINTER)
+
+    return ADDRESS(types.int64), codegen
 
 
 @intrinsic
@@ -165,19 +275,35 @@ def execute(words, inputs, outputs):
             patch += PATCH_WORDS
     words[STATUS_CHECK] = 0
     threads = word_at(words[THREAD_COUNT])
+    pool = words_at(words[POOL])
     commit = words[COMMIT]
     launch = words[LAUNCHES]
     for number in range(words[LAUNCH_COUNT]):
         if number == commit and words[STATUS_CHECK] != 0:
             return 1
         units = words[launch + LAUNCH_UNITS]
-        if threads > 1 and words[launch + LAUNCH_PARALLEL] != 0:
+        # another executor may have the pool: then this one does its work alone
+        if threads > 1 and words[launch + LAUNCH_PARALLEL] != 0 and atomic_exchange(pool, POOL_OWNER, 1) == 0:
             shares = minimum(minimum(threads, units), MOST_SHARES)
             words[CURRENT_LAUNCH] = launch
             words[SHARES] = shares
             for share in range(shares):
                 words[COUNTERS + COUNTER_STRIDE * share] = floor_divide(units * share, shares)
-            call_parallel(words[GOMP_PARALLEL], words[WORKER], words, shares)
+            atomic_store(pool, POOL_JOB, address_of(words, 0))
+            atomic_add(pool, POOL_SEQUENCE, 1)
+            if atomic_load(pool, POOL_SLEEPERS) > 0:
+                for _ in range(atomic_exchange(pool, POOL_SLEEPERS, 0)):
+                    call_transfer(pool[POOL_WRITE], pool[POOL_WRITE_END], address_of(words, SHARES))
+            call_work(words[WORK], words, 0)
+            # all units are taken. A worker that comes late finds the job closed: nobody waits for it
+            atomic_add(pool, POOL_SEQUENCE, 1)
+            waited = 0
+            while atomic_load(pool, POOL_ACTIVE) != 0:
+                pause()
+                waited += 1
+                if waited > SPINS_BEFORE_YIELD:
+                    call_yield(pool[POOL_YIELD])
+            atomic_store(pool, POOL_OWNER, 0)
         else:
             item = words[ITEMS] + ITEM_WORDS * words[launch + LAUNCH_FIRST_ITEM]
             for _ in range(words[launch + LAUNCH_FIRST_ITEM], words[launch + LAUNCH_END_ITEM]):
@@ -190,13 +316,52 @@ def execute(words, inputs, outputs):
     return 0
 
 
-def work(words):
+def serve(pool, number):
+    """The life of a worker, number 1 or more: enter the jobs that are opened; between them spin, then sleep."""
+    seen = 0
+    byte = address_of(pool, POOL_WORDS + number)
+    while True:
+        spins = 0
+        while True:
+            if atomic_load(pool, POOL_STOPPING) != 0:
+                return
+            sequence = atomic_load(pool, POOL_SEQUENCE)
+            if sequence != seen and sequence & 1 == 1:
+                break
+            pause()
+            spins += 1
+            if spins > pool[POOL_SPINS]:
+                spins = 0
+                atomic_add(pool, POOL_SLEEPERS, 1)
+                asleep = True
+                if atomic_load(pool, POOL_SEQUENCE) != sequence or atomic_load(pool, POOL_STOPPING) != 0:
+                    # a job was opened just now: stay awake, unless a byte is on its way already
+                    sleepers = atomic_load(pool, POOL_SLEEPERS)
+                    while sleepers > 0 and asleep:
+                        if atomic_replace(pool, POOL_SLEEPERS, sleepers, sleepers - 1):
+                            asleep = False
+                        else:
+                            sleepers = atomic_load(pool, POOL_SLEEPERS)
+                while asleep:
+                    if call_transfer(pool[POOL_READ], pool[POOL_READ_END], byte) == 1:
+                        asleep = False
+                    elif atomic_load(pool, POOL_STOPPING) != 0:
+                        return
+        seen = sequence
+        atomic_add(pool, POOL_ACTIVE, 1)
+        if atomic_load(pool, POOL_SEQUENCE) == sequence:
+            job = words_at(atomic_load(pool, POOL_JOB))
+            if number < job[SHARES]:
+                call_work(job[WORK], job, number)
+        atomic_add(pool, POOL_ACTIVE, -1)
+
+
+def work(words, share):
     """One thread's part of a parallel launch: its own share of the units, then what is left of the others'."""
     shares = words[SHARES]
     launch = words[CURRENT_LAUNCH]
     units = words[launch + LAUNCH_UNITS]
     first = words[ITEMS] + ITEM_WORDS * words[launch + LAUNCH_FIRST_ITEM]
-    share = call_thread_number(words[GOMP_THREAD_NUMBER])
     for _ in range(shares):
         if share >= shares:
             share -= shares
@@ -314,7 +479,8 @@ def matrix_product(element: types.Float) -> Callable[..., None]:
 WORDS = types.CPointer(types.int64)
 FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.Type]] = {
     "execute": (execute, (WORDS, int64, int64), int64),
-    "work": (work, (WORDS,), types.void),
+    "work": (work, (WORDS, int64), types.void),
+    "serve": (serve, (WORDS, int64), types.void),
     "gemm_float32": (matrix_product(float32), (WORDS, int64, int64), types.void),
     "gemm_float64": (matrix_product(float64), (WORDS, int64, int64), types.void),
 }

@@ -19,9 +19,8 @@ OUTPUT_PATCH_COUNT = 7
 STATUS_CHECK = 8  # the status cell: number of the check that failed plus one, or 0
 STATUS_DETAIL = 9
 THREAD_COUNT = 10  # address of the number of threads
-WORKER = 11  # address of the function that each thread of a parallel launch runs
-GOMP_PARALLEL = 12  # addresses of libgomp's functions, 0 where it is absent
-GOMP_THREAD_NUMBER = 13
+WORK = 11  # address of the function that each thread of a parallel launch runs
+POOL = 12  # address of the words of the pool of threads
 TUPLE_ITEMS = 14  # byte offset of the first item in a tuple object
 ARRAY_DATA = 15  # byte offset of the data pointer in an array object
 CURRENT_LAUNCH = 16  # word offset of the record of the launch that runs in parallel, and its shares
@@ -30,6 +29,21 @@ COUNTERS = 24  # next unit of each share, each on a cache line of its own
 COUNTER_STRIDE = 8
 MOST_SHARES = 64
 HEADER_WORDS = COUNTERS + COUNTER_STRIDE * MOST_SHARES
+
+# the pool's words: each that changes while threads run has a cache line of its own
+POOL_OWNER = 0  # 1 while an executor uses the pool
+POOL_SEQUENCE = 8  # odd while a job is open, even between jobs
+POOL_ACTIVE = 16  # workers inside the job
+POOL_SLEEPERS = 24  # workers that wait for a byte in the pipe
+POOL_JOB = 32  # address of the context of the job
+POOL_STOPPING = 40  # 1: workers return
+POOL_READ = 48  # addresses of the C library's functions, and the two ends of the pipe
+POOL_WRITE = 49
+POOL_YIELD = 50
+POOL_READ_END = 51
+POOL_WRITE_END = 52
+POOL_SPINS = 53  # how often a worker looks for a job before it sleeps
+POOL_WORDS = 56
 
 # launch record
 LAUNCH_FIRST_ITEM, LAUNCH_END_ITEM, LAUNCH_UNITS, LAUNCH_PARALLEL = range(4)

@@ -1,32 +1,48 @@
-"""How many threads share a launch, and the OpenMP run time that starts them.
+"""The threads that share a launch: how many, and the pool of workers that the executor opens jobs for.
 
-The threads are those of libgomp, called by address. Where it is absent (macOS, Windows, musl) everything runs on
-one thread, with the same results to the bit.
+Workers are threads of this process that run native code (``serve`` in ``native.py``) and never hold the
+interpreter's lock there. A job is a launch; who comes late finds it closed, and nobody waits for a worker that the
+system does not let run: on a busy machine a step costs what it costs on one thread. (OpenMP's threads all have to
+meet after each launch. With one other busy process on two CPUs that made the steps of a small network fifty times
+slower than on one thread.) Between jobs workers spin for about a tenth of a millisecond, then sleep.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
+import threading
 from array import array
-from functools import cache
+from collections.abc import Callable
+
+from graphc.backends.numba.table import (
+    POOL_READ,
+    POOL_READ_END,
+    POOL_SLEEPERS,
+    POOL_SPINS,
+    POOL_STOPPING,
+    POOL_WORDS,
+    POOL_WRITE,
+    POOL_WRITE_END,
+    POOL_YIELD,
+)
 
 MOST_THREADS = 64
+SPINS = 5000
+SERVE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 
 
-@cache
-def gomp() -> ctypes.CDLL | None:
-    """libgomp, or None."""
+def _c_library() -> ctypes.CDLL | None:
+    """The C library with the calls that workers sleep and wake by; None where there is no such one (Windows)."""
     try:
-        return ctypes.CDLL("libgomp.so.1")
-    except OSError:
+        library = ctypes.CDLL(None)
+        return library if all(hasattr(library, name) for name in ("read", "write", "sched_yield")) else None
+    except (OSError, TypeError):
         return None
 
 
-def address(symbol: str) -> int:
-    """The address of a function of libgomp; 0 where it is absent."""
-    library = gomp()
-    return 0 if library is None else ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0
+C_LIBRARY = _c_library()
 
 
 def _available() -> int:
@@ -36,7 +52,7 @@ def _available() -> int:
 
 
 # one int64 that the executor reads at the start of each step
-_count = array("q", [min(_available(), MOST_THREADS) if gomp() is not None else 1])
+_count = array("q", [min(_available(), MOST_THREADS) if C_LIBRARY is not None else 1])
 _forked = False
 
 
@@ -53,20 +69,97 @@ def get_threads() -> int:
 def set_threads(count: int) -> None:
     """Run kernels on this many threads. Results do not depend on it, to the bit.
 
-    One thread stays one where libgomp is absent, and in a forked child, where libgomp would hang.
+    One thread stays one where threads of this kind are not to be had (Windows), and in a forked child.
 
     Raises:
         ValueError: the count is below 1.
     """
     if count < 1:
         raise ValueError(f"at least one thread is needed, not {count}")
-    _count[0] = 1 if gomp() is None or _forked else min(count, MOST_THREADS)
+    _count[0] = 1 if C_LIBRARY is None or _forked else min(count, MOST_THREADS)
+    _pool.start_missing()
+
+
+class _Pool:
+    """The words that executors and workers share, and the workers."""
+
+    def __init__(self) -> None:
+        # a cache line to begin at, and a byte's place for each worker after the words
+        self._memory = array("q", bytes(8 * (8 + POOL_WORDS + MOST_THREADS)))
+        start = self._memory.buffer_info()[0]
+        self.address = start + -start % 64
+        self._workers: list[threading.Thread] = []
+        self._serve: Callable[[int, int], None] | None = None
+        self._lock = threading.Lock()
+
+    def _set(self, word: int, value: int) -> None:
+        ctypes.c_int64.from_address(self.address + 8 * word).value = value
+
+    def _get(self, word: int) -> int:
+        return ctypes.c_int64.from_address(self.address + 8 * word).value
+
+    def use(self, serve: int) -> None:
+        """Start workers that run the native function at this address."""
+        if self._serve is None and C_LIBRARY is not None:
+            for word, name in ((POOL_READ, "read"), (POOL_WRITE, "write"), (POOL_YIELD, "sched_yield")):
+                self._set(word, ctypes.cast(getattr(C_LIBRARY, name), ctypes.c_void_p).value or 0)
+            read_end, write_end = os.pipe()
+            self._set(POOL_READ_END, read_end)
+            self._set(POOL_WRITE_END, write_end)
+            self._set(POOL_SPINS, SPINS)
+            self._set(POOL_STOPPING, 0)
+            self._serve = SERVE(serve)
+            atexit.register(self.stop)
+        self.start_missing()
+
+    def start_missing(self) -> None:
+        """As many workers as there are threads beside the caller's."""
+        with self._lock:
+            while self._serve is not None and len(self._workers) < get_threads() - 1:
+                number = len(self._workers) + 1
+                worker = threading.Thread(
+                    target=self._serve, args=(self.address, number), name=f"graphc-{number}", daemon=True
+                )
+                worker.start()
+                self._workers.append(worker)
+
+    def stop(self) -> None:
+        """End the workers: before the interpreter ends, since then their code goes away."""
+        with self._lock:
+            self._set(POOL_STOPPING, 1)
+            for _ in self._workers:
+                os.write(self._get(POOL_WRITE_END), b"x")
+            for worker in self._workers:
+                worker.join()
+            self._workers.clear()
+            self._serve = None
+
+    def forget_workers(self) -> None:
+        """In a forked child, where they do not exist."""
+        self._lock = threading.Lock()
+        self._workers.clear()
+        self._serve = None
+        self._set(POOL_SLEEPERS, 0)
+
+
+_pool = _Pool()
+
+
+def pool_address() -> int:
+    """The address of the pool's words."""
+    return _pool.address
+
+
+def use(serve: int) -> None:
+    """Start the workers, which run the native function at this address."""
+    _pool.use(serve)
 
 
 def _after_fork() -> None:
     global _forked
     _forked = True
     _count[0] = 1
+    _pool.forget_workers()
 
 
 if hasattr(os, "register_at_fork"):

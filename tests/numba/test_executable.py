@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from graphc.backend import Failure
+from graphc.backends import numba as numba_backend
 from graphc.backends.numba import backend, executable, objects, threads
 from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType
@@ -166,7 +168,7 @@ def test_bits_do_not_depend_on_the_threads():
     np.testing.assert_array_equal(outputs[4], x[:70_001] * np.float32(1.5))
 
 
-@pytest.mark.skipif(threads.gomp() is None, reason="libgomp is absent: there is one thread")
+@pytest.mark.skipif(threads.C_LIBRARY is None, reason="there is one thread on this platform")
 def test_a_large_launch_runs_on_several_threads_and_a_small_one_does_not():
     seen: dict[int, int] = {}
     for n in (100, 1_000_000):
@@ -311,8 +313,40 @@ def test_source_shows_each_kernel_once_with_its_file():
 def test_counts_of_threads():
     with pytest.raises(ValueError, match="at least one thread"):
         threads.set_threads(0)
+    assert (numba_backend.get_threads, numba_backend.set_threads) == (threads.get_threads, threads.set_threads)
     threads.set_threads(10**6)
-    assert threads.get_threads() == (threads.MOST_THREADS if threads.gomp() else 1)
+    assert threads.get_threads() == (threads.MOST_THREADS if threads.C_LIBRARY else 1)
+
+
+@pytest.mark.skipif(threads.C_LIBRARY is None, reason="there is one thread on this platform")
+def test_workers_sleep_and_wake():
+    """Steps with pauses of all lengths around the time that workers spin; none may be lost, or done twice."""
+    n = 200_000
+    weights = np.zeros(n, np.float32)
+    buffers = (buffer(0, (n,), Place.INPUT), buffer(1, (n,), Place.STATE))
+    plan = Plan(None, buffers, launches(item(increase(), (0, 1), n)), 0, (parameter(weights),))
+    bound = backend.compile(plan).bind({})
+    threads.set_threads(3)
+    ones = np.ones(n, np.float32)
+    for step in range(150):
+        bound.run((ones,), ())
+        time.sleep((step % 10) * 5e-5)
+    np.testing.assert_array_equal(weights, 150)
+
+
+@pytest.mark.skipif(threads.C_LIBRARY is None, reason="there is one thread on this platform")
+def test_workers_are_stopped_and_started_again():
+    plan = wide_plan()
+    bound = backend.compile(plan).bind({})
+    threads.set_threads(3)
+    threads._pool.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graphc-")]
+    outputs = tuple(np.empty(b.type.shape, np.float32) for b in plan.buffers[1:])
+    for _ in range(2):
+        bound.run((np.ones(100_000, np.float32),), outputs)  # without workers the caller does it all
+        np.testing.assert_array_equal(outputs[0], 1.5)
+        backend.compile(plan)
+        assert len([thread for thread in threading.enumerate() if thread.name.startswith("graphc-")]) == 2
 
 
 FORK = """
