@@ -225,6 +225,27 @@ def combine_integer_terms(node: Node) -> Node | None:
     return apply(inner.op, a, apply(Add() if same else Subtract(), b, right))
 
 
+@rule(
+    Multiply,
+    Subtract,
+    example=(
+        lambda leaf: leaf(3, dtype="int32") * 0,
+        lambda leaf: _less_itself(leaf(3, dtype="uint32")),
+    ),
+)
+def vanish_integers(node: Node) -> Node | None:
+    """``x * 0`` and ``x - x`` are 0 for integers, which hold no NaN."""
+    x, y = node.args
+    if not node.dtype.is_integer:
+        return None
+    gone = x is y if isinstance(node.op, Subtract) else uniform_value(y) == 0
+    return full(node.shape, 0, node.dtype) if gone else None
+
+
+def _less_itself(x: Node) -> Node:
+    return x - x
+
+
 @rule(Multiply, example=lambda leaf: (leaf(3) * leaf()) * 2.0)
 def multiply_scalars_first(node: Node) -> Node | None:
     """``(x * s) * t = x * (s * t)`` where s and t are scalars and x is not: one product for each element, not two."""
@@ -279,6 +300,7 @@ ALGEBRA = RuleSet(
         put_sign_into_constant,
         multiply_by_exact_reciprocal,
         combine_integer_terms,
+        vanish_integers,
         multiply_scalars_first,
         cancel_sizes,
     )

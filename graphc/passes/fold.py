@@ -32,11 +32,12 @@ def fold_constants(node: Node) -> Node | None:
 
     A run-time check that holds for the constants is done with; one that fails stays, to fail where it is due.
     """
-    if not node.args or node.op.name in _NEVER or isinstance(node.op, BroadcastTo) or node.op.composite:
+    operands = [arg.op for arg in node.args if isinstance(arg.op, Constant)]
+    if not operands or len(operands) != len(node.args) or node.op.name in _NEVER or node.op.composite:
         return None
-    arrays = [arg.op.array for arg in node.args if isinstance(arg.op, Constant)]
-    if len(arrays) != len(node.args) or shape_names(node.shape) or node.type.nbytes() > LARGEST_BYTES:
+    if isinstance(node.op, BroadcastTo) or shape_names(node.shape) or node.type.nbytes() > LARGEST_BYTES:
         return None
+    arrays = [operand.array for operand in operands]
     if _is_symbolic(node.op) or (isinstance(node.op, Checked) and node.op.fault(*arrays) is not None):
         return None
     with np.errstate(all="ignore"):

@@ -4,7 +4,7 @@
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify, share_commuted                       fewer, faster, more stable operations
-    decompose     decompose, canonicalize, share_commuted        only what the backend takes
+    decompose     decompose, specialize, share_commuted          only what the backend takes, in its cheapest form
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -18,10 +18,12 @@ from graphc.ir.op import Op
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.fold import FOLD
 from graphc.passes.simplify import CANONICAL, SIMPLIFY
+from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, ShareCommuted
 from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
+SPECIALIZE = RewritePass("specialize", FOLD + CANONICAL + SPECIAL)
 SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ShareCommuted())
 
 
@@ -35,7 +37,7 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (Decompose(takes), CANONICALIZE, ShareCommuted())
+    return (Decompose(takes), SPECIALIZE, ShareCommuted())
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

@@ -118,7 +118,7 @@ def test_a_pass_that_breaks_a_graph_is_named() -> None:
 def test_the_order_of_passes_is_data() -> None:
     names = [step.name for step in (*prepare_passes(True, True), *SIMPLIFY_PASSES, *decompose_passes(lambda op: False))]
     assert names == [
-        "resolve_phase", "drop_markers", "check_roots", "simplify", "share_commuted", "decompose", "canonicalize",
+        "resolve_phase", "drop_markers", "check_roots", "simplify", "share_commuted", "decompose", "specialize",
         "share_commuted",
     ]  # fmt: skip
 
@@ -155,6 +155,13 @@ def test_extreme_constants_are_not_combined() -> None:
     np.testing.assert_array_equal(before, after)
     node = (x * 1e30) * 1e30
     assert values_of([simplify(node)], {x: np.array([1e-30, 1e-35], np.float32)})[0][0] > 1e29
+
+
+def test_small_powers_are_products_at_last() -> None:
+    x = gx.placeholder("x", (3,))
+    graph, _ = simplify_graph(graph_of(x**3 + x**-2 + x**0.3, x))
+    assert ops(graph).count("pow") == 3
+    assert ops(decompose_for(graph, lambda op: False)).count("pow") == 1
 
 
 def test_movement_is_gathered() -> None:

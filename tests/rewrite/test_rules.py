@@ -6,11 +6,12 @@ import pytest
 
 from graphc.ir.node import Node
 from graphc.passes.simplify import SIMPLIFY
+from graphc.passes.specialize import SPECIAL
 from graphc.rewrite import FunctionRule, RewriteLog, Rule, RuleSet, rewrite
 from tests.rewrite.numeric import Leaves, assert_close, values_of
 
 SHAPES = [(2, 3), (3,), (2, 1), (), (1,), ("n", 3)]
-ALL = SIMPLIFY.rules
+ALL = (SIMPLIFY + SPECIAL).rules
 
 
 def examples(rule: Rule | FunctionRule, leaf: Leaves) -> list[Node]:
