@@ -108,10 +108,10 @@ class CallbackList:
             for name in names
         )
 
-    def call(self, hook: str, *args: Any) -> None:
-        """Call one hook of each callback, in order."""
+    def call(self, hook: str, *position: int, logs: Any = None) -> None:
+        """Call one hook of each callback, in order, with the epoch or batch if it has one, and with logs."""
         for callback in self.callbacks:
-            getattr(callback, hook)(*args)
+            getattr(callback, hook)(*position, {} if logs is None else logs)
 
 
 class History(Callback):

@@ -47,7 +47,8 @@ class Metric(Configurable):
         """
         made = initializers.get(initializer)
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-        first = np.asarray(made(sizes), as_dtype(dtype).numpy)
+        element = as_dtype(dtype)
+        first = np.asarray(made(sizes, element.value), element.numpy)
         label = name or f"variable_{len(self.variables)}"
         variable = Parameter(f"{self.name}/{label}", first, trainable=False)
         self.variables.append(variable)

@@ -154,6 +154,12 @@ class Programs(Mapping[str, Any]):
         penalties = self._model.penalties()
         results, updates = objective.build(forward.outputs, targets, penalties)
         if kind == "train":
+            if not penalties and not any(objective.losses):
+                raise GraphError(
+                    f"model {self._model.name!r} has no loss",
+                    at=str(compiled.loc) if compiled.loc else user_line(),
+                    remedy="say what to minimize: model.compile(optimizer, loss='mse')",
+                )
             with location.at(compiled.loc):
                 weights = self._model.trainable_weights
                 gradients = gx.grad(results["loss"], weights)

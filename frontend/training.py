@@ -14,7 +14,7 @@ from graphc.frontend import nest, optimizers, seeds
 from graphc.frontend.callbacks import Callback, CallbackList, History
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, to_array
-from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, is_batch_source, split_item
+from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, as_pair, is_batch_source, split_item
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.objective import Compiled, Objective
@@ -162,7 +162,7 @@ class Trainer(Layer):
         Args:
             x: an array, a list of arrays or a dict by the inputs' names; or an iterable of batches ``(x, y)``.
             y: targets likewise; None if x is an iterable.
-            batch_size: default 32.
+            batch_size: default 32, or what ``Input(batch_size=...)`` says.
             epochs: the number of the last epoch, counted from 1.
             verbose: 0 quiet, 1 a bar, 2 a line for each epoch; ``"auto"``: a bar on a terminal, else quiet.
             callbacks: see ``gx.callbacks``.
@@ -185,7 +185,7 @@ class Trainer(Layer):
         validation = None
         if validation_data is not None:
             size = validation_batch_size or batch_size
-            validation = self._batches(*_pair(validation_data), size, validation_steps, False)
+            validation = self._batches(*as_pair(validation_data), size, validation_steps, False)
         program = self.programs["train"]
         objective = self.programs.objective()
         self.history = history = History()
@@ -209,10 +209,10 @@ class Trainer(Layer):
                     if validation is not None and (epoch + 1) % validation_freq == 0:
                         found = self._evaluate(validation, objective, hooks, interrupt)
                         logs.update((f"val_{key}", value) for key, value in found.items())
-                    hooks.call("on_epoch_end", epoch, logs)
+                    hooks.call("on_epoch_end", epoch, logs=logs)
                     if self.stop_training:
                         break
-                hooks.call("on_train_end", logs)
+                hooks.call("on_train_end", logs=logs)
         finally:
             if isinstance(progress, Progress):
                 progress.close()
@@ -276,7 +276,7 @@ class Trainer(Layer):
                 if whole is None:
                     parts.append(results)
                 if loud:
-                    hooks.call("on_predict_batch_end", number, {"outputs": list(results)})
+                    hooks.call("on_predict_batch_end", number, logs={"outputs": list(results)})
             hooks.call("on_predict_end")
         finally:
             bar.close()
@@ -343,7 +343,7 @@ class Trainer(Layer):
             for index in range(means):
                 sums[index] += float(results[index]) * count
             if hears_end:
-                hooks.call(end, step, _logs(objective, sums, seen, results))
+                hooks.call(end, step, logs=_logs(objective, sums, seen, results))
             if interrupt is not None:
                 interrupt.check()
             if self.stop_training and phase == "train":
@@ -361,7 +361,7 @@ class Trainer(Layer):
             objective.reset()
             hooks.call("on_test_begin")
             logs = self._pass(program, batches, 0, objective, hooks, "test", interrupt)
-            hooks.call("on_test_end", logs)
+            hooks.call("on_test_end", logs=logs)
         finally:
             for state, value in zip(states, kept, strict=True):
                 state.value = value
@@ -387,7 +387,10 @@ class Trainer(Layer):
             return IterableBatches(x, lambda item: self._adapt(*split_item(item, targets), targets=targets), steps)
         arrays = self._adapt(x, y, targets)
         order = self._permutation if shuffle else None
-        return ArrayBatches(arrays, 32 if batch_size is None else batch_size, order, steps)
+        if batch_size is None:
+            fixed = self.programs.input_slots()[0].type.shape[0]
+            batch_size = fixed if isinstance(fixed, int) else 32
+        return ArrayBatches(arrays, batch_size, order, steps)
 
     def _permutation(self, epoch: int, count: int) -> NDArray[np.intp]:
         return seeds.generator("shuffle", int(self.rng.seed.value), epoch).permutation(count)
@@ -478,16 +481,6 @@ class Trainer(Layer):
 def _arrays(value: Any, slots: Sequence[Slot], what: str) -> list[Array]:
     items = distribute(value, [slot.name for slot in slots], what)
     return [to_array(item, slot) for item, slot in zip(items, slots, strict=True)]
-
-
-def _pair(data: Any) -> tuple[Any, Any]:
-    if isinstance(data, tuple) and len(cast("tuple[Any, ...]", data)) == 2:
-        return cast("tuple[Any, Any]", data)
-    if is_batch_source(data):
-        return cast("Any", data), None
-    raise GraphError(
-        "validation_data is a pair (x, y) or an iterable of such batches", at=user_line(), remedy="give (x, y)"
-    )
 
 
 def _logs(objective: Objective, sums: Sequence[float], seen: int, results: Sequence[Array]) -> Logs:

@@ -83,6 +83,7 @@ def ready(value: Any, slot: Slot) -> bool:
         and array.ndim == len(shape)
         and array.flags.c_contiguous
         and array.shape[0] > 0
+        and not (isinstance(shape[0], int) and array.shape[0] % shape[0])
         and all(a == b for a, b in zip(array.shape[1:], shape[1:], strict=True))
     )
 

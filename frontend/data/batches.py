@@ -144,3 +144,18 @@ def split_item(item: Any, targets: bool) -> tuple[Any, Any]:
             f"a batch is {shown}, not a pair (x, y)", at=user_line(), remedy="let the iterable yield pairs (x, y)"
         )
     return cast("Any", item), None
+
+
+def as_pair(data: Any) -> tuple[Any, Any]:
+    """Validation data as x and y; y is None if x yields batches.
+
+    Raises:
+        GraphError: it is neither a pair nor an iterable of batches.
+    """
+    if isinstance(data, tuple) and len(cast("tuple[Any, ...]", data)) == 2:
+        return cast("tuple[Any, Any]", data)
+    if is_batch_source(data):
+        return cast("Any", data), None
+    raise GraphError(
+        "validation_data is a pair (x, y) or an iterable of such batches", at=user_line(), remedy="give (x, y)"
+    )

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 import graphc as gx
-from graphc.errors import DTypeError, GraphError
+from graphc.errors import DTypeError, GraphcError, GraphError
 from graphc.frontend import nest, seeds, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.weights import WeightHolder
@@ -45,14 +45,12 @@ class Layer(WeightHolder):
     """Whether a mask of the inputs holds for the outputs, too (as ``compute_mask`` says)."""
     input_dtype = "float32"
     """The element type of the inputs where only data shows their shape."""
-    _loose_rng: Rng | None
-    _loose_updates: dict[int, tuple[Parameter, Node]]
+    _loose: Trace | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls, *args, **kwargs)
         self._casts = False
-        self._loose_rng = None
-        self._loose_updates = {}
+        self._loose = None
         return self
 
     def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None) -> None:
@@ -60,7 +58,10 @@ class Layer(WeightHolder):
             self.name = name
         self._trainable = trainable
         if dtype is not None:
-            self._dtype = as_dtype(dtype)
+            try:
+                self._dtype = as_dtype(dtype)
+            except GraphcError as error:
+                raise error.located(f"layer {self.name!r}", (), user_line()) from None
             self._casts = True
 
     # What a subclass defines.
@@ -111,7 +112,7 @@ class Layer(WeightHolder):
     @property
     def updates(self) -> dict[Parameter, Node]:
         """State changes that calls outside of a model declared, for ``gx.compile(updates=...)``."""
-        return dict(self._loose_updates.values())
+        return {} if self._loose is None else dict(self._loose.updates.values())
 
     @property
     def input(self) -> Any:
@@ -184,10 +185,10 @@ class Layer(WeightHolder):
     def _call_loosely(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call outside of any model."""
         self.take_name(tracing.open_scope)
-        rng = self._loose_rng = self._loose_rng or Rng(seeds.derive("rng", self._ordinal, self.path))
-        trace = Trace(lambda: rng)
-        trace.updates = self._loose_updates
-        with tracing.tracing(trace):
+        if self._loose is None:
+            seed = seeds.derive("rng", self._ordinal, self.path)
+            self._loose = Trace(lambda: Rng(seed))
+        with tracing.tracing(self._loose):
             outputs = self._call_on_nodes(args, kwargs)
         for leaf in nest.leaves(outputs):
             if isinstance(leaf, Node):

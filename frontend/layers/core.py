@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, DTypeError, ShapeError
+from graphc.errors import AxisError, DTypeError, GraphcError, ShapeError
 from graphc.frontend import activations, initializers, regularizers, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
@@ -38,10 +38,13 @@ class InputLayer(Layer):
             )
         self._shape = tuple(shape)
         self._batch_size = batch_size
-        self._element = as_dtype(dtype)
         self.take_name(tracing.open_scope)
         self.built = True
-        self.symbol = Symbol(self.name, self.type, tracing.open_scope(), location.here())
+        try:
+            self._element = as_dtype(dtype)
+            self.symbol = Symbol(self.name, self.type, tracing.open_scope(), location.here())
+        except GraphcError as error:
+            raise error.located(f"Input {self.name!r}", (), user_line()) from None
         tracing.record(self, (), {}, self.symbol, self.symbol.loc)
 
     @property
