@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphc.errors import GraphError, NameClashError
 from graphc.ir import location
@@ -32,7 +32,6 @@ class Graph:
     inputs: tuple[Node, ...]
     outputs: tuple[tuple[str, Node], ...]
     updates: tuple[tuple[Parameter, Node], ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def roots(self) -> tuple[Node, ...]:
@@ -77,7 +76,6 @@ class Graph:
             self.inputs,
             tuple((name, node) for (name, _), node in zip(self.outputs, new[:count], strict=True)),
             tuple((p, node) for (p, _), node in zip(self.updates, new[count:], strict=True)),
-            self.notes,
         )
 
     def rebuild(self, replace: Callable[[Node, tuple[Node, ...]], Node | None]) -> Graph:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -167,6 +167,4 @@ class Op:
         return f"{type(self).__name__}({shown})"
 
 
-Operators = Mapping[str, Callable[..., Any]]
-
-__all__ = ["Absent", "Array", "BadCase", "Case", "Op", "Operators", "field", "op_class", "registry"]
+__all__ = ["Absent", "Array", "BadCase", "Case", "Op", "op_class", "registry"]

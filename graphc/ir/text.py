@@ -35,10 +35,6 @@ from graphc.ir.types import DType, TensorType, as_dtype
 _INLINE_BYTES = 64
 
 
-class Sizes(tuple[Any, ...]):
-    """A tuple of sizes when printed: square brackets."""
-
-
 def print_attribute(value: Any) -> str:
     """An attribute as text that :func:`parse_attribute` reads back."""
     if isinstance(value, DType):

@@ -85,8 +85,6 @@ _KIND = {
 _NUMPY = {dtype: np.dtype(dtype.value) for dtype in DType}
 _FROM_SHORT = {short: dtype for dtype, short in _SHORT.items()}
 
-DTypeLike = DType | str | np.dtype[np.generic] | type
-
 
 def as_dtype(value: object) -> DType:
     """The :class:`DType` of ``"float32"``, ``"f32"``, ``np.float32``, a NumPy dtype or a DType.

@@ -7,7 +7,7 @@ arena) is computed when a program meets a new combination of sizes, without comp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -145,7 +145,6 @@ class Plan:
     parameters: tuple[Parameter, ...] = ()
     constants: tuple[object, ...] = ()
     checks: tuple[Check, ...] = ()
-    texts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
