@@ -45,6 +45,8 @@ PARALLEL_COST = 65_536
 GEMM_OPERATIONS_PER_COST = 16
 """A matrix product's operations take about this much less time than a kernel's scalar operations."""
 ALIGNMENT = 64
+NOTHING = np.zeros(ALIGNMENT, np.uint8)
+"""Stands for every array without elements."""
 
 EXECUTOR = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -217,6 +219,9 @@ class _Table:
         """Append the word for a buffer's address."""
         buffer = self.plan.buffers[index]
         word, value = self.records_at + len(self.records), 0
+        if size_of(buffer.type.size, self._dims) == 0:  # element 0 may be read, whatever memory the array points to
+            self.records.append(NOTHING.ctypes.data)
+            return
         match buffer.place:
             case Place.INPUT:
                 self.input_patches.append((buffer.slot, word))

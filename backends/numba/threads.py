@@ -3,8 +3,8 @@
 Workers are threads of this process that run native code (``serve`` in ``native.py``) and never hold the
 interpreter's lock there. A job is a launch; who comes late finds it closed, and nobody waits for a worker that the
 system does not let run: on a busy machine a step costs what it costs on one thread. (OpenMP's threads all have to
-meet after each launch. With one other busy process on two CPUs that made the steps of a small network fifty times
-slower than on one thread.) Between jobs workers spin for about a tenth of a millisecond, then sleep.
+meet after each launch. With one other busy process on two CPUs that made the steps of a small network three to
+twenty times slower than on one thread.) Between jobs workers spin for about a tenth of a millisecond, then sleep.
 """
 
 from __future__ import annotations
