@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,6 +27,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node, Parameter, describe_operands
 from graphc.ir.text import print_graph
 from graphc.lower.plan import Plan
+from graphc.lower.sizes import SizeRule, find_size_rules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 STAGES = ("graph", "simplified", "fused", "kernels", "plan")
+MOST_FITS = 64
+"""Combinations of input shapes that a program remembers."""
 UNKNOWN_SIZE = 32
 """What a symbolic size counts as in reports on a program that has not run yet."""
 
@@ -61,6 +66,7 @@ class _Fit:
 
     bound: Bound
     outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+    dims: Mapping[str, int]
 
 
 class Program:
@@ -99,6 +105,7 @@ class Program:
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)
         self._fits: dict[tuple[tuple[int, ...], ...], _Fit] = {}
         self._dims: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -144,7 +151,7 @@ class Program:
             self._check_out(out, fit)
         failure = fit.bound.run(arrays, out)
         if failure is not None:
-            raise self._failed(failure)
+            raise self._failed(failure, fit.dims)
         return out
 
     # reading
@@ -238,15 +245,22 @@ class Program:
 
     def _new_fit(self, shapes: tuple[tuple[int, ...], ...]) -> _Fit:
         dims = self._solve(shapes)
+        for rule in self._size_rules:
+            rule.check(dims)
         outputs = tuple(
             (tuple(evaluate(size, dims) for size in node.shape), node.dtype.numpy) for _, node in self.graph.outputs
         )
-        self._dims = dims
-        fit = _Fit(self.executable.bind(dims), outputs)
-        if len(self._fits) >= 64:
-            self._fits.pop(next(iter(self._fits)))
-        self._fits[shapes] = fit
+        fit = _Fit(self.executable.bind(dims), outputs, dims)
+        with self._lock:
+            self._dims = dims
+            if len(self._fits) >= MOST_FITS:
+                self._fits.pop(next(iter(self._fits)))
+            self._fits[shapes] = fit
         return fit
+
+    @cached_property
+    def _size_rules(self) -> tuple[SizeRule, ...]:
+        return find_size_rules((*self.graph.nodes, *self.plan.graph.nodes))
 
     def _solve(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
         """The value of every symbolic size, from the shapes of the inputs."""
@@ -310,7 +324,7 @@ class Program:
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )
 
-    def _failed(self, failure: Failure) -> GraphcError:
+    def _failed(self, failure: Failure, dims: Mapping[str, int]) -> GraphcError:
         check = self.plan.checks[failure.check]
         node = check.node
         details = describe_operands(node.op, node.args)
@@ -323,12 +337,14 @@ class Program:
                 at=at,
                 remedy="lower the learning rate, clip gradients, or look for log(0) and divisions by zero upstream",
             )
-        limit = evaluate(check.limit, self._dims) if self._dims or isinstance(check.limit, int) else check.limit
+        limit = evaluate(check.limit, dims)
         return IndexRangeError(
             f"{check.what or node.op.name}: index {failure.detail} is outside an axis of size {limit}",
             details=details,
             at=at,
-            remedy=f"indices must be from 0 to {limit} - 1; nothing has been changed",
+            remedy=f"give indices from 0 to {limit - 1}; nothing has been changed"
+            if limit
+            else "give no indices into an axis without elements; nothing has been changed",
         )
 
 

@@ -198,6 +198,8 @@ class _Run:
                 return apply_scalar(fn, tuple([self._evaluate(argument) for argument in args]), dtype)
             case Load(buffer=name):
                 memory, index = self.memory[name], self._evaluate(expression.index)
+                if memory.data.size == 0 and not np.any(index):
+                    return np.zeros(index.shape, expression.dtype.numpy)[()]
                 self._check_bounds(name, memory, index)
                 if memory.written is not None and not np.all(memory.written[index]):
                     raise self._error(f"{name} is read before it is written")

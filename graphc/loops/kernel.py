@@ -24,8 +24,9 @@ iterations share, computed from sizes and ``read`` buffers. ``vector`` iteration
 ``reduce`` loop only carries ``Accumulate`` from one iteration to the next, whose order the printer may change
 (in a way that does not depend on threads); ``seq`` runs in order. Buffers never overlap, except that an
 ``update`` buffer is read and written in place, each element by the iteration that owns it. Indices count
-elements, are int64 and in bounds. All arguments of an Apply are evaluated, those of ``select`` too. Kernels hold
-no user text: names are made here.
+elements, are int64 and in bounds, except that element 0 may be read of every buffer: where there are no elements it
+is anything. All arguments of an Apply are evaluated, those of ``select`` too. Kernels hold no user text: names are
+made here.
 
 Mapped to a GPU (``threads > 0``), the outermost loop is a ``block`` loop, one thread block an iteration, and
 every thread runs its body: what stands outside ``thread`` loops is computed alike by all. A ``thread`` loop

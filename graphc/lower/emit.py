@@ -7,7 +7,7 @@ emitted once for each (node, index).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.errors import GraphError
@@ -73,6 +73,8 @@ class Emitter:
     depth_of: dict[str, int] = field(default_factory=dict[str, int])
     positions: list[Size] = field(default_factory=list[Size])
     has_checks: bool = False
+    nonempty: tuple[Expr, ...] = ()
+    """What must hold for the buffer to have elements, of the value that is being read at a computed position."""
     weight: int = 0
     floor: int = 0
     """The outermost block that values may go to: 1 keeps reads of a number next to its update."""
@@ -187,7 +189,7 @@ class Emitter:
             return self.let(self._cast(self.index(index[op.axis]), node.dtype))
         if id(node) not in self.fused and not free(node):
             name = self.buffer(node, Access.READ)
-            return self.let(Load(name, self.position(index, node.shape), node.dtype))
+            return self.let(Load(name, self._where_there_are_any(self.position(index, node.shape)), node.dtype))
         match op:
             case InRange(size=size):
                 value = self.value(node.args[0], index)
@@ -256,7 +258,22 @@ class Emitter:
         raw = self.let(self._cast(self.value(node.args[1], chosen), I64))
         self._check_index(node, raw, limit)
         place = self._place(_clamp(raw, self.sizes.expression(limit - 1)), limit)
-        return self.value(source, (*index[:axis], place, *index[axis + 1 :]))
+        return self._read_somewhere(source, (*index[:axis], place, *index[axis + 1 :]), [limit])
+
+    def _read_somewhere(self, source: Node, index: Index, limits: Sequence[Size]) -> Expr:
+        """An element at a computed position, below ``limits``; anything where one of these is 0."""
+        outer = self.nonempty
+        unknown = [self.sizes.argument(limit) for limit in limits if not isinstance(limit, int)]
+        self.nonempty = (*outer, *(self.let(Apply("gt", (size, Const(0, I64)), DType.bool)) for size in unknown))
+        value = self.value(source, index)
+        self.nonempty = outer
+        return value
+
+    def _where_there_are_any(self, position: Expr) -> Expr:
+        """The position itself, or 0, which may be read of every buffer, where the buffer has no elements."""
+        for test in self.nonempty:
+            position = Apply("select", (test, position, Const(0, I64)), I64)
+        return position
 
     def _place(self, position: Expr, limit: Size) -> Size:
         """A computed position below ``limit`` as something that indices can be made of."""
@@ -274,6 +291,7 @@ class Emitter:
             return outside
         inside: Expr | None = None
         places: list[Size] = []
+        limits: list[Size] = []
         for position, size, low, interior, total in zip(
             index, source.shape, op.low, op.interior, node.shape, strict=True
         ):
@@ -292,7 +310,8 @@ class Emitter:
             for test in tests:
                 inside = test if inside is None else Apply("and", (inside, test), DType.bool)
             places.append(self._place(_clamp(self.index(at), self.sizes.expression(size - 1)), size))
-        value = self.value(source, tuple(places))
+            limits.append(size)
+        value = self._read_somewhere(source, tuple(places), limits)
         return value if inside is None else self.let(Apply("select", (inside, value, outside), node.dtype))
 
 

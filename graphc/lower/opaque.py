@@ -105,6 +105,9 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     high = Apply("min", (raw, emitter.sizes.expression(limit - 1)), I64)
     inside = emitter.let(Apply("max", (high, ZERO), I64))
     assert isinstance(inside, Var)
+    if not isinstance(limit, int):  # of an axis of size 0 there is no element to add to
+        some = Apply("gt", (emitter.sizes.argument(limit), ZERO), DType.bool)
+        lanes = emitter.let(Apply("select", (some, lanes, ZERO), I64))
     _open_columns(emitter, after, values, first)
     place = target(loop_index(inside.name))
     addend = emitter.value(values, tuple(index))
