@@ -267,6 +267,9 @@ class Elementwise(Op):
     largest: ClassVar[float] = np.inf
 
     def infer(self, *types: TensorType) -> TensorType:
+        if len(types) != len(self.operands):
+            wanted = ", ".join(self.operands)
+            raise ShapeError(f"takes {len(self.operands)} operands, not {len(types)}", remedy=f"give {wanted}")
         first = types[0].dtype
         if any(type.dtype is not first for type in types):
             shown = " and ".join(str(type.dtype) for type in types)
