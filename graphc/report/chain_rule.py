@@ -103,6 +103,12 @@ def parse_explained_gradient(text: str, loss: Node, wrt: Node) -> Node:
 
     Raises:
         ParseError: the text is not one, or belongs to another loss.
+
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", (3,))
+    >>> loss = gx.sum(gx.exp(x))
+    >>> parse_explained_gradient(explain_gradient(loss, x), loss, x) is gx.grad(loss, [x])[0]
+    True
     """
     leaves = _leaves(loss, wrt)
     rows: list[str] = []

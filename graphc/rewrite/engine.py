@@ -102,6 +102,14 @@ def rewrite(roots: Iterable[Node], rules: RuleSet, log: RewriteLog | None = None
 
     Raises:
         VerifyError: a rule changed a type, or rules undo each other for ever: a defect, named by the rules.
+
+    >>> import graphc as gx
+    >>> from graphc.rewrite import Rule
+    >>> x = gx.placeholder("x", (3,))
+    >>> squares = Rule("join_square", "x * x is |x|**2.", lambda x: x * x, lambda x: gx.abs(x) ** 2)
+    >>> (new,) = rewrite([gx.sin(x) * gx.sin(x)], RuleSet((squares,)))
+    >>> print(gx.formula(new))
+    abs(sin(x))**2
     """
     run = _Run(rules, log or RewriteLog())
     return tuple(run.normalize(root) for root in roots)

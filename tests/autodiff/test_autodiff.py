@@ -124,6 +124,18 @@ def test_gradient_by_a_probability_stays_a_gradient_by_it() -> None:
     assert float(found[1]) == pytest.approx(float(found[2]) - 1)
 
 
+def test_forward_mode_and_hessians_by_a_computed_node() -> None:
+    x, v = f64("x", 3), f64("v", 3)
+    h = gx.exp(gx.log(x))  # simplified away, were it not asked for
+    loss = gx.sum(h**3)
+    (t,) = gx.jvp([loss], [h], [v])
+    (product,) = gx.hessian_vector_product(loss, [h], [v])
+    values = {x: np.array([1.0, 2.0, 3.0]), v: np.array([1.0, -1.0, 2.0])}
+    found = values_of([t, product], values)
+    assert float(found[0]) == pytest.approx(3 - 12 + 54)
+    np.testing.assert_allclose(found[1], [6, -12, 36])
+
+
 def test_stop_gradient() -> None:
     x = f64("x")
     (g,) = gx.grad(x * gx.stop_gradient(x * x), [x])
