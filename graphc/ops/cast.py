@@ -73,8 +73,7 @@ class Cast(Elementwise):
         rows += [Case(cls(target), (wide,)) for target in DType]
         special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, 1e300])
         rows += [
-            Case(cls(target), (special,), differentiable=False)
-            for target in (DType.bool, DType.float32, DType.float64)
+            Case(cls(target), (special,), differentiable=False) for target in (DType.bool, DType.float32, DType.float64)
         ]
         rows.append(Case(cls(DType.int32), (TensorType(DType.float32, (0, 3)),)))
         rows.append(Case(cls(DType.int32), (np.array([2.9, -2.9, 0.5, -0.5], np.float32),)))

@@ -260,9 +260,7 @@ class Where(Elementwise):
         """Every element type, broadcasting, and NaN at places that are not taken."""
         flag, f32 = DType.bool, DType.float32
         shapes = (((5, 3), (5, 3), (5, 3)), ((5, 1), (3,), (1, 3)), ((), (4,), ()), ((0, 2), (2,), (1, 2)))
-        rows = [
-            Case(cls(), (TensorType(flag, c), TensorType(f32, x), TensorType(f32, y))) for c, x, y in shapes
-        ]
+        rows = [Case(cls(), (TensorType(flag, c), TensorType(f32, x), TensorType(f32, y))) for c, x, y in shapes]
         rows += [Case(cls(), (TensorType(flag, (7,)), TensorType(d, (7,)), TensorType(d, (7,)))) for d in DType]
         special = special_operands(f32, 1)[0]
         rows.append(Case(cls(), (np.isfinite(special), special, np.zeros_like(special)), differentiable=False))

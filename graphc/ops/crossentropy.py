@@ -165,10 +165,12 @@ class SoftmaxCrossEntropy(_Dense):
     def jvp(self, node: Node, tangents: Tangents) -> Node | None:
         (labels, logits), (dlabels, dlogits) = node.args, tangents
         log_p = apply(LogSoftmax(_last(logits)), logits)
-        return add_tangents([
-            None if dlabels is None else negative(sum(multiply(dlabels, log_p), axis=-1)),
-            None if dlogits is None else sum(multiply(dlogits, self._by_logits(labels, logits)), axis=-1),
-        ])
+        return add_tangents(
+            [
+                None if dlabels is None else negative(sum(multiply(dlabels, log_p), axis=-1)),
+                None if dlogits is None else sum(multiply(dlogits, self._by_logits(labels, logits)), axis=-1),
+            ]
+        )
 
     def _by_logits(self, labels: Node, logits: Node) -> Node:
         p = apply(Softmax(_last(logits)), logits)
@@ -294,10 +296,12 @@ class CategoricalCrossEntropy(_Dense):
     def jvp(self, node: Node, tangents: Tangents) -> Node | None:
         (labels, p), (dlabels, dp) = node.args, tangents
         log_p, divisor = maximum(log(p), LOG_LIMIT), maximum(p, SMALLEST_DIVISOR)
-        return add_tangents([
-            None if dlabels is None else negative(sum(multiply(dlabels, log_p), axis=-1)),
-            None if dp is None else negative(sum(divide(multiply(dp, labels), divisor), axis=-1)),
-        ])
+        return add_tangents(
+            [
+                None if dlabels is None else negative(sum(multiply(dlabels, log_p), axis=-1)),
+                None if dp is None else negative(sum(divide(multiply(dp, labels), divisor), axis=-1)),
+            ]
+        )
 
     @classmethod
     def cases(cls) -> Sequence[Case]:

@@ -72,10 +72,12 @@ class MatMul(Op):
 
     def jvp(self, node: Node, tangents: Tangents) -> Node | None:
         (a, b), (da, db) = node.args, tangents
-        return add_tangents([
-            None if da is None else apply(self, da, b),
-            None if db is None else apply(self, a, db),
-        ])
+        return add_tangents(
+            [
+                None if da is None else apply(self, da, b),
+                None if db is None else apply(self, a, db),
+            ]
+        )
 
     @classmethod
     def cases(cls) -> Sequence[Case]:

@@ -293,6 +293,7 @@ def right_shift(x: Operand, bits: Operand) -> Node:
     """
     return call(RightShift(), x, bits)
 
+
 operators.update({
     "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor, "not": bitwise_not, "left_shift": left_shift,
     "right_shift": right_shift,

@@ -501,10 +501,12 @@ class Pad(Op):
             return None
         x = node.args[0]
         zero = constant(0, x.dtype)
-        return add_tangents([
-            None if dx is None else apply(self, dx, zero),
-            None if dvalue is None else apply(self, zeros_like(x), dvalue),
-        ])
+        return add_tangents(
+            [
+                None if dx is None else apply(self, dx, zero),
+                None if dvalue is None else apply(self, zeros_like(x), dvalue),
+            ]
+        )
 
     @classmethod
     def cases(cls) -> Sequence[Case]:

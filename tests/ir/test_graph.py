@@ -123,8 +123,14 @@ def broken(op, args, type):
 @pytest.mark.parametrize(
     ("graph", "says"),
     [
-        (lambda: Graph((X,), (("y", broken(Exp(), (X,), TensorType(DType.float32, (3,)))),)), "has type f32[3], its op infers"),
-        (lambda: Graph((X,), (("y", broken(Add(), (X, apply(Exp(), W)[:2]), X.type)),)), "does not accept its operands"),
+        (
+            lambda: Graph((X,), (("y", broken(Exp(), (X,), TensorType(DType.float32, (3,)))),)),
+            "has type f32[3], its op infers",
+        ),
+        (
+            lambda: Graph((X,), (("y", broken(Add(), (X, apply(Exp(), W)[:2]), X.type)),)),
+            "does not accept its operands",
+        ),
         (lambda: Graph((), (("y", gx.exp(X)),)), "is not an input of the graph"),
         (lambda: Graph((), (), ((W, gx.exp(W)[:2]),)), "the update of 'w' is f32[2], not f32[3]"),
         (lambda: Graph((X,), (("y", _older()),)), "is older than an operand"),

@@ -87,7 +87,11 @@ def test_the_form():
 
 
 def test_small_constants_are_written_out_to_the_last_bit():
-    values = [np.float32([0.1, -0.0, np.inf, -np.inf, np.nan, 1e-45]), np.array([2**63 - 1, -(2**63)]), np.array([True, False])]
+    values = [
+        np.float32([0.1, -0.0, np.inf, -np.inf, np.nan, 1e-45]),
+        np.array([2**63 - 1, -(2**63)]),
+        np.array([True, False]),
+    ]
     for array in values:
         graph = make_graph({"y": gx.constant(array)}, [])
         again = parse_graph(print_graph(graph), registry)

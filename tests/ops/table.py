@@ -29,7 +29,9 @@ def seeded(*parts: object) -> np.random.Generator:
 
 def draw(case: Case, rng: np.random.Generator) -> list[np.ndarray]:
     """An array for each operand: those given, and random ones from the case's domain."""
-    return [operand if isinstance(operand, np.ndarray) else _random(operand, case.domain, rng) for operand in case.operands]
+    return [
+        operand if isinstance(operand, np.ndarray) else _random(operand, case.domain, rng) for operand in case.operands
+    ]
 
 
 def _random(type: TensorType, domain: tuple[float, float], rng: np.random.Generator) -> np.ndarray:

@@ -107,7 +107,13 @@ def test_bad_operands_are_refused_with_the_op_the_line_and_a_remedy(name):
         error, text = caught.value, str(caught.value)
         assert type(error) is bad.error
         assert isinstance(error, GraphcError)
-        for words in (*bad.says, f"{name}: ", "test_complete.py", "to do: ", *(f"operand{i}" for i in range(len(operands)))):
+        for words in (
+            *bad.says,
+            f"{name}: ",
+            "test_complete.py",
+            "to do: ",
+            *(f"operand{i}" for i in range(len(operands))),
+        ):
             assert words in text, f"{words!r} is not in:\n{text}"
 
 

@@ -29,7 +29,8 @@ def f64(*values):
 
 
 @pytest.mark.parametrize(
-    ("exponent", "wanted"), [(0, [0, 0, 0]), (1, [1, 1, 1]), (2, [-4, 0, 6]), (3, [12, 0, 27]), (-1, [-0.25, -INF, -1 / 9])]
+    ("exponent", "wanted"),
+    [(0, [0, 0, 0]), (1, [1, 1, 1]), (2, [-4, 0, 6]), (3, [12, 0, 27]), (-1, [-0.25, -INF, -1 / 9])],
 )
 def test_power_of_a_whole_constant_has_the_school_derivative(exponent, wanted):
     (found,) = gradient(lambda x: x**exponent, f64(-2, 0, 3))
@@ -157,7 +158,11 @@ def test_cross_entropies_agree():
 def test_labels_of_integers_and_scalars_are_taken():
     z, y = gx.placeholder("z", (3,)), gx.placeholder("y", (3,), "int64")
     a, b, c = evaluate(
-        [gx.binary_cross_entropy_with_logits(y, z), gx.binary_cross_entropy_with_logits(1, z), gx.squared_error(0.0, z)],
+        [
+            gx.binary_cross_entropy_with_logits(y, z),
+            gx.binary_cross_entropy_with_logits(1, z),
+            gx.squared_error(0.0, z),
+        ],
         {z: np.float32([0, 1, 2]), y: np.array([1, 1, 1])},
     )
     np.testing.assert_array_equal(a, b)

@@ -31,7 +31,9 @@ def name_sizes(case, arrays):
 
     types = [TensorType(DType(array.dtype.name), tuple(map(named, array.shape))) for array in arrays]
     changed = {
-        field.name: tuple(map(named, value)) if isinstance(value := getattr(case.op, field.name), tuple) else named(value)
+        field.name: tuple(map(named, value))
+        if isinstance(value := getattr(case.op, field.name), tuple)
+        else named(value)
         for field in dataclasses.fields(case.op)
         if field.type in HOLDS_SIZES
     }
@@ -57,7 +59,9 @@ def test_derivatives_of_symbolic_sizes(name):
     if cls.no_vjp is not None:
         return
     case = next(
-        case for case in cases(cls) if case.differentiable and _draws_floats(case) and case.op.infer(*_types(case)).dtype.is_float
+        case
+        for case in cases(cls)
+        if case.differentiable and _draws_floats(case) and case.op.infer(*_types(case)).dtype.is_float
     )
     arrays = draw(case, seeded(case))
     op, types, _ = name_sizes(case, arrays)
