@@ -211,6 +211,7 @@ class Fusion:
 
     _producers: dict[int, set[Cluster]] = field(default_factory=dict[int, set[Cluster]])
     _place: dict[int, int] = field(default_factory=dict[int, int])
+    _consumers: dict[int, set[Cluster]] = field(default_factory=dict[int, set[Cluster]])
     _last: dict[int, int] = field(default_factory=dict[int, int])
 
     def run(self) -> list[Cluster]:
@@ -223,6 +224,9 @@ class Fusion:
                 self.home[id(node)] = cluster
                 found = {self.home[id(source)] for source in sources(node) if id(source) in self.home}
                 self._producers[id(cluster)] = found - {cluster}
+                self._consumers[id(cluster)] = set()
+                for producer in self._producers[id(cluster)]:
+                    self._consumers[id(producer)].add(cluster)
                 self._last[id(cluster)] = self._place[id(node)]
         self._merge_edges()
         self._merge_scalars()
@@ -291,16 +295,29 @@ class Fusion:
         for node in merged.nodes:
             self.home[id(node)] = merged
         self._producers[id(merged)] = (self._producers.pop(id(a)) | self._producers.pop(id(b))) - {a, b}
-        self._last[id(merged)] = max(self._last[id(a)], self._last[id(b)])
-        for needed in self._producers.values():
-            if a in needed or b in needed:
-                needed -= {a, b}
-                needed.add(merged)
+        self._consumers[id(merged)] = (self._consumers.pop(id(a)) | self._consumers.pop(id(b))) - {a, b}
+        for consumer in self._consumers[id(merged)]:
+            self._producers[id(consumer)] -= {a, b}
+            self._producers[id(consumer)].add(merged)
+        for producer in self._producers[id(merged)]:
+            self._consumers[id(producer)] -= {a, b}
+            self._consumers[id(producer)].add(merged)
+        self._raise_last(merged, max(self._last.pop(id(a)), self._last.pop(id(b))))
+
+    def _raise_last(self, start: Cluster, place: int) -> None:
+        """A cluster and all that need it now depend on something as late as ``place``."""
+        self._last[id(start)] = place
+        stack = [start]
+        while stack:
+            for consumer in self._consumers[id(stack.pop())]:
+                if self._last[id(consumer)] < place:
+                    self._last[id(consumer)] = place
+                    stack.append(consumer)
 
     def _reaches(self, start: Cluster, goal: Cluster, skip_direct: bool = False) -> bool:
         """Does ``goal`` need ``start``? With ``skip_direct``: other than by reading it itself?
 
-        A cluster whose last node stands before the first node of ``start`` cannot need it: most searches end at once.
+        A cluster that needs nothing as late as the first node of ``start`` cannot need it: most searches end at once.
         """
         first = self._place[id(start.nodes[0])]
         seen = {id(goal)}
