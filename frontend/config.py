@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Self, cast
 
 import numpy as np
@@ -32,6 +33,8 @@ class Configurable:
     """Base of all that can be written into a model file: it remembers the arguments of its constructor."""
 
     _given: dict[str, Any] | None
+    keeps_identity = False
+    """Whether one object in two places must come back as one object, as layers must."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -168,9 +171,7 @@ def serialize(value: Any) -> Json:
     if isinstance(value, Written):
         return {"json": value.data}
     if isinstance(value, Configurable):
-        entry = {"class": _name_of(type(value)), "config": _serialize_config(value.get_config())}
-        setup = value.get_setup()
-        return {**entry, "setup": setup} if setup else entry
+        return _serialize_object(value)
     thing = cast("Any", value)
     if callable(thing):
         return {"function": _name_of(thing)}
@@ -179,8 +180,47 @@ def serialize(value: Any) -> Json:
     )
 
 
-def _serialize_config(config: Mapping[str, Any]) -> Json:
-    return {key: serialize(item) for key, item in config.items()}
+def _serialize_object(value: Configurable) -> Json:
+    seen = _sharing.places.get() if value.keeps_identity else None
+    if seen is not None:
+        seen[id(value)] = seen.get(id(value), 0) + 1
+        if seen[id(value)] > 1:
+            return {"same as": list(seen).index(id(value))}
+    entry = {
+        "class": _name_of(type(value)),
+        "config": {key: serialize(item) for key, item in value.get_config().items()},
+    }
+    setup = value.get_setup()
+    return {**entry, "setup": setup} if setup else entry
+
+
+class _Sharing:
+    """What one text has met so far: how often each object was written, or the objects read in order of beginning."""
+
+    def __init__(self) -> None:
+        self.places: ContextVar[dict[int, int] | None] = ContextVar("places", default=None)
+        self.objects: ContextVar[list[Any] | None] = ContextVar("objects", default=None)
+
+
+_sharing = _Sharing()
+
+
+def serialize_whole(value: Configurable) -> Json:
+    """An object as JSON in which layers that stand in several places are written once."""
+    token = _sharing.places.set({})
+    try:
+        return serialize(value)
+    finally:
+        _sharing.places.reset(token)
+
+
+def deserialize_whole(value: Json, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The object that :func:`serialize_whole` wrote."""
+    token = _sharing.objects.set([])
+    try:
+        return deserialize(value, custom_objects)
+    finally:
+        _sharing.objects.reset(token)
 
 
 def _name_of(thing: Any) -> str:
@@ -224,10 +264,19 @@ def deserialize(value: Json, custom_objects: Mapping[str, Any] | None = None) ->
         return entry["json"]
     if "function" in entry:
         return _find(entry["function"], custom)
+    objects = _sharing.objects.get()
+    if "same as" in entry and objects is not None:
+        return objects[entry["same as"]]
     cls = _find(entry["class"], custom)
+    place = None
+    if objects is not None and getattr(cls, "keeps_identity", False):
+        place = len(objects)
+        objects.append(None)  # numbered as they were when written: outer ones first
     made = cls.revive({key: deserialize(item, custom) for key, item in entry["config"].items()}, custom)
     if "setup" in entry:
         made.apply_setup(entry["setup"])
+    if objects is not None and place is not None:
+        objects[place] = made
     return made
 
 

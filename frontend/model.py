@@ -255,7 +255,8 @@ class Model(Trainer):
     def _build_for(self, args: tuple[Any, ...]) -> None:
         """Being called as a layer before the shapes of the inputs are known."""
         if self._is_subclassed():
-            super()._build_for(args)
+            if type(self).build is not Model.build:
+                super()._build_for(args)
         elif self._graph is None:
             self._feed(args[0], lambda node: InputLayer(node.shape[1:], None, node.dtype).symbol)
 

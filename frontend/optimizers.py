@@ -121,11 +121,16 @@ class Optimizer(Configurable):
         found[self.iterations] = self.iterations + 1
         return found
 
-    def variables(self) -> dict[str, Parameter]:
-        """All state by name: the counter, the learning rate, and the slots by the parameter's number."""
+    def variables(self, names: Mapping[str, Parameter]) -> dict[str, Parameter]:
+        """All state by name: the counter, the learning rate, and the slots of these parameters.
+
+        Args:
+            names: parameters by name; those without slots are passed over.
+        """
         found = {"iterations": self.iterations, "learning_rate": self._rate}
-        for number, parameter in enumerate(self._built_for):
-            found.update((f"{number}/{slot}", value) for slot, value in self._slots[id(parameter)].items())
+        for name, parameter in names.items():
+            slots = self._slots.get(id(parameter), {})
+            found.update((f"{name}/{slot}", value) for slot, value in slots.items())
         return found
 
 

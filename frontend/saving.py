@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import graphc as gx
 from graphc.errors import FileError, GraphcError
 from graphc.frontend import tracing
-from graphc.frontend.config import Json, deserialize, serialize
+from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole
 from graphc.frontend.config import register as register
 from graphc.ir.node import Parameter
 
@@ -38,7 +38,7 @@ def save_model(model: Model, path: str | Path) -> None:
     text = {
         "format": FORMAT,
         "graphc": gx.__version__,
-        "model": serialize(model),
+        "model": serialize_whole(model),
         "compiled": _compiled(model),
         "epochs_begun": model.epochs_begun,
     }
@@ -80,10 +80,12 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     arrays = _read_arrays(folder, text)
     try:
         with tracing.new_scope():
-            model: Model = deserialize(text["model"], custom_objects)
+            model: Model = deserialize_whole(text["model"], custom_objects)
         if compile and text["compiled"] is not None:
             model.compile(**{key: deserialize(value, custom_objects) for key, value in text["compiled"].items()})
-            model.optimizer.build(model.trainable_weights)
+            slots = model.optimizer.slots
+            named = model.named_weights().items()
+            model.optimizer.build([w for key, w in named if any(f"optimizer/{key}/{s}" in arrays for s in slots)])
         model.epochs_begun = int(text["epochs_begun"])
         state = _state(model)
     except FileError as error:
@@ -101,11 +103,12 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
 
 def _state(model: Model) -> dict[str, Parameter]:
     """Everything that predictions and training depend on, by name."""
-    found = {f"weights/{key}": weight for key, weight in model.named_weights().items()}
+    weights = model.named_weights()
+    found = {f"weights/{key}": weight for key, weight in weights.items()}
     found.update({"rng/seed": model.rng.seed, "rng/step": model.rng.step})
     if model.compiled is not None:
         model.optimizer.build(model.trainable_weights)
-        found.update((f"optimizer/{key}", value) for key, value in model.optimizer.variables().items())
+        found.update((f"optimizer/{key}", value) for key, value in model.optimizer.variables(weights).items())
     return found
 
 

@@ -190,7 +190,7 @@ class Trainer(Layer):
         objective = self.programs.objective()
         self.history = history = History()
         progress = (None, EpochBars(), EpochLines())[verbosity(verbose)]
-        listed = [*(callbacks or ()), history, *([] if progress is None else [progress])]
+        listed = [*_as_list(callbacks), history, *([] if progress is None else [progress])]
         params = {"epochs": epochs, "steps": batches.count, "verbose": verbosity(verbose)}
         hooks = CallbackList(listed, self, params)
         self.stop_training = False
@@ -282,7 +282,7 @@ class Trainer(Layer):
             bar.close()
         if whole is None and not parts:
             raise ShapeError("there was no batch to predict", at=user_line(), remedy="give at least one sample")
-        joined = whole or [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        joined = whole or [_joined(arrays) for arrays in zip(*parts, strict=True)]
         return self._structured(joined)
 
     # One batch.
@@ -374,7 +374,7 @@ class Trainer(Layer):
     ) -> tuple[CallbackList, Progress]:
         bar = PassBar() if verbosity(verbose) == 1 else Progress()
         params = {"epochs": 1, "steps": batches.count, "verbose": verbosity(verbose)}
-        return CallbackList([*(callbacks or ()), bar], self, params), bar
+        return CallbackList([*_as_list(callbacks), bar], self, params), bar
 
     def _batches(
         self, x: Any, y: Any, batch_size: int | None, steps: int | None, shuffle: bool, targets: bool = True
@@ -481,6 +481,14 @@ class Trainer(Layer):
 def _arrays(value: Any, slots: Sequence[Slot], what: str) -> list[Array]:
     items = distribute(value, [slot.name for slot in slots], what)
     return [to_array(item, slot) for item, slot in zip(items, slots, strict=True)]
+
+
+def _as_list(callbacks: Any) -> list[Any]:
+    return [] if callbacks is None else nest.leaves(callbacks)
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    return np.concatenate(arrays) if arrays[0].ndim else np.stack(arrays)
 
 
 def _logs(objective: Objective, sums: Sequence[float], seen: int, results: Sequence[Array]) -> Logs:

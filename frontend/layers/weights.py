@@ -37,6 +37,7 @@ class WeightHolder(Configurable):
         calls: its calls on symbols, in order of time.
     """
 
+    keeps_identity = True
     built: bool
     owned: bool
     loc: Location | None
@@ -88,7 +89,7 @@ class WeightHolder(Configurable):
             ShapeError: the shape holds a size that is not known.
         """
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-        label = name or ("weight" if not self._weights else f"weight_{len(self._weights)}")
+        label = self._free_label(name or "weight")
         if not all(isinstance(size, int | np.integer) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
                 f"weight {label!r} of layer {self.name!r} would have the shape {sizes}",
@@ -117,6 +118,12 @@ class WeightHolder(Configurable):
         if penalty is not None:
             self._regularizers.append((weight, penalty))
         return weight
+
+    def _free_label(self, name: str) -> str:
+        taken = {label for label, _ in self._weights}
+        return next(
+            label for label in (name, *(f"{name}_{n}" for n in range(1, len(taken) + 2))) if label not in taken
+        )
 
     @property
     def name(self) -> str:

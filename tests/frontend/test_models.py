@@ -203,6 +203,40 @@ def test_a_chain_without_input_is_built_by_its_first_data():
     assert by_hand.count_params() == 13
 
 
+def test_parts_without_input_are_built_where_they_are_called():
+    class Half(Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers.Dense(2)
+
+        def call(self, inputs):
+            return self.inner(inputs) / 2
+
+    x = Input((3,))
+    chain = Sequential([layers.Dense(4), Sequential([layers.Dense(5), layers.Dropout(0.5)])])
+    model = Model(x, Half()(chain(x)))
+    assert [w.label for w in model.weights] == [
+        "sequential/dense/kernel", "sequential/dense/bias",
+        "sequential/sequential/dense/kernel", "sequential/sequential/dense/bias",
+        "half/dense/kernel", "half/dense/bias",
+    ]  # fmt: skip
+    data = f32(rng, 4, 3)
+    k0, _, k1, _, k2, _ = model.get_weights()
+    np.testing.assert_allclose(model.predict(data, verbose=0), data @ k0 @ k1 @ k2 / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_one_name_in_a_layer_are_told_apart():
+    class Two(layers.Layer):
+        def build(self, input_shape):
+            self.a, self.b = self.add_weight((1,), name="w"), self.add_weight((2,), name="w")
+
+        def call(self, x):
+            return x * self.a + gx.sum(self.b)
+
+    model = Sequential([Input((3,)), Two()])
+    assert [w.label for w in model.weights] == ["two/w", "two/w_1"]
+
+
 def test_adding_and_taking_off_layers():
     model = Sequential()
     model.add(Input((3,)))
