@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -129,7 +128,7 @@ def _compiled(model: Model) -> Json:
 
 def _write(path: Path, data: bytes) -> None:
     """Replace a file at once, or leave it as it is."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -8,14 +8,14 @@ model's seed, its step counter and the layer's path.
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 
 import numpy as np
 
 
 class _Source:
     def __init__(self) -> None:
-        self.seed = secrets.randbits(64)
+        self.seed = int.from_bytes(os.urandom(8), "little")
         self.era = 0
         self.models = 0
 

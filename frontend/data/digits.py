@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,8 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     >>> images.shape, labels[:5].tolist()
     ((1797, 8, 8), [0, 1, 2, 3, 4])
     """
+    from importlib.resources import files  # slow to import, and whoever trains on other data does not need it
+
     packed = files("graphc.frontend.data").joinpath("digits.csv.gz").read_bytes()
     text = gzip.decompress(packed).decode("ascii")
     table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(-1, 65)

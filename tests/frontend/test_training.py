@@ -423,3 +423,44 @@ def test_numba_and_reference_train_alike():
         return model.fit(X, LABELS, batch_size=20, epochs=3, verbose=0).history["loss"]
 
     assert losses("numba") == pytest.approx(losses("reference"), rel=1e-4)
+
+
+def test_a_step_takes_as_many_python_calls_for_twenty_layers_as_for_two():
+    def calls(depth):
+        model = Sequential([Input((4,)), *(layers.Dense(4, "tanh") for _ in range(depth)), layers.Dense(2)])
+        model.compile("sgd", "mse", metrics=["mse"], backend="numba")
+        y = np.zeros((8, 2), np.float32)
+        for _ in range(3):
+            model.train_on_batch(X[:8], y)
+        count = [0]
+
+        def profile(frame, event, arg):
+            count[0] += event in ("call", "c_call")
+
+        sys.setprofile(profile)
+        try:
+            model.train_on_batch(X[:8], y)
+        finally:
+            sys.setprofile(None)
+        return count[0]
+
+    assert calls(2) == calls(20)
+
+
+def test_two_threads_may_predict_at_once():
+    model = classifier("numba")
+    data = rng.standard_normal((500, 4)).astype(np.float32)
+    expected = model.predict(data, batch_size=50, verbose=0)
+    found: list[np.ndarray] = []
+
+    def work():
+        found.extend(model.predict(data, batch_size=50, verbose=0) for _ in range(10))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 20
+    for got in found:
+        np.testing.assert_array_equal(got, expected)
