@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.backend import find_backend
@@ -12,23 +11,11 @@ from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
-from graphc.ops.checked import check_finite as check_node
-from graphc.passes import RewritePass, run_passes
-from graphc.passes.fold import FOLD
-from graphc.passes.simplify import CANONICAL, SIMPLIFY
-from graphc.passes.structure import Decompose, ResolvePhase, ShareCommuted
+from graphc.passes import decompose_for, prepare, simplify_graph
 from graphc.program import Program
-from graphc.rewrite import RewriteLog
 
 if TYPE_CHECKING:
     from graphc.backend import Backend
-
-
-SIMPLIFICATION = (RewritePass("simplify", SIMPLIFY), ShareCommuted())
-"""What every graph goes through."""
-
-CLEANING = (RewritePass("clean", FOLD + CANONICAL), ShareCommuted())
-"""What follows decomposition: nothing that would put composites back."""
 
 
 def compile(
@@ -62,32 +49,15 @@ def compile(
     """
     target = find_backend(backend)
     graph = make_graph(outputs, inputs, updates)
-    graph = run_passes(graph, (ResolvePhase(training), *((CheckAllFinite(),) if check_finite else ())))
-    log = RewriteLog()
-    simplified = run_passes(graph, SIMPLIFICATION, log)
+    graph = prepare(graph, training, check_finite)
+    simplified, log = simplify_graph(graph)
     plan = make_plan(simplified, target)
     return Program(graph, simplified, plan, target.compile(plan), target, training, log)
 
 
 def make_plan(graph: Graph, backend: Backend) -> Plan:
     """Decompose what the backend does not take whole, simplify what came of it, and lower if it wants kernels."""
-    decomposed = run_passes(graph, (Decompose(backend.takes), *CLEANING))
+    decomposed = decompose_for(graph, backend.takes)
     if not backend.lowers:
         return Plan(decomposed, parameters=decomposed.parameters, checks=find_checks(decomposed))
     return lower(decomposed)
-
-
-@dataclass(frozen=True)
-class CheckAllFinite:
-    """Check every output and every next value of a parameter for NaN and infinity."""
-
-    name = "check_all_finite"
-
-    def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
-        """The graph with a check on each root of a floating type."""
-        names = [f"output {name!r}" for name, _ in graph.outputs]
-        names += [f"the update of {target.label!r}" for target, _ in graph.updates]
-        return graph.with_roots(
-            check_node(node, label) if node.dtype.is_float else node
-            for node, label in zip(graph.roots, names, strict=True)
-        )

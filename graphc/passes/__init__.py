@@ -11,7 +11,7 @@ from graphc.passes.pipeline import (
     simplify_graph,
 )
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, simplify, simplify_primal
-from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, ShareCommuted
+from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
 
 __all__ = [
     "CANONICAL",
@@ -25,7 +25,6 @@ __all__ = [
     "Record",
     "ResolvePhase",
     "RewritePass",
-    "ShareCommuted",
     "decompose_for",
     "decompose_passes",
     "prepare",

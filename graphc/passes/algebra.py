@@ -304,5 +304,6 @@ ALGEBRA = RuleSet(
         vanish_integers,
         multiply_scalars_first,
         cancel_sizes,
-    )
+    ),
+    share_commuted=True,
 )

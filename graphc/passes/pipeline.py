@@ -3,8 +3,8 @@
 ::
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
-    simplify      simplify, share_commuted                       fewer, faster, more stable operations
-    decompose     decompose, specialize, share_commuted          only what the backend takes, in its cheapest form
+    simplify      simplify                                       fewer, faster, more stable operations
+    decompose     decompose, specialize                          only what the backend takes, in its cheapest form
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -19,12 +19,12 @@ from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.fold import FOLD
 from graphc.passes.simplify import CANONICAL, SIMPLIFY
 from graphc.passes.specialize import SPECIAL
-from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, ShareCommuted
+from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
 from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
 SPECIALIZE = RewritePass("specialize", FOLD + CANONICAL + SPECIAL)
-SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ShareCommuted())
+SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY),)
 
 
 def prepare_passes(training: bool, check_finite: bool = False) -> tuple[Pass, ...]:
@@ -37,7 +37,7 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (Decompose(takes), SPECIALIZE, ShareCommuted())
+    return (Decompose(takes), SPECIALIZE)
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

@@ -1,4 +1,4 @@
-"""Passes that settle what a graph may leave open: phase, markers, checks, composites, the order of equal operands."""
+"""Passes that settle what a graph may leave open: phase, markers, checks, composites."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from graphc.ir import location
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node, apply, intern
+from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ops.checked import CheckFinite
 from graphc.ops.control import CustomVjp, StopGradient, WhenTraining
 from graphc.rewrite import FunctionRule, RewriteLog, RuleSet, rewrite
-from graphc.rewrite.pattern import COMMUTATIVE
 
 
 @dataclass(frozen=True)
@@ -85,21 +84,3 @@ class Decompose:
 
         rules = RuleSet((FunctionRule((Op,), decompose_composite, ()),))
         return graph.with_roots(rewrite(graph.roots, rules, log))
-
-
-@dataclass(frozen=True)
-class ShareCommuted:
-    """Merge ``a * b`` and ``b * a``, and likewise for every commutative op: the order that comes first stays."""
-
-    name: str = "share_commuted"
-
-    def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
-        first: dict[tuple[str, frozenset[Node]], Node] = {}
-
-        def share(node: Node, args: tuple[Node, ...]) -> Node | None:
-            if node.op.name not in COMMUTATIVE:
-                return None
-            new = intern(node.op, args, node.type, node.loc)
-            return first.setdefault((node.op.name, frozenset(args)), new)
-
-        return graph.rebuild(share)

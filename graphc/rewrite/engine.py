@@ -18,6 +18,7 @@ from graphc.ir.location import Location
 from graphc.ir.node import Node, intern
 from graphc.ir.op import Op
 from graphc.ops.movement import broadcast_to
+from graphc.rewrite.pattern import COMMUTATIVE
 from graphc.rewrite.rule import RewriteRule
 
 
@@ -72,9 +73,16 @@ class RewriteLog:
 
 @dataclass(frozen=True, eq=False)
 class RuleSet:
-    """Rules in the order in which they are tried, indexed by the class of the op."""
+    """Rules in the order in which they are tried, indexed by the class of the op.
+
+    Attributes:
+        rules: no two of one name.
+        share_commuted: whether ``a * b`` and ``b * a`` become one node (the order that is met first stays), and
+            likewise for every commutative op. The engine does it, since it depends on what else is in the graph.
+    """
 
     rules: tuple[RewriteRule, ...]
+    share_commuted: bool = False
 
     @cached_property
     def _by_class(self) -> dict[type[Op], tuple[RewriteRule, ...]]:
@@ -89,7 +97,7 @@ class RuleSet:
         return found
 
     def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(self.rules + other.rules)
+        return RuleSet(self.rules + other.rules, self.share_commuted or other.share_commuted)
 
 
 def rewrite(roots: Iterable[Node], rules: RuleSet, log: RewriteLog | None = None) -> tuple[Node, ...]:
@@ -124,6 +132,7 @@ class _Run:
         # Nodes are keys, not their ids: a key keeps its node alive, so that no other can get the same id.
         self.normal: dict[Node, Node] = {}
         self.pending: dict[Node, str] = {}
+        self.commutative: dict[tuple[str, Node, Node], Node] = {}
         self.fired = 0
 
     def normalize(self, root: Node) -> Node:
@@ -145,7 +154,9 @@ class _Run:
                 if new in normal:
                     normal[node] = normal[new]
                     continue
-                after = self._fire(new)
+                after = self._commuted(new)
+                if after is None:
+                    after = self._fire(new)
                 if after is None:
                     normal[new] = normal[node] = new
                 else:
@@ -158,6 +169,18 @@ class _Run:
         if all([a is b for a, b in zip(args, node.args, strict=True)]):
             return node
         return intern(node.op, args, node.type, node.loc)
+
+    def _commuted(self, node: Node) -> Node | None:
+        """The normal node with the same operands in the other order, if there is one."""
+        if not self.rules.share_commuted or node.op.name not in COMMUTATIVE or self.log.spent:
+            return None
+        left, right = node.args
+        twin = self.commutative.get((node.op.name, right, left))
+        if twin is None or twin is node or twin not in self.normal:
+            self.commutative[node.op.name, left, right] = node
+            return None
+        self.log.firings.append(Firing("share_commuted", node, twin))
+        return twin
 
     def _fire(self, node: Node) -> Node | None:
         if self.log.spent:

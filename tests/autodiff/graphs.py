@@ -67,6 +67,7 @@ def random_graph(seed: int, steps: int = 10) -> tuple[Node, list[Node], Values]:
             continue
         if new.type.nbytes() <= 2000:
             pool.append(new)
-    ends = [pool[int(i)] for i in rng.integers(len(leaves), len(pool), size=2)] if len(pool) > 4 else pool[-2:]
-    loss = gx.sum(gx.sin(ends[0])) + gx.mean(ends[1] * ends[1])
+    used = {id(arg) for node in pool for arg in node.args}
+    sinks = [node for node in pool if id(node) not in used]
+    loss = sum((gx.mean(gx.sin(node) * node) for node in sinks), start=gx.constant(np.float64(0)))
     return loss, leaves, values

@@ -12,8 +12,7 @@ from graphc.ir.op import Case, registry
 from graphc.ir.types import DType, TensorType
 from graphc.lower.memory import layout, lifetimes
 from graphc.lower.plan import GemmItem, KernelItem, Plan
-from graphc.driver import CLEANING, SIMPLIFICATION
-from graphc.passes import run_passes
+from graphc.passes import decompose_for, simplify_graph
 from graphc.passes.structure import Decompose
 from tests.lower.judge import judge, kernels
 
@@ -140,8 +139,8 @@ def training_step(rng: np.random.Generator) -> tuple[Plan, dict[str, int]]:
         updates[p] = p - rate * updates[m] / (gx.sqrt(updates[v]) + 1e-7)
     from graphc.ir.graph import make_graph
 
-    graph = run_passes(make_graph({"loss": loss}, [x, labels], updates), SIMPLIFICATION)
-    graph = run_passes(graph, (Decompose(lambda op: False), *CLEANING))
+    graph, _ = simplify_graph(make_graph({"loss": loss}, [x, labels], updates))
+    graph = decompose_for(graph, lambda op: False)
     outputs = dict(graph.outputs)
     plan = judge(outputs, {x: f32(rng, 9, 6), labels: rng.integers(0, 4, 9)}, dict(graph.updates), rtol=1e-4)
     return plan, {"batch": 9}

@@ -21,7 +21,6 @@ from graphc.passes import (
     Decompose,
     DropMarkers,
     ResolvePhase,
-    ShareCommuted,
     decompose_for,
     decompose_passes,
     prepare,
@@ -94,9 +93,12 @@ def test_commuted_operands_are_merged() -> None:
     x, y = gx.placeholder("x", (3,)), gx.placeholder("y", (3,))
     graph = graph_of((x * y) - (y * x) + gx.maximum(x + y, y + x), x, y)
     assert len(graph.nodes) == 9
-    shared = ShareCommuted().run(graph)
-    assert len(shared.nodes) == 7
-    assert "%0, %1" in print_graph(shared)
+    log = RewriteLog()
+    shared = CANONICALIZE.run(graph, log)
+    assert len(shared.nodes) == 6
+    assert log.counts == {"share_commuted": 2, "maximum_of_itself": 1}
+    assert "%1, %0" not in print_graph(shared)
+    assert CANONICALIZE.run(shared).roots[0] is shared.roots[0]
 
 
 def test_a_pass_that_breaks_a_graph_is_named() -> None:
@@ -117,10 +119,7 @@ def test_a_pass_that_breaks_a_graph_is_named() -> None:
 
 def test_the_order_of_passes_is_data() -> None:
     names = [step.name for step in (*prepare_passes(True, True), *SIMPLIFY_PASSES, *decompose_passes(lambda op: False))]
-    assert names == [
-        "resolve_phase", "drop_markers", "check_roots", "simplify", "share_commuted", "decompose", "specialize",
-        "share_commuted",
-    ]  # fmt: skip
+    assert names == ["resolve_phase", "drop_markers", "check_roots", "simplify", "decompose", "specialize"]
 
 
 def test_folding_is_small_exact_and_leaves_failing_checks() -> None:
