@@ -41,7 +41,15 @@ def copy_to(target: Path) -> Path:
     for name in ("graphc", "backends", "frontend", "tests", "examples", "benchmarks", "docs"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=ignore)
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", ".pre-commit-config.yaml"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "MANIFEST.in",
+        ".pre-commit-config.yaml",
+    ):
         shutil.copy(ROOT / name, target / name)
     return target
 

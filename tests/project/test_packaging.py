@@ -99,7 +99,7 @@ def test_sdist_holds_the_checkout(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = {str(path.relative_to(source)) for path in modules(source).values()}
     assert sources <= names
-    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "tests/conftest.py"} <= names
     assert not {name for name in names if name.startswith(("graphc/backends/", "graphc/frontend/"))}
 
 
