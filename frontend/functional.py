@@ -63,9 +63,7 @@ class CallGraph:
         """Layers with their calls; symbols as [layer's name, number of the call, number of the output]."""
         names: dict[int, list[Any]] = {}
         counts: dict[int, int] = {}
-        rows: dict[int, dict[str, Any]] = {
-            id(layer): {"layer": serialize(layer), "calls": []} for layer in self.layers
-        }
+        rows: dict[int, dict[str, Any]] = {id(layer): {"layer": serialize(layer), "calls": []} for layer in self.layers}
         for call in (*(symbol.call for symbol in nest.leaves(self.inputs)), *self.calls):
             index = counts.get(id(call.layer), 0)
             counts[id(call.layer)] = index + 1
@@ -103,9 +101,7 @@ def find_calls(inputs: Any, outputs: Any) -> CallGraph:
     given = nest.leaves(inputs)
     for leaf in given:
         if not isinstance(leaf, Symbol):
-            raise GraphError(
-                f"{leaf!r} is not an input", at=user_line(), remedy="list what gx.Input(...) returned"
-            )
+            raise GraphError(f"{leaf!r} is not an input", at=user_line(), remedy="list what gx.Input(...) returned")
     if len({id(leaf) for leaf in given}) != len(given):
         raise GraphError("an input is listed twice", at=user_line(), remedy="list each Input once")
     starts = nest.map_leaves(_as_input, inputs)
@@ -152,9 +148,7 @@ class _Finder:
 
     def visit(self, outputs: Sequence[Any]) -> None:
         """Depth first from the outputs, operands before users."""
-        stack: list[tuple[Call, bool]] = [
-            (leaf.call, False) for leaf in reversed(outputs) if isinstance(leaf, Symbol)
-        ]
+        stack: list[tuple[Call, bool]] = [(leaf.call, False) for leaf in reversed(outputs) if isinstance(leaf, Symbol)]
         for leaf in outputs:
             if not isinstance(leaf, Symbol):
                 raise GraphError(

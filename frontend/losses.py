@@ -47,9 +47,7 @@ class Loss(Configurable):
         """The type of the targets for an output of this type; None: that of the data."""
         return None
 
-    def __call__(
-        self, y_true: Node, y_pred: Node, sample_weight: Node | None = None, mask: Node | None = None
-    ) -> Node:
+    def __call__(self, y_true: Node, y_pred: Node, sample_weight: Node | None = None, mask: Node | None = None) -> Node:
         """The reduced loss.
 
         Args:

@@ -340,9 +340,7 @@ class Sequential(Model):
     41
     """
 
-    def __init__(
-        self, layers: Iterable[Any] | None = None, name: str | None = None, trainable: bool = True
-    ) -> None:
+    def __init__(self, layers: Iterable[Any] | None = None, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable)
         for layer in layers or ():
             self._append(layer)

@@ -500,5 +500,3 @@ def _logs(objective: Objective, sums: Sequence[float], seen: int, results: Seque
 def _flat(logs: Logs) -> Any:
     values = list(logs.values())
     return values[0] if len(values) == 1 else values
-
-

@@ -191,7 +191,5 @@ def type_of_data(value: Any, batch: Any) -> TensorType:
     array = np.asarray(value)
     kind = {"f": DType.float32, "i": DType.int64, "u": DType.int64, "b": DType.bool}.get(array.dtype.kind)
     if kind is None:
-        raise DTypeError(
-            f"the targets hold {array.dtype}, not numbers", at=user_line(), remedy="give numbers or bools"
-        )
+        raise DTypeError(f"the targets hold {array.dtype}, not numbers", at=user_line(), remedy="give numbers or bools")
     return TensorType(kind, (batch, *array.shape[1:]))

@@ -232,9 +232,7 @@ class Lambda(Layer):
     <multiply: f32[batch, 3]>
     """
 
-    def __init__(
-        self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.function = function
         self.arguments = dict(arguments or {})

@@ -33,9 +33,7 @@ class Expression(Layer):
         self._leaves = tuple(inputs)
         self._output = output
         self.built = True
-        self._weights = [
-            (node.label, node) for node in topological([output]) if isinstance(node, Parameter)
-        ]
+        self._weights = [(node.label, node) for node in topological([output]) if isinstance(node, Parameter)]
 
     def call(self, *args: Node) -> Node:
         sizes = _sizes([leaf.type for leaf in self._leaves], [arg.type for arg in args])
@@ -94,5 +92,3 @@ def _sizes(formal: Sequence[TensorType], actual: Sequence[TensorType]) -> dict[s
             if isinstance(old, Dim) and old != new and str(old).isidentifier():
                 found[str(old)] = new
     return found
-
-

@@ -144,5 +144,3 @@ class Concatenate(Merge):
 
 def _full_mask(node: Node, mask: Node | None) -> Node:
     return gx.ones(node.shape[:2], "bool") if mask is None else mask
-
-

@@ -121,9 +121,7 @@ class WeightHolder(Configurable):
 
     def _free_label(self, name: str) -> str:
         taken = {label for label, _ in self._weights}
-        return next(
-            label for label in (name, *(f"{name}_{n}" for n in range(1, len(taken) + 2))) if label not in taken
-        )
+        return next(label for label in (name, *(f"{name}_{n}" for n in range(1, len(taken) + 2))) if label not in taken)
 
     @property
     def name(self) -> str:

@@ -135,7 +135,16 @@ def test_a_model_that_was_not_compiled_says_so():
 
 @pytest.mark.parametrize(
     "data",
-    [X.astype(np.float64), X.astype(int), X.astype(np.uint8), X.astype(bool), X.tolist(), [X], {"image": X}, X.T.copy().T],
+    [
+        X.astype(np.float64),
+        X.astype(int),
+        X.astype(np.uint8),
+        X.astype(bool),
+        X.tolist(),
+        [X],
+        {"image": X},
+        X.T.copy().T,
+    ],
 )
 def test_data_that_can_be_converted_is_converted(one, data):
     np.testing.assert_array_equal(one.predict(data, verbose=0), one.predict(X, verbose=0))

@@ -300,9 +300,7 @@ def test_nodes_carry_the_lines_on_which_their_layers_stand():
         layers.Dense(4),
         layers.Dense(2),
     ])  # fmt: skip
-    lines = [
-        node.loc.text for node in compiled(model).programs["predict"].graph.nodes if node.op.name == "matmul"
-    ]
+    lines = [node.loc.text for node in compiled(model).programs["predict"].graph.nodes if node.op.name == "matmul"]
     assert lines == ["layers.Dense(4),", "layers.Dense(2),"]
 
 

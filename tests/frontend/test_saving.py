@@ -294,7 +294,11 @@ def _edit(*path, value):
         (_edit("model", "config", "layers", 1, "config", "units", value=-1), "model.json", "positive"),
         (_edit("model", "config", "layers", 1, "config", "unts", value=1), "model.json", "unts"),
         (_edit("model", "class", value="os.system"), "model.json", "'system', which is not known"),
-        (_edit("compiled", "optimizer", "class", value="ops.concatenate"), "model.json", "optimizer|from_config|revive"),
+        (
+            _edit("compiled", "optimizer", "class", value="ops.concatenate"),
+            "model.json",
+            "optimizer|from_config|revive",
+        ),
     ],
 )
 def test_damage_is_named_with_the_file_and_what_to_do(tmp_path, damage, file, words):

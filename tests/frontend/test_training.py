@@ -83,9 +83,7 @@ def test_the_loss_holds_the_penalties():
 def test_several_losses_are_weighted_and_reported():
     a = Input((4,))
     model = Model(a, [layers.Dense(1, name="left")(a), layers.Dense(1, name="right")(a)])
-    model.compile(
-        "sgd", {"left": "mse", "right": "mse"}, [1.0, 0.25], {"right": ["mse"]}, backend="reference"
-    )
+    model.compile("sgd", {"left": "mse", "right": "mse"}, [1.0, 0.25], {"right": ["mse"]}, backend="reference")
     left, right = model.predict(X, verbose=0)
     logs = model.test_on_batch(X, [Y, Y * 2], return_dict=True)
     assert list(logs) == ["loss", "left_loss", "right_loss", "right_mse"]
