@@ -10,12 +10,11 @@ import numpy as np
 from graphc.ir.dims import evaluate, substitute
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Input, Node, Parameter
-from graphc.lower.interpret import run_plan
-from graphc.lower.lowering import lower
-from graphc.lower.plan import Plan
 from graphc.loops.kernel import Kernel
 from graphc.loops.verify import verify_kernel
-from graphc.lower.plan import KernelItem
+from graphc.lower.interpret import run_plan
+from graphc.lower.lowering import lower
+from graphc.lower.plan import KernelItem, Plan
 
 
 def evaluate_graph(graph: Graph, arrays: Sequence[Any], dims: Mapping[str, int]) -> list[Any]:

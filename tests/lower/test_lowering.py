@@ -43,14 +43,12 @@ def operand(case: Case, spec: Any, rng: np.random.Generator) -> Any:
 
 @pytest.mark.parametrize("cls", ALL_OPS, ids=lambda cls: cls.name)
 def test_every_case_of_every_op(cls: type, rng: np.random.Generator) -> None:
-    from graphc.ir.node import apply
     from graphc.ir.graph import make_graph
+    from graphc.ir.node import apply
 
     for number, case in enumerate(cls.cases()):  # type: ignore[attr-defined]
         arrays = [operand(case, spec, rng) for spec in case.operands]
-        inputs = {
-            gx.placeholder(f"x{i}", array.shape, array.dtype): array for i, array in enumerate(arrays)
-        }
+        inputs = {gx.placeholder(f"x{i}", array.shape, array.dtype): array for i, array in enumerate(arrays)}
         node = apply(case.op, *inputs)
         graph = Decompose(lambda op: False).run(make_graph({"y": node}, list(inputs)))
         judge({"y": graph.roots[0]}, inputs, rtol=2e-5, atol=1e-5)
@@ -69,7 +67,8 @@ def test_a_column_sum_shares_the_kernel_of_what_it_sums(rng: np.random.Generator
     x = gx.placeholder("x", ("n", 130))
     y = gx.tanh(x)
     plan = judge({"y": y, "sum": gx.sum(y, axis=0)}, {x: f32(rng, 9, 130)}, rtol=1e-4)
-    assert len(plan.launches) == 1 and len(kernels(plan)) == 1
+    assert len(plan.launches) == 1
+    assert len(kernels(plan)) == 1
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 3), (4, 0), (5, 1), (3, 70), (2, 5000)])
@@ -99,7 +98,8 @@ def test_products_read_transposed_operands_in_place(transpose: tuple[bool, bool]
     plan = judge({"y": left @ right}, arrays)
     (launch,) = plan.launches
     (item,) = launch.items
-    assert isinstance(item, GemmItem) and (item.transpose_a, item.transpose_b) == transpose
+    assert isinstance(item, GemmItem)
+    assert (item.transpose_a, item.transpose_b) == transpose
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,8 @@ def test_a_batch_of_one_matrix_is_one_product(rng: np.random.Generator) -> None:
     a, w = gx.placeholder("a", ("batch", 7, 5)), gx.parameter("w", f32(rng, 5, 6))
     plan = judge({"y": gx.matmul(a, w)}, {a: f32(rng, 3, 7, 5)})
     (item,) = plan.launches[0].items
-    assert isinstance(item, GemmItem) and item.batch == 1
+    assert isinstance(item, GemmItem)
+    assert item.batch == 1
 
 
 def training_step(rng: np.random.Generator) -> tuple[Plan, dict[str, int]]:
@@ -149,7 +150,8 @@ def training_step(rng: np.random.Generator) -> tuple[Plan, dict[str, int]]:
 def test_a_training_step_updates_all_parameters_in_one_kernel_in_place(rng: np.random.Generator) -> None:
     plan, dims = training_step(rng)
     last = plan.launches[-1]
-    assert len(last.items) == 6 and len({item.kernel for item in last.items if isinstance(item, KernelItem)}) == 1
+    assert len(last.items) == 6
+    assert len({item.kernel for item in last.items if isinstance(item, KernelItem)}) == 1
     assert all(access.access.value != "write" for item in last.items for access in item.kernel.buffers)  # type: ignore[union-attr]
     loss_kernels = [kernel for kernel in kernels(plan) if "exp" in repr(kernel)]
     assert len(loss_kernels) == 1, "softmax, cross entropy and its gradient are one kernel"
