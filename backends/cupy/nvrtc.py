@@ -36,7 +36,7 @@ def compile_cubin(source: str, arch: str, options: tuple[str, ...] = ()) -> Cubi
         BackendError: NVRTC is not installed, or does not accept the source; the message holds its log.
     """
     try:
-        from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
+        from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
     except ImportError as error:
         raise BackendError(
             f"NVRTC cannot be imported: {error}", remedy="pip install cuda-bindings nvidia-cuda-nvrtc"
