@@ -267,7 +267,7 @@ class Input(Op):
     no_jvp = Absent.LEAF
     no_reference = Absent.LEAF
 
-    def infer(self) -> TensorType:
+    def infer(self, *types: TensorType) -> TensorType:
         return self.type
 
     @property
@@ -289,7 +289,7 @@ class ParameterLeaf(Op):
     no_jvp = Absent.LEAF
     no_reference = Absent.LEAF
 
-    def infer(self) -> TensorType:
+    def infer(self, *types: TensorType) -> TensorType:
         return self.type
 
     @property
@@ -309,7 +309,7 @@ class Constant(Op):
     no_vjp = Absent.LEAF
     no_jvp = Absent.LEAF
 
-    def infer(self) -> TensorType:
+    def infer(self, *types: TensorType) -> TensorType:
         return self.type
 
     @property
