@@ -28,35 +28,37 @@ class WatchedFusion(Fusion):
     """Fusion that asks networkx about every search and every merge."""
 
     needs: nx.DiGraph = field(default_factory=nx.DiGraph)
+    points: nx.DiGraph = field(default_factory=nx.DiGraph)
+    """The truth: one point for each cluster, an edge where one reads the other."""
     refused: int = 0
     merged: int = 0
 
     def _merge_edges(self) -> None:
         self.needs = needs_of_nodes(self.graph, {node.uid for cluster in self.clusters for node in cluster.nodes})
+        self.points = self.contracted()
         self.compare_tables()
         super()._merge_edges()
 
     def _other_path(self, producer: Cluster, consumer: Cluster) -> bool:
         found = super()._other_path(producer, consumer)
-        together = nx.contracted_nodes(self.contracted(), producer, consumer, self_loops=False)
+        together = nx.contracted_nodes(self.points, producer, consumer, self_loops=False)
         assert found == (not nx.is_directed_acyclic_graph(together))
         self.refused += found
         return found
 
     def _replace(self, a: Cluster, b: Cluster, merged: Cluster) -> None:
-        before = nx.transitive_closure_dag(self.contracted())
+        before = self.points
         super()._replace(a, b, merged)
-        after = self.contracted()
-        assert nx.is_directed_acyclic_graph(after)
-        reached = nx.transitive_closure_dag(after)
-        now = {a: merged, b: merged}
-        lost = [(x, y) for x, y in before.edges if now.get(x, x) is not now.get(y, y)]
-        assert all(reached.has_edge(now.get(x, x), now.get(y, y)) for x, y in lost)
+        self.points = self.contracted()
+        assert nx.is_directed_acyclic_graph(self.points)
         self.compare_tables()
         self.merged += 1
+        # Whatever reached another still does if each step of the way is there.
+        now = {a: merged, b: merged}
+        kept = {(now.get(x, x), now.get(y, y)) for x, y in before.edges}
+        assert all(x is y or self.points.has_edge(x, y) for x, y in kept)
 
     def contracted(self) -> nx.DiGraph:
-        """The truth: one point for each cluster."""
         home = {node.uid: cluster for cluster in self.clusters for node in cluster.nodes}
         points = nx.DiGraph()
         points.add_nodes_from(self.clusters)
@@ -64,9 +66,8 @@ class WatchedFusion(Fusion):
         return points
 
     def compare_tables(self) -> None:
-        points = self.contracted()
         for cluster in self.clusters:
-            assert self.producers(cluster) == set(points.predecessors(cluster))
+            assert self.producers(cluster) == set(self.points.predecessors(cluster))
 
 
 def needs_of_nodes(graph: Graph, computed: set[int]) -> nx.DiGraph:
@@ -119,18 +120,19 @@ def watch(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> WatchedFusion:
     return fusion
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(15))
 def test_random_training_steps(seed, monkeypatch):
     fusion = watch(random_step(seed), monkeypatch)
-    points = fusion.contracted()
+    points = fusion.points
     order = fusion.order()
     place = {cluster: position for position, cluster in enumerate(order)}
     assert len(order) == len(set(order)) == len(fusion.clusters)
     assert all(place[x] < place[y] for x, y in points.edges)
+    reached = nx.transitive_closure_dag(points)
     for start in fusion.clusters:
         for goal in fusion.clusters:
             if start is not goal:
-                assert fusion._reaches(start, goal) == nx.has_path(points, start, goal)
+                assert fusion._reaches(start, goal) == reached.has_edge(start, goal)
     assert fusion.merged > 0
 
 
