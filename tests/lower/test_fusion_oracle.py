@@ -68,6 +68,7 @@ class WatchedFusion(Fusion):
     def compare_tables(self) -> None:
         for cluster in self.clusters:
             assert self.producers(cluster) == set(self.points.predecessors(cluster))
+            assert self._consumers[id(cluster)] == set(self.points.successors(cluster))
 
 
 def needs_of_nodes(graph: Graph, computed: set[int]) -> nx.DiGraph:
