@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import linecache
 import re
 import sys
 from typing import Any
@@ -30,8 +31,9 @@ def session(*lines: str) -> str:
 
 def message(call: str) -> str:
     """The error that a call raises, as Python prints it."""
+    linecache.cache["call.py"] = (len(call), None, [call], "call.py")  # so that the message can show the line
     try:
-        exec(compile(call, "<session>", "single"), SPACE)
+        exec(compile(call, "call.py", "single"), SPACE)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError(f"{call} raises nothing")
