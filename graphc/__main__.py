@@ -37,7 +37,7 @@ def doctor() -> str:
 
 
 def _backends() -> Rows:
-    from graphc.backend import backends
+    from graphc.backend import backends, reason_against
 
     try:
         found = backends()
@@ -45,7 +45,7 @@ def _backends() -> Rows:
         yield "", f"cannot be listed: {error}: reinstall graphc"
         return
     for backend in found:
-        reason = backend.available()
+        reason = reason_against(backend)
         yield backend.name, "available" if reason is None else f"not available: {reason}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from graphc.errors import BackendError
+from graphc.errors import BackendError, GraphcError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def find_backend(name: str) -> Backend:
         BackendError: there is none of this name, it is broken, or it cannot run here.
     """
     if name == "auto":
-        return next(backend for backend in backends() if backend.available() is None)
+        return next(backend for backend in backends() if reason_against(backend) is None)
     if name in BUILT_IN:
         backend = _load_built_in(name)
     elif name in _entry_points():
@@ -135,13 +135,38 @@ def find_backend(name: str) -> Backend:
     else:
         known = ", ".join(sorted({*BUILT_IN, *_entry_points()}))
         raise BackendError(f"no backend is called {name!r}", remedy=f"use one of: {known}, auto")
-    reason = backend.available()
+    reason = reason_against(backend)
     if reason is not None:
         raise BackendError(
             f"backend {name!r} cannot run here: {reason}",
             remedy="run `python -m graphc doctor`, or use backend='auto'",
         )
     return backend
+
+
+def reason_against(backend: Backend) -> str | None:
+    """None if the backend can run here, else the reason and the remedy."""
+    try:
+        return backend.available()
+    except Exception as error:  # a plug-in may fail in any way; one that cannot even say so cannot run
+        return f"asking it failed with {type(error).__name__}: {error}; reinstall or uninstall its package"
+
+
+def compile_plan(plan: object, backend: Backend) -> Executable:
+    """What the backend makes of a plan.
+
+    Raises:
+        BackendError: whatever else the backend raised.
+    """
+    try:
+        return backend.compile(plan)
+    except GraphcError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way
+        raise BackendError(
+            f"backend {backend.name!r} failed to compile the graph: {type(error).__name__}: {error}",
+            remedy="report this to the authors of the backend, or use another one, such as backend='reference'",
+        ) from error
 
 
 def _load_built_in(name: str) -> Backend:

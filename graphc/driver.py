@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from graphc.backend import find_backend
+from graphc.backend import compile_plan, find_backend
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
+from graphc.ops.base import explaining
 from graphc.passes import decompose_for, prepare, simplify_graph
 from graphc.program import Program
 
@@ -47,12 +48,13 @@ def compile(
     >>> double(x=np.float32([1, 2]))["y"]
     array([2., 4.], dtype=float32)
     """
-    target = find_backend(backend)
-    graph = make_graph(outputs, inputs, updates)
-    graph = prepare(graph, training, check_finite)
-    simplified, log = simplify_graph(graph)
-    plan = make_plan(simplified, target)
-    return Program(graph, simplified, plan, target.compile(plan), target, training, log)
+    with explaining("compile"):
+        target = find_backend(backend)
+        graph = make_graph(outputs, inputs, updates)
+        graph = prepare(graph, training, check_finite)
+        simplified, log = simplify_graph(graph)
+        plan = make_plan(simplified, target)
+        return Program(graph, simplified, plan, compile_plan(plan, target), target, training, log)
 
 
 def make_plan(graph: Graph, backend: Backend) -> Plan:

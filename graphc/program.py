@@ -116,7 +116,8 @@ class Program:
         """Run one step.
 
         Args:
-            out: arrays to fill, by output name; all outputs or none. Then the step allocates nothing.
+            out: arrays to fill, by output name; all outputs or none. Then the step allocates nothing. They must not
+                share memory with inputs or with each other.
             inputs: an array for each placeholder, of its element type and a shape that fits.
 
         Raises:
@@ -170,7 +171,7 @@ class Program:
             from graphc.report.stages import print_stage
 
             return print_stage(self.plan, stage)
-        raise AxisError(f"there is no stage {stage!r}", remedy=f"use one of: {', '.join(STAGES)}")
+        raise AxisError(f"there is no stage {stage!r}", at=_here(), remedy=f"use one of: {', '.join(STAGES)}")
 
     def source(self) -> str:
         """The generated source of all kernels."""
@@ -198,6 +199,7 @@ class Program:
         if unknown:
             raise NameClashError(
                 f"no size is called {sorted(unknown)[0]!r}",
+                at=_here(),
                 remedy=f"sizes here: {', '.join(self.graph.dims) or 'none'}",
             )
         return {name: given.get(name, self._dims.get(name, UNKNOWN_SIZE)) for name in self.graph.dims}
@@ -316,10 +318,18 @@ class Program:
 
     def _check_out(self, out: Sequence[Array], fit: _Fit) -> None:
         for name, array, (shape, dtype) in zip(self.output_names, out, fit.outputs, strict=True):
-            if array.shape != shape or array.dtype != dtype or not array.flags.carray:
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:  # pyright: ignore[reportUnnecessaryIsInstance]
+                shown = getattr(array, "dtype", type(array).__name__)
+                raise DTypeError(
+                    f"out[{name!r}] must be an array of {dtype}, got {shown}",
+                    at=_here(),
+                    remedy=f"np.empty({shape}, {str(dtype)!r})",
+                )
+            if array.shape != shape or not array.flags.carray:
+                layout = "" if array.flags.carray else " that is not contiguous, aligned and writable"
                 raise ShapeError(
-                    f"out[{name!r}] must be a C-contiguous, writable {dtype} array of shape {shape}, "
-                    f"got {array.dtype} {array.shape}",
+                    f"out[{name!r}] must be a C-contiguous, writable array of shape {shape}, "
+                    f"got one of shape {array.shape}{layout}",
                     at=_here(),
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )

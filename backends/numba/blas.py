@@ -43,7 +43,8 @@ def _library() -> ctypes.CDLL:
         library.scipy_openblas_set_num_threads64_(1)  # work is split here, one call is one thread's
     except (OSError, AttributeError) as error:
         raise BackendError(
-            f"OpenBLAS cannot be loaded from {path}: {error}",
+            f"OpenBLAS cannot be loaded from {path}",
+            details=(str(error),),
             remedy="pip install --force-reinstall scipy-openblas64",
         ) from error
     return library

@@ -7,6 +7,7 @@ https://data-apis.org/array-api/latest/API_specification, section "manipulation 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -556,8 +557,15 @@ def pad(
     node = as_node(x)
     with explaining("pad", node):
         filler = as_node(value, node.dtype) if not isinstance(value, bool | int) else constant(value, node.dtype)
-        between = tuple(interior) if interior is not None else (0,) * node.ndim
-    return apply(Pad(tuple(low), tuple(high), between), node, filler)
+        between = (0,) * node.ndim if interior is None else _counts("interior", interior, node.ndim)
+        counts = _counts("low", low, node.ndim), _counts("high", high, node.ndim)
+    return apply(Pad(*counts, between), node, filler)
+
+
+def _counts(name: str, given: Any, rank: int) -> tuple[Any, ...]:
+    if not isinstance(given, tuple | list):
+        raise AxisError(f"{name} is {given!r}", remedy=f"give a tuple with a count for each of the {rank} axes")
+    return tuple(cast("Sequence[Any]", given))
 
 
 operators.update({"reshape": reshape, "transpose": transpose})
