@@ -83,6 +83,9 @@ def _unflatten(position: Size, shape: Shape, bounds: Bounds) -> Index:
         if size == 1:
             result.append(0)
             continue
+        if size == 0 or stride == 0:  # there is no element; the index must still belong to the loops that never run
+            result.append(position)
+            continue
         part = floordiv(position, stride, bounds)
         result.append(part if axis == 0 else mod(part, size, bounds))
     return tuple(result)

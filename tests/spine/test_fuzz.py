@@ -119,6 +119,12 @@ def test_nothing_is_read_from_an_axis_without_elements(rows: int, chosen: int) -
     judge_all({"taken": taken, "gradient": gradient, "padded": padded}, arrays)
 
 
+def test_elements_that_do_not_exist_are_moved_about() -> None:
+    x = gx.placeholder("x", (5, 2, 4))
+    nothing = gx.reshape(gx.reshape(x[4:, 1:1], (0, 4)), (2, 0, 4))
+    judge_all({"y": nothing @ gx.zeros((4, 3)), "z": gx.exp(nothing)}, {x: np.ones((5, 2, 4), np.float32)})
+
+
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 @pytest.mark.parametrize(
     ("build", "rows"),
