@@ -35,17 +35,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "graphc.frontend": ("Input", "Model", "Sequential", "load_model", "set_seed"),
 }  # fmt: skip
 
-_SUBMODULES = {
-    "backends": "graphc.backends",
-    "onnx": "graphc.backends.onnx",
-    **{
-        name: f"graphc.frontend.{name}"
-        for name in (
-            "activations", "callbacks", "data", "initializers", "layers", "losses", "metrics", "optimizers",
-            "regularizers", "saving",
-        )
-    },
-}  # fmt: skip
+_SUBMODULES = (
+    "activations", "backends", "callbacks", "data", "initializers", "layers", "losses", "metrics", "onnx", "optimizers",
+    "regularizers", "saving",
+)  # fmt: skip
 
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -54,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         value = ["__version__", *sorted({*_WHERE, *_SUBMODULES, *_ops().__all__})]
     elif name in _SUBMODULES:
-        value = importlib.import_module(_SUBMODULES[name])
+        value = importlib.import_module(f"graphc.{name}")
     elif name in _WHERE:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         if _WHERE[name] == "graphc.ir.node":

@@ -1,0 +1,5 @@
+"""Layers, and the base of your own."""
+
+from __future__ import annotations
+
+from graphc.frontend.layers import *

@@ -1,0 +1,5 @@
+"""Metrics, and the base of your own."""
+
+from __future__ import annotations
+
+from graphc.frontend.metrics import *

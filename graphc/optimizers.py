@@ -1,0 +1,5 @@
+"""Optimizers, and the base of your own."""
+
+from __future__ import annotations
+
+from graphc.frontend.optimizers import *

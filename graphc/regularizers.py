@@ -1,0 +1,5 @@
+"""Regularizers: penalties on weights."""
+
+from __future__ import annotations
+
+from graphc.frontend.regularizers import *
