@@ -93,9 +93,7 @@ class CallbackList:
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
             if not isinstance(callback, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise GraphError(
-                    f"{callback!r} is not a callback", at=user_line(), remedy="derive it from gx.callbacks.Callback"
-                )
+                raise _not_a_callback(callback)
             callback.set_model(model)
             callback.set_params(params)
 
@@ -112,6 +110,13 @@ class CallbackList:
         """Call one hook of each callback, in order, with the epoch or batch if it has one, and with logs."""
         for callback in self.callbacks:
             getattr(callback, hook)(*position, {} if logs is None else logs)
+
+
+def _not_a_callback(value: Any) -> GraphError:
+    remedy = (
+        f"give an object: {value.__name__}(...)" if isinstance(value, type) else "derive it from gx.callbacks.Callback"
+    )
+    return GraphError(f"{value!r} is not a callback", at=user_line(), remedy=remedy)
 
 
 class History(Callback):

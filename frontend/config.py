@@ -7,9 +7,10 @@ back, so reading a file never imports or runs anything that it names.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Self, cast
 
@@ -54,6 +55,11 @@ class Configurable:
                 remedy="define get_config and from_config, or name the arguments",
             )
         return dict(self._given)
+
+    def __repr__(self) -> str:
+        """The call that made it: ``Adam(learning_rate=0.01)``."""
+        given = "..." if self._given is None else ", ".join(f"{key}={value!r}" for key, value in self._given.items())
+        return f"{type(self).__name__}({given})"
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -302,8 +308,14 @@ def _find(key: str, custom: Mapping[str, Any]) -> Any:
     return found
 
 
-def lookup(value: Any, table: Mapping[str, Any], kind: str) -> Any:
+def lookup(value: Any, table: Mapping[str, Any], kind: str, also: tuple[str, ...] = ()) -> Any:
     """What a string stands for (``"relu"``, ``"adam"``); other values pass through.
+
+    Args:
+        value: what the user gave.
+        table: what there is, by name; names of classes are understood, but not offered.
+        kind: what messages call it.
+        also: names that the caller has dealt with.
 
     Raises:
         GraphError: nothing of this kind has that name.
@@ -314,11 +326,23 @@ def lookup(value: Any, table: Mapping[str, Any], kind: str) -> Any:
     if found is None:
         found = _registered.get(value)
     if found is None:
-        known = ", ".join(sorted(table))
+        known = sorted({*(name for name in table if name.islower()), *also})
         raise GraphError(
-            f"no {kind} is called {value!r}", at=user_line(), remedy=f"use one of {known}, or pass your own"
+            f"no {kind} is called {value!r}",
+            at=user_line(),
+            remedy=f"{suggestion(value, known)}use one of {', '.join(known)}, or pass your own",
         )
     return found
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'relu'? `` where known names are near, else nothing.
+
+    >>> suggestion("rleu", ["relu", "tanh"])
+    "did you mean 'relu'? "
+    """
+    near = difflib.get_close_matches(name, list(known), 2, 0.65)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 
 def user_line() -> str | None:

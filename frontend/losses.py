@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend.config import Configurable, lookup, user_line
 from graphc.ir.dims import product
 from graphc.ir.node import Node
@@ -133,6 +133,25 @@ class MeanSquaredError(Loss):
 
     def elementwise(self, y_true: Node, y_pred: Node) -> Node:
         return gx.squared_error(gx.cast(y_true, y_pred.dtype), y_pred)
+
+    def call(self, y_true: Node, y_pred: Node) -> Node:
+        return gx.mean(self.elementwise(y_true, y_pred), axis=-1)
+
+    def target_type(self, output: TensorType) -> TensorType:
+        return output
+
+
+class MeanAbsoluteError(Loss):
+    """The mean of ``|y_true - y_pred|``.
+
+    Shapes: y_true and y_pred: (batch, ..., n); the values that are reduced: (batch, ...).
+    """
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = "mean_absolute_error") -> None:
+        super().__init__(name, reduction)
+
+    def elementwise(self, y_true: Node, y_pred: Node) -> Node:
+        return gx.abs(gx.cast(y_true, y_pred.dtype) - y_pred)
 
     def call(self, y_true: Node, y_pred: Node) -> Node:
         return gx.mean(self.elementwise(y_true, y_pred), axis=-1)
@@ -285,6 +304,8 @@ def _known(size: Any) -> int:
 _BY_NAME: dict[str, type[Loss]] = {
     "mse": MeanSquaredError,
     "mean_squared_error": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "mean_absolute_error": MeanAbsoluteError,
     "binary_crossentropy": BinaryCrossentropy,
     "bce": BinaryCrossentropy,
     "categorical_crossentropy": CategoricalCrossentropy,
@@ -304,4 +325,8 @@ def get(value: Any) -> Any:
         return found()
     if found is None or isinstance(found, Loss):
         return found
-    return LossFunctionWrapper(found)
+    if not callable(found):
+        raise GraphError(
+            f"{value!r} is not a loss", at=user_line(), remedy="give a name such as 'mse', a loss, or a function"
+        )
+    return LossFunctionWrapper(cast("Callable[..., Node]", found))

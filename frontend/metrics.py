@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ import graphc as gx
 from graphc.errors import GraphError
 from graphc.frontend import initializers
 from graphc.frontend.config import Configurable, lookup, user_line
+from graphc.frontend.losses import MeanAbsoluteError as _AbsoluteErrorLoss
 from graphc.frontend.losses import MeanSquaredError as _SquaredErrorLoss
 from graphc.ir.dims import product
 from graphc.ir.node import Node, Parameter
@@ -207,12 +208,32 @@ class MeanSquaredError(Mean):
         return output
 
 
+class MeanAbsoluteError(Mean):
+    """The mean of ``|y_true - y_pred|``.
+
+    Shapes: y_true and y_pred: (batch, ..., n).
+    """
+
+    direction = "down"
+
+    def __init__(self, name: str = "mean_absolute_error") -> None:
+        super().__init__(name)
+
+    def update_state(self, y_true: Node, y_pred: Node, sample_weight: Node | None = None) -> dict[Parameter, Node]:
+        return self.add_values(_AbsoluteErrorLoss().call(y_true, y_pred), sample_weight)
+
+    def target_type(self, output: TensorType) -> TensorType:
+        return output
+
+
 _BY_NAME: dict[str, type[Metric]] = {
     "binary_accuracy": BinaryAccuracy,
     "categorical_accuracy": CategoricalAccuracy,
     "sparse_categorical_accuracy": SparseCategoricalAccuracy,
     "mse": MeanSquaredError,
     "mean_squared_error": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "mean_absolute_error": MeanAbsoluteError,
 }
 
 
@@ -235,11 +256,17 @@ def get(value: Any, target: TensorType | None = None, output: TensorType | None 
             raise GraphError("accuracy needs targets", at=user_line(), remedy="name it: sparse_categorical_accuracy")
         return _accuracy(target, output, value)
     table: dict[str, Any] = {**_BY_NAME, **{cls.__name__: cls for cls in _BY_NAME.values()}}
-    found = lookup(value, table, "metric")
+    found = lookup(value, table, "metric", also=("accuracy",))
     if isinstance(found, type):
         made: Metric = found(name=value) if isinstance(value, str) and value in _BY_NAME else found()
         return made
-    return found if isinstance(found, Metric) else MeanMetricWrapper(found)
+    if not isinstance(found, Metric) and not callable(found):
+        raise GraphError(
+            f"{value!r} is not a metric",
+            at=user_line(),
+            remedy="give a name such as 'accuracy', a metric, or a function",
+        )
+    return found if isinstance(found, Metric) else MeanMetricWrapper(cast("Callable[..., Node]", found))
 
 
 def _accuracy(target: TensorType, output: TensorType, name: str) -> Metric:

@@ -12,7 +12,7 @@ import graphc as gx
 from graphc.errors import GraphError, NameClashError, ShapeError
 from graphc.frontend import functional, nest, tracing
 from graphc.frontend.config import Written, user_line
-from graphc.frontend.data.arrays import distribute
+from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
 from graphc.frontend.functional import CallGraph
 from graphc.frontend.layers.base import Layer
@@ -199,7 +199,7 @@ class Model(Trainer):
         structure = self._graph.inputs if self._graph is not None else self._feeds
         self._own(self.sublayers)
         self._build_once([tuple(node.shape) for node in inputs])
-        outputs = self.call(nest.pack(structure, inputs))
+        outputs = self.call(nest.pack(structure, inputs), **self.training_argument())
         self._check(outputs)
         self._own(self.sublayers)
         return outputs
@@ -215,17 +215,21 @@ class Model(Trainer):
         if self._graph is not None or self._feeds is not None:
             return
         if is_batch_source(x):
-            raise self._not_built()
+            raise GraphError(
+                f"model {self.name!r} does not know the shapes of its inputs, and batches come too late to tell it",
+                at=user_line(),
+                remedy="begin it with Input((...)), or call model.build((None, ...)) before",
+            )
 
         def symbol(value: Any) -> Symbol:
-            array = np.asarray(value)
+            array = as_numpy(value, "the inputs")
             dtype = {"f": "float32", "i": "int64", "u": "int64", "b": "bool"}.get(array.dtype.kind, "float32")
             if array.ndim == 0:
                 raise ShapeError("the data has no samples axis", at=user_line(), remedy="give an array of samples")
             return InputLayer(array.shape[1:] or (1,), None, self.dtype_for(dtype)).symbol
 
         is_list = isinstance(x, list) and not any(isinstance(item, np.ndarray) for item in cast("list[Any]", x))
-        self._feed(np.asarray(cast("Any", x)) if is_list else x, symbol)
+        self._feed(as_numpy(x, "the inputs") if is_list else x, symbol)
 
     def dtype_for(self, dtype: str) -> str:
         """The element type of an input that is fed with data of this type."""
@@ -261,6 +265,12 @@ class Model(Trainer):
             self._feed(args[0], lambda node: InputLayer(node.shape[1:], None, node.dtype).symbol)
 
     # Reading and writing.
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise GraphError(
+            f"model {self.name!r} is neither pickled nor copied",
+            remedy="write it with model.save(folder), and read it as often as you like: gx.load_model(folder)",
+        )
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print the layers, the shapes of their outputs and the numbers of their parameters."""
@@ -341,6 +351,10 @@ class Sequential(Model):
     """
 
     def __init__(self, layers: Iterable[Any] | None = None, name: str | None = None, trainable: bool = True) -> None:
+        if isinstance(layers, Layer):
+            raise GraphError(
+                "Sequential takes a list of layers, not a layer", at=user_line(), remedy="write Sequential([..., ...])"
+            )
         super().__init__(name=name, trainable=trainable)
         for layer in layers or ():
             self._append(layer)
@@ -385,8 +399,11 @@ class Sequential(Model):
             self._feeds = layer.symbol
             return
         if not isinstance(layer, Layer):
+            is_class = isinstance(layer, type) and issubclass(layer, Layer)
             raise GraphError(
-                f"{layer!r} is not a layer", at=user_line(), remedy="wrap a function: layers.Lambda(function)"
+                f"{layer.__name__} is a class of layers" if is_class else f"{layer!r} is not a layer",
+                at=user_line(),
+                remedy=f"make one: {layer.__name__}(...)" if is_class else "wrap a function: layers.Lambda(function)",
             )
         self._chain.append(layer)
         try:

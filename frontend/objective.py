@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import graphc as gx
 from graphc.errors import GraphError
-from graphc.frontend import losses, metrics, tracing
+from graphc.frontend import losses, metrics, nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, type_of_data
 from graphc.frontend.losses import Loss
@@ -56,6 +57,7 @@ class Objective:
     """The keys of logs, in the order of the programs' outputs."""
 
     def __post_init__(self) -> None:
+        self._warned = False
         self.fields = ["loss"]
         if len(self.names) > 1:
             self.fields += [f"{name}_loss" for name, loss in zip(self.names, self.losses, strict=True) if loss]
@@ -76,6 +78,17 @@ class Objective:
         """The state of all metrics."""
         return [variable for _, _, metric in self.metrics for variable in metric.variables]
 
+    def _warn_of_logits(self, name: str, loss: Loss, y_pred: Node) -> None:
+        """A logarithm of what may be negative makes NaN; say why before it happens."""
+        if getattr(loss, "from_logits", True) is False and not self._warned and _is_linear(y_pred):
+            self._warned = True
+            where = f" ({self.loc})" if self.loc else ""
+            warnings.warn(
+                f"{loss.name} takes probabilities, but the output {name!r} of a linear layer is logits: give the last "
+                f"layer an activation (softmax, sigmoid), or the loss from_logits=True{where}",
+                stacklevel=2,
+            )
+
     def build(
         self, outputs: Sequence[Node], targets: Sequence[Node], penalties: Sequence[Node]
     ) -> tuple[dict[str, Node], dict[Parameter, Node]]:
@@ -95,6 +108,7 @@ class Objective:
         ):
             if loss is None or y_true is None:
                 continue
+            self._warn_of_logits(name, loss, y_pred)
             with location.at(None if _is_users(loss) else self.loc):
                 value = loss(y_true, y_pred, mask=_mask(y_pred))
                 single[f"{name}_loss"] = value
@@ -111,6 +125,15 @@ class Objective:
                 updates.update(changed)
                 (found[key],) = substitute_nodes([metric.result()], {old: new for old, new in changed.items()})
         return found, updates
+
+
+def _is_linear(node: Node) -> bool:
+    """Is it a product or a product and a bias, which no probabilities are?"""
+    while node.op.name == "reshape":
+        node = node.args[0]
+    return node.op.name == "matmul" or (
+        node.op.name == "add" and any(_is_linear(arg) for arg in node.args if arg.op.name != "add")
+    )
 
 
 def _mask(node: Node) -> Node | None:
@@ -130,6 +153,20 @@ def _sum(parts: Sequence[Node], outputs: Sequence[Node]) -> Node:
     for part in parts[1:]:
         total = total + gx.cast(part, total.dtype)
     return total
+
+
+def check_names(loss: Any, chosen: Any) -> None:
+    """Find misspelt names of losses and metrics while the line that holds them runs.
+
+    Raises:
+        GraphError: there is no such loss or metric.
+    """
+    for value in nest.leaves(loss):
+        if isinstance(value, str):
+            losses.get(value)
+    for value in nest.leaves(chosen):
+        if isinstance(value, str) and value.lower() not in ("accuracy", "acc"):
+            metrics.get(value)
 
 
 def settle(

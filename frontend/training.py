@@ -17,7 +17,7 @@ from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, 
 from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, as_pair, is_batch_source, split_item
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.layers.base import Layer
-from graphc.frontend.objective import Compiled, Objective
+from graphc.frontend.objective import Compiled, Objective, check_names
 from graphc.frontend.programs import Programs
 from graphc.frontend.progress import EpochBars, EpochLines, PassBar, Progress, verbosity
 from graphc.frontend.tracing import Rng
@@ -106,6 +106,7 @@ class Trainer(Layer):
             backend: ``"auto"``, ``"numba"``, ``"reference"`` or a plug-in's name.
             check_finite: refuse a step that would make NaN or infinity.
         """
+        check_names(loss, metrics)
         self.compiled = Compiled(
             optimizers.get(optimizer), loss, loss_weights, metrics, backend, check_finite, location.here()
         )
@@ -181,6 +182,9 @@ class Trainer(Layer):
         self._compiled()
         if validation_split and validation_data is None:
             (x, y), validation_data = self._split(x, y, validation_split)
+        for name, number in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+            if not isinstance(number, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise AxisError(f"{name} is a whole number, not {number!r}", at=user_line(), remedy="try 1")
         batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle)
         validation = None
         if validation_data is not None:

@@ -97,7 +97,7 @@ def to_array(value: Any, slot: Slot) -> Array:
     """
     if ready(value, slot):
         return value
-    array = _as_numpy(value, slot)
+    array = as_numpy(value, slot.title, f"give an array of {slot.type.dtype}")
     wanted = slot.type
     if array.ndim == wanted.rank - 1 and wanted.rank > 1 and wanted.shape[-1] == 1:
         array = array[..., np.newaxis]
@@ -107,19 +107,29 @@ def to_array(value: Any, slot: Slot) -> Array:
     return np.ascontiguousarray(_convert(array, slot))
 
 
-def _as_numpy(value: Any, slot: Slot) -> Array:
+def as_numpy(value: Any, title: str, remedy: str = "give an array of numbers") -> Array:
+    """The user's numbers as an array.
+
+    Args:
+        value: an array, numbers, or lists of them.
+        title: what messages call the place that the data is for.
+        remedy: what to do about things that are not numbers.
+
+    Raises:
+        ShapeError: samples have several shapes.
+        DTypeError: there are things that are not numbers.
+    """
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except ValueError:
         raise ShapeError(
-            f"the data for {slot.title} is ragged: {error}", at=user_line(), remedy="bring all samples to one shape"
+            f"the data for {title} is ragged: its items have different shapes",
+            at=user_line(),
+            remedy="bring all samples to one shape; x and y are two arguments: fit(x, y); batches come from a generator"
+            " or another iterable, not from a list",
         ) from None
     if array.dtype.kind not in "biuf":
-        raise DTypeError(
-            f"the data for {slot.title} holds {array.dtype}, not numbers",
-            at=user_line(),
-            remedy=f"give an array of {slot.type.dtype}",
-        )
+        raise DTypeError(f"the data for {title} holds {array.dtype}, not numbers", at=user_line(), remedy=remedy)
     return array
 
 
@@ -131,7 +141,7 @@ def _check_shape(array: Array, slot: Slot) -> None:
         raise ShapeError(
             f"{slot.title} is {slot.type}, the data has shape {array.shape}",
             at=user_line(),
-            remedy=f"give an array of shape ({', '.join(map(str, shape))})",
+            remedy=f"give an array of shape {_shown(shape)}{_other_labels(array, slot)}",
         )
     if array.shape[0] == 0:
         raise ShapeError(
@@ -143,6 +153,21 @@ def _check_shape(array: Array, slot: Slot) -> None:
             at=user_line(),
             remedy=f"give a multiple of {shape[0]} samples, or leave batch_size out of Input",
         )
+
+
+def _shown(shape: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _other_labels(array: Array, slot: Slot) -> str:
+    """What helps if labels come in the other of the two ways, one-hot rows and class numbers."""
+    if slot.what != "target":
+        return ""
+    if slot.type.dtype.is_float and array.dtype.kind in "iu" and array.ndim == slot.type.rank - 1:
+        return "; class numbers are for the loss sparse_categorical_crossentropy"
+    if not slot.type.dtype.is_float and array.ndim == slot.type.rank + 1:
+        return "; one-hot rows are for the loss categorical_crossentropy"
+    return ""
 
 
 def _convert(array: Array, slot: Slot) -> Array:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Self
 
 import graphc as gx
-from graphc.errors import DTypeError, GraphcError, GraphError
+from graphc.errors import AxisError, DTypeError, GraphcError, GraphError
 from graphc.frontend import nest, seeds, tracing
-from graphc.frontend.config import user_line
+from graphc.frontend.config import suggestion, user_line
 from graphc.frontend.layers.weights import WeightHolder
 from graphc.frontend.tracing import Call, Rng, Symbol, Trace
 from graphc.ir import location
@@ -53,7 +53,9 @@ class Layer(WeightHolder):
         self._loose = None
         return self
 
-    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None) -> None:
+    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None, **unknown: Any) -> None:
+        if unknown:
+            raise _unknown_argument(type(self), next(iter(unknown)))
         if name is not None:
             self.name = name
         self._trainable = trainable
@@ -75,7 +77,11 @@ class Layer(WeightHolder):
         """
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the outputs from the inputs. It may take ``mask=None`` and ``training=None``."""
+        """Compute the outputs from the inputs. It may take ``mask=None`` and ``training=None``.
+
+        ``training`` is True or False where a caller has decided it. Otherwise it is open, because one graph serves
+        training and inference: ``if training:`` raises GraphError, and ``when_training`` chooses.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define call")
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
@@ -195,25 +201,32 @@ class Layer(WeightHolder):
                 tracing.mark_real(leaf)
         return outputs
 
+    def training_argument(self, given: int = 1) -> dict[str, Any]:
+        """``training`` for this layer's ``call``, if it takes it and not among the arguments given by position."""
+        names = _argument_names(type(self).call)
+        if "training" not in names[1 + given :]:
+            return {}
+        said = _running().training
+        return {"training": OPEN if said is None else said}
+
     def _call_on_nodes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.find_home()
-        accepts = _optional_arguments(type(self).call)
+        takes_mask = "mask" in _argument_names(type(self).call)
         training = kwargs.get("training")
-        if "training" not in accepts:
-            kwargs = {key: value for key, value in kwargs.items() if key != "training"}
-        with _running().inside(self, training):
+        kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        with _running().inside(self, None if training is OPEN else training):
             self._ensure_built(args)
             args, kwargs = nest.map_leaves(self._cast, (args, kwargs))
             first = args[0] if args else next(iter(kwargs.values()))
             masks = nest.map_leaves(lambda leaf: tracing.mask_of(leaf) if isinstance(leaf, Node) else None, first)
             masked = any(mask is not None for mask in nest.leaves(masks))
-            if "mask" in accepts and masked and kwargs.get("mask") is None:
+            if takes_mask and masked and kwargs.get("mask") is None:
                 kwargs = {**kwargs, "mask": masks}
-            outputs = self.call(*args, **kwargs)
+            outputs = self.call(*args, **kwargs, **self.training_argument(len(args)))
             self._check(outputs)
             if self.supports_masking or (not masked and type(self).compute_mask is not Layer.compute_mask):
                 self._attach(outputs, self.compute_mask(first, kwargs.get("mask", masks if masked else None)))
-            elif masked and "mask" not in accepts and not self.sublayers:
+            elif masked and not takes_mask and not self.sublayers:
                 warnings.warn(
                     f"layer {self.name!r} got a mask, does not know masks and drops it; say supports_masking = True in "
                     "its class if the mask holds for its outputs as well",
@@ -241,7 +254,7 @@ class Layer(WeightHolder):
 
     def _build_for(self, args: tuple[Any, ...]) -> None:
         shapes = [nest.map_leaves(_shape_for_build, arg) for arg in args if _holds_nodes(arg)]
-        if len(shapes) > 1 and _argument_count(type(self).build) > 2:
+        if len(shapes) > 1 and len(_argument_names(type(self).build)) > 2:
             self.build(*shapes)
         elif shapes:
             self.build(shapes[0])
@@ -273,6 +286,32 @@ class Layer(WeightHolder):
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
 
 
+class _Open:
+    """What ``call`` gets as ``training`` where one graph serves training and inference."""
+
+    def __bool__(self) -> bool:
+        raise GraphError(
+            "whether this is training is not known while the graph is built: one graph serves both",
+            at=user_line(),
+            remedy="write self.when_training(a, b) instead of a if training else b",
+        )
+
+    def __repr__(self) -> str:
+        return "<training: open>"
+
+
+OPEN = _Open()
+
+
+def _unknown_argument(cls: type[Layer], name: str) -> AxisError:
+    known = {key for base in cls.__mro__[:-1] for key in inspect.signature(base.__init__).parameters}
+    known -= {"self", "args", "kwargs", "unknown"}
+    remedy = f"{suggestion(name, known)}see help({cls.__name__})"
+    if name in ("input_shape", "input_dim", "batch_input_shape"):
+        remedy = "put Input((...)) before the layer"
+    return AxisError(f"{cls.__name__} has no argument {name!r}", at=user_line(), remedy=remedy)
+
+
 def _running() -> Trace:
     trace = tracing.current()
     if trace is None:
@@ -291,12 +330,5 @@ def _holds_nodes(arg: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _optional_arguments(call: Callable[..., Any]) -> frozenset[str]:
-    """Which of ``mask`` and ``training`` a ``call`` takes."""
-    parameters: Mapping[str, inspect.Parameter] = inspect.signature(call).parameters
-    return frozenset(name for name in ("mask", "training") if name in parameters)
-
-
-@lru_cache(maxsize=1024)
-def _argument_count(build: Callable[..., Any]) -> int:
-    return len(inspect.signature(build).parameters)
+def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
