@@ -300,6 +300,8 @@ def _check_loss(loss: Node) -> None:
 def _check_wanted(wrt: Sequence[Node]) -> tuple[Node, ...]:
     if isinstance(wrt, Node):
         raise GraphError("wrt is one node", at=user_line(), remedy="give a list: gx.grad(loss, [w])")
+    if not isinstance(wrt, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise GraphError(f"wrt is {wrt!r}", at=user_line(), remedy="give a list of nodes and parameters")
     for node in wrt:
         if not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GraphError(f"wrt holds {node!r}, not a node", at=user_line(), remedy="list nodes and parameters")

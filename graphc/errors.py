@@ -36,6 +36,7 @@ class GraphcError(Exception):
         self.details = details
         self.at = at
         self.remedy = remedy
+        self._named = at is not None
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  {line}" for line in self.details)]
@@ -46,10 +47,12 @@ class GraphcError(Exception):
         return "\n".join(lines)
 
     def located(self, prefix: str, details: tuple[str, ...], at: str | None) -> GraphcError:
-        """This error with the operation, its operands and the user's line filled in, unless already there."""
-        if self.at is None:
-            self.message = f"{prefix}: {self.message}" if prefix else self.message
+        """This error with the operation, its operands and the user's line filled in, each unless already there."""
+        if prefix and not self._named:
+            self.message = f"{prefix}: {self.message}"
             self.details = (*details, *self.details)
+            self._named = True
+        if self.at is None:
             self.at = at
         return self
 

@@ -216,7 +216,7 @@ class Program:
         if isinstance(value, np.ndarray | np.generic):
             array = cast("Array", value)
             if array.dtype == dtype:
-                return np.require(array, dtype, ["C", "A"]) if array.ndim else np.array(array)
+                return np.require(array, dtype, ["C", "A", "E"]) if array.ndim else np.array(array)
             shown = str(array.dtype)
         elif isinstance(value, bool | int | float | list | tuple):
             return self._from_python(node, value)
@@ -308,11 +308,12 @@ class Program:
         return NameClashError(what, at=_here(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}")
 
     def _given(self, out: Mapping[str, Array]) -> list[Array]:
-        if set(out) != set(self.output_names):
+        if not isinstance(out, Mapping) or set(out) != set(self.output_names):  # pyright: ignore[reportUnnecessaryIsInstance]
+            shown = ", ".join(map(repr, out)) if isinstance(out, Mapping) else f"a {type(out).__name__}"  # pyright: ignore[reportUnnecessaryIsInstance]
             raise NameClashError(
-                f"out names {sorted(out)}, the outputs are {sorted(self.output_names)}",
+                f"out is for {shown}, the outputs are {', '.join(map(repr, self.output_names))}",
                 at=_here(),
-                remedy="give an array for every output",
+                remedy="give a dict with an array for every output",
             )
         return [out[name] for name in self.output_names]
 
@@ -325,6 +326,7 @@ class Program:
                     at=_here(),
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )
+            array = np.asarray(array)  # a subclass may tell another shape than it has
             if array.shape != shape or not array.flags.carray:
                 layout = "" if array.flags.carray else " that is not contiguous, aligned and writable"
                 raise ShapeError(

@@ -104,6 +104,7 @@ def make_graph(
         NameClashError: two inputs of one name.
     """
     at = _here()
+    _check_signature(outputs, inputs, updates, at)
     input_nodes = tuple(inputs)
     graph = Graph(input_nodes, tuple(outputs.items()), tuple((updates or {}).items()))
     seen: dict[str, Node] = {}
@@ -141,6 +142,15 @@ def make_graph(
                 remedy="use a Dim that some placeholder's shape holds",
             )
     return graph
+
+
+def _check_signature(outputs: object, inputs: object, updates: object, at: str | None) -> None:
+    for name, given in (("outputs", outputs), ("updates", updates)):
+        if not isinstance(given, Mapping) and not (name == "updates" and given is None):
+            example = "{'y': y}" if name == "outputs" else "{w: new_w}"
+            raise GraphError(f"{name} is a {type(given).__name__}", at=at, remedy=f"give a dict: {name}={example}")
+    if isinstance(inputs, Node | str) or not isinstance(inputs, Iterable):
+        raise GraphError(f"inputs is a {type(inputs).__name__}", at=at, remedy="give a list of placeholders")
 
 
 def _check_update(target: Parameter, node: Node, at: str | None) -> None:

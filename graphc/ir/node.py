@@ -475,8 +475,8 @@ def parameter(name: str, value: Any, dtype: Any = None, trainable: bool = True) 
     >>> gx.parameter("w", np.zeros(3, np.float32)).value
     array([0., 0., 0.], dtype=float32)
     """
-    array = np.asarray(value)
     try:
+        array = _as_array(value)
         if dtype is not None:
             array = array.astype(as_dtype(dtype).numpy)
         elif not isinstance(value, np.ndarray | np.generic):
@@ -496,8 +496,8 @@ def constant(value: Any, dtype: Any = None) -> Node:
     >>> gx.constant(1.0) is gx.constant(1.0), gx.constant(1.0) is gx.constant(1)
     (True, False)
     """
-    array = np.asarray(value)
     try:
+        array = _as_array(value)
         if dtype is not None:
             array = array.astype(as_dtype(dtype).numpy)
         elif not isinstance(value, np.ndarray | np.generic) and array.dtype.kind == "f":
@@ -506,6 +506,24 @@ def constant(value: Any, dtype: Any = None) -> Node:
     except GraphcError as error:
         raise error.located("constant", (), _here()) from None
     return intern(Constant(np.ascontiguousarray(array).tobytes(), type), (), type)
+
+
+def _as_array(value: Any) -> Array:
+    """Numbers as an array.
+
+    Raises:
+        DTypeError: the value holds something else, or rows of unequal length.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):  # rows of unequal length, or an object that refuses
+        array = None
+    if array is None or array.dtype.kind == "O":
+        shown = type(value).__name__
+        raise DTypeError(f"{shown} is no array of numbers", remedy="give numbers, or rows of numbers of equal length")
+    if array.dtype.kind not in "biuf":
+        as_dtype(array.dtype)  # refuses it
+    return array
 
 
 def topological(roots: Iterator[Node] | tuple[Node, ...] | list[Node]) -> list[Node]:

@@ -169,6 +169,8 @@ def as_shape(shape: Iterable[object] | int | Dim) -> Shape:
     """
     if isinstance(shape, int | Dim | str):
         shape = (shape,)
+    if not isinstance(shape, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ShapeError(f"not a shape: {shape!r}", remedy="give a tuple of sizes, such as ('batch', 784)")
     return tuple(_as_size(size) for size in shape)
 
 

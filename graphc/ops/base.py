@@ -59,7 +59,8 @@ def as_node(value: Any, like: DType | None = None) -> Node:
         return constant(value, like)
     if isinstance(value, bool | int | float | np.ndarray | np.generic | list | tuple):
         return constant(value)
-    raise DTypeError(f"{type(value).__name__} is not a node, an array or a number", remedy="see gx.constant")
+    error = DTypeError(f"{type(value).__name__} is not a node, an array or a number", remedy="see gx.constant")
+    raise error.located("", (), user_line())
 
 
 def _check_number(value: bool | int | float, like: DType) -> None:

@@ -19,6 +19,7 @@ from graphc.ops.base import (
     Tangents,
     as_node,
     cast_to,
+    explaining,
     op_class,
 )
 
@@ -96,7 +97,10 @@ def cast(x: Operand, dtype: Any) -> Node:
     >>> gx.cast(gx.placeholder("x", (3,)), "int32")
     <cast: i32[3]>
     """
-    return cast_to(as_node(x), as_dtype(dtype))
+    node = as_node(x)
+    with explaining("cast", node):
+        target = as_dtype(dtype)
+    return cast_to(node, target)
 
 
 operators["cast"] = cast

@@ -24,6 +24,7 @@ from graphc.ops.base import (
     Operand,
     Tangents,
     add_tangents,
+    as_int,
     as_node,
     as_operands,
     explaining,
@@ -101,6 +102,13 @@ def _shown(shape: Iterable[object]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
+def _each(name: str, given: Any, rank: int) -> tuple[Any, ...]:
+    """An argument that has an entry for each axis, as a tuple."""
+    if not isinstance(given, tuple | list | range):
+        raise AxisError(f"{name} is {given!r}", remedy=f"give a tuple with an entry for each of the {rank} axes")
+    return tuple(cast("Sequence[Any]", given))
+
+
 def reshape(x: Operand, shape: ShapeLike) -> Node:
     """The same elements in another shape; one size may be -1 and is computed.
 
@@ -113,8 +121,8 @@ def reshape(x: Operand, shape: ShapeLike) -> Node:
     <reshape: f32[2*n, 6]>
     """
     node = as_node(x)
-    given = (shape,) if isinstance(shape, int | Dim | str) else tuple(shape)
     with explaining("reshape", node):
+        given = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
         sizes = _fill_in(node.type, given)
     return node if sizes == node.shape else apply(Reshape(sizes), node)
 
@@ -199,8 +207,9 @@ def transpose(x: Operand, axes: Sequence[int] | None = None) -> Node:
     """
     node = as_node(x)
     with explaining("transpose", node):
-        order = range(node.ndim)[::-1] if axes is None else [normalize_axis(axis, node.ndim) for axis in axes]
-    return node if list(order) == list(range(node.ndim)) else apply(Transpose(tuple(order)), node)
+        given = range(node.ndim)[::-1] if axes is None else _each("axes", axes, node.ndim)
+        order = [normalize_axis(axis, node.ndim) for axis in given]
+    return node if order == list(range(node.ndim)) else apply(Transpose(tuple(order)), node)
 
 
 @op_class
@@ -431,6 +440,8 @@ def concatenate(parts: Sequence[Operand], axis: int = 0) -> Node:
     <concatenate: f32[n, 7]>
     """
     with explaining("concatenate"):
+        if not isinstance(parts, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DTypeError(f"{type(parts).__name__} is not a list of values", remedy="write concatenate([x, y])")
         nodes = as_operands(*parts)
         rank = nodes[0].ndim if nodes else 1
         place = normalize_axis(axis, rank)
@@ -460,6 +471,8 @@ class Pad(Op):
             counts: tuple[Size, ...] = getattr(self, name)
             if len(counts) != x.rank:
                 raise AxisError(f"{name} has {len(counts)} counts", remedy=f"give one for each of the {x.rank} axes")
+            if not all(isinstance(count, Dim) or as_int(count) is not None for count in counts):
+                raise AxisError(f"{name} holds something that is no count: {counts}", remedy="give ints")
             if any(isinstance(count, int) and count < 0 for count in counts):
                 raise AxisError(f"{name} has a negative count: {counts}", remedy="give 0 or more; cut with x[...]")
         if value.rank:
@@ -557,15 +570,9 @@ def pad(
     node = as_node(x)
     with explaining("pad", node):
         filler = as_node(value, node.dtype) if not isinstance(value, bool | int) else constant(value, node.dtype)
-        between = (0,) * node.ndim if interior is None else _counts("interior", interior, node.ndim)
-        counts = _counts("low", low, node.ndim), _counts("high", high, node.ndim)
+        between = (0,) * node.ndim if interior is None else _each("interior", interior, node.ndim)
+        counts = _each("low", low, node.ndim), _each("high", high, node.ndim)
     return apply(Pad(*counts, between), node, filler)
-
-
-def _counts(name: str, given: Any, rank: int) -> tuple[Any, ...]:
-    if not isinstance(given, tuple | list):
-        raise AxisError(f"{name} is {given!r}", remedy=f"give a tuple with a count for each of the {rank} axes")
-    return tuple(cast("Sequence[Any]", given))
 
 
 operators.update({"reshape": reshape, "transpose": transpose})

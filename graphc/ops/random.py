@@ -26,6 +26,7 @@ from graphc.ops.base import (
     Case,
     Operand,
     Tangents,
+    as_int,
     as_node,
     cast_to,
     explaining,
@@ -70,8 +71,9 @@ def _require_scalars(*types: TensorType) -> None:
 
 
 def _require_stream(stream: int) -> None:
-    if not 0 <= stream < 2**32:
-        raise AxisError(f"stream {stream} does not fit in 32 bits", remedy="use 0 to 2**32 - 1")
+    number = as_int(stream)
+    if number is None or not 0 <= number < 2**32:
+        raise AxisError(f"stream {stream!r} is no integer of 32 bits", remedy="use 0 to 2**32 - 1")
 
 
 _SEEDS = (np.array(7, np.uint32), np.array(3, np.uint32))
@@ -368,6 +370,8 @@ def dropout(x: Operand, rate: float, seed: Operand, step: Operand = 0, stream: i
     <dropout: f32[n, 3]>
     """
     with explaining("dropout"):
+        if not isinstance(rate, int | float | np.integer | np.floating) or isinstance(rate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AxisError(f"rate is {rate!r}", remedy="give a number from 0 up to 1, such as 0.2")
         return apply(Dropout(float(rate), stream), as_node(x), *_seed_nodes(seed, step))
 
 

@@ -207,7 +207,9 @@ def _part(item: Any, size: Size, axis: int) -> _Part:
 
 
 def _slice_part(item: slice[Any, Any, Any], size: Size) -> _Part:
-    step = 1 if item.step is None else int(item.step)
+    step = 1 if item.step is None else as_int(item.step)
+    if step is None:
+        raise DTypeError(f"the step of a slice is {item.step!r}", remedy="use an int")
     if step == 0:
         raise AxisError("the step of a slice is 0", remedy="use a step other than 0")
     if step > 0:
@@ -288,7 +290,7 @@ def expand_dims(x: Operand, axis: int | Sequence[int]) -> Node:
     <reshape: f32[n, 1, 3]>
     """
     node = as_node(x)
-    count = 1 if isinstance(axis, int) else len(axis)
+    count = len(axis) if isinstance(axis, tuple | list) else 1
     with explaining("expand_dims", node):
         places = normalize_axes(axis, node.ndim + count)
     sizes = iter(node.shape)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from graphc.errors import DTypeError
 from graphc.ir.node import Node
+from graphc.ops.base import user_line
 from graphc.passes.algebra import ALGEBRA
 from graphc.passes.choices import CHOICES
 from graphc.passes.fold import FOLD
@@ -32,6 +34,8 @@ def simplify(node: Node, log: RewriteLog | None = None) -> Node:
     >>> print(gx.formula(gx.simplify(-gx.log(gx.sigmoid(x) * 1) + 0)))
     softplus(-x)
     """
+    if not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DTypeError(f"{type(node).__name__} is no node", at=user_line(), remedy="give what a gx function returned")
     return rewrite((node,), SIMPLIFY, log)[0]
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.errors import DTypeError
 from graphc.ir.dims import Dim
 from graphc.ir.node import Constant, Node, topological
 from graphc.ir.op import Array
 from graphc.ir.text import print_attribute, print_sizes
 from graphc.ir.types import DType, Shape
-from graphc.ops.base import Elementwise
+from graphc.ops.base import Elementwise, user_line
 from graphc.ops.cast import Cast
 from graphc.ops.create import SizeOf
 from graphc.ops.movement import BroadcastTo, Reshape, Transpose
@@ -71,6 +72,8 @@ def formula(node: Node, let: int | None = 40, names: Mapping[Node, str] | None =
     >>> print(gx.formula(gx.sigmoid(gx.sum(w * x)) * 2 - (x + 1) ** 2))
     2 * sigmoid(sum('dense/w' * x)) - (x + 1)**2
     """
+    if not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DTypeError(f"{type(node).__name__} is no node", at=user_line(), remedy="give what a gx function returned")
     given = names or {}
     order = _reached(node, given)
     used = _uses(order, given)

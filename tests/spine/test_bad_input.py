@@ -182,6 +182,11 @@ def an_update(w: World) -> None:
     gx.compile({}, inputs=[], updates={w.bias: smaller}, backend=w.backend)
 
 
+@bad("shape", gx.ShapeError, "not a shape: None", "tuple")
+def no_shape_at_all(w: World) -> None:
+    gx.placeholder("a", None)  # here
+
+
 # element types
 
 
@@ -245,6 +250,11 @@ def a_condition_of_floats(w: World) -> None:
     gx.where(a, a, 0.0)  # here
 
 
+@bad("dtype", gx.DTypeError, "no array of numbers", "equal length")
+def rows_of_unequal_length(w: World) -> None:
+    gx.constant([[1.0, 2.0], [3.0]])  # here
+
+
 # axes and attributes
 
 
@@ -299,6 +309,16 @@ def a_rate_of_a_layer(w: World) -> None:
     layers.Dropout(-0.1)  # here
 
 
+@bad("axis or attribute", gx.AxisError, "dropout", "'high'")
+def a_word_for_a_rate(w: World) -> None:
+    gx.dropout(gx.zeros((2, 3)), "high", np.uint32(0))  # here
+
+
+@bad("axis or attribute", gx.AxisError, "axes is 1")
+def a_number_for_an_order(w: World) -> None:
+    gx.transpose(gx.zeros((2, 3)), 1)  # here
+
+
 # names
 
 
@@ -348,6 +368,16 @@ def an_update_of_an_input(w: World) -> None:
 @bad("name", gx.NameClashError, "'dense_7'")
 def a_layer(w: World) -> None:
     Sequential([Input((3,)), layers.Dense(2)]).get_layer("dense_7")  # here
+
+
+@bad("name", gx.GraphError, "outputs is a Node", "outputs={'y': y}")
+def outputs_without_names(w: World) -> None:
+    gx.compile(w.bias + 1.0, inputs=[], backend=w.backend)  # here
+
+
+@bad("name", gx.NameClashError, "a list", "'loss'", "dict")
+def results_without_names(w: World) -> None:
+    w.steps["train"](x=w.x, labels=w.labels, out=[np.zeros((), np.float32)])  # here
 
 
 # indices, found while a program runs
