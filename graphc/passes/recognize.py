@@ -7,6 +7,7 @@ cuts off its logarithms (``binary_cross_entropy`` of a probability), the recogni
 from __future__ import annotations
 
 from graphc.ir.node import Node, apply
+from graphc.ir.op import Op
 from graphc.ir.types import broadcast_shapes
 from graphc.ops.activation import LogSoftmax, Softmax, log_softmax, relu, softmax
 from graphc.ops.arithmetic import Multiply, maximum, negative
@@ -19,15 +20,20 @@ from graphc.ops.crossentropy import (
 from graphc.ops.exponential import Sigmoid, sigmoid, softplus
 from graphc.ops.indexing import TakeAlong, take_along
 from graphc.ops.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits
-from graphc.ops.movement import BroadcastTo, broadcast_to, reshape
+from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose, broadcast_to, reshape, transpose
 from graphc.ops.reduction import Sum
 from graphc.ops.reduction import sum as sum_of
+from graphc.ops.slicing import Slice
 from graphc.rewrite import Rule, RuleSet, rule
 
 
 def _with_logits(labels: Node, logits: Node) -> Node:
     shape = broadcast_shapes(labels.shape, logits.shape)
     return apply(BinaryCrossEntropyWithLogits(), broadcast_to(labels, shape), broadcast_to(logits, shape))
+
+
+_MOVES = (BroadcastTo, Flip, Reshape, Slice, Transpose)
+"""Movements of single elements: what is computed for each element may as well be computed before."""
 
 
 BINARY = (
@@ -93,15 +99,24 @@ def recognize_sparse_softmax_cross_entropy(node: Node) -> Node | None:
     example=(
         lambda leaf: apply(BinaryCrossEntropy(), leaf(4, 6, low=0.0), sigmoid(leaf(4, 6))),
         lambda leaf: apply(BinaryCrossEntropy(), leaf(4, 6, low=0.0), broadcast_to(sigmoid(leaf(6)), (4, 6))),
+        lambda leaf: apply(BinaryCrossEntropy(), leaf("n", low=0.0), reshape(sigmoid(leaf("n", 1)), ("n",))),
+        lambda leaf: apply(BinaryCrossEntropy(), leaf(6, 2, low=0.0), sigmoid(transpose(leaf(4, 6)))[:, 1:3]),
     ),
     specials=False,
 )
 def use_logits_of_sigmoid(node: Node) -> Node | None:
-    """Binary cross entropy of ``sigmoid(z)`` is that of the logits z."""
+    """Binary cross entropy of ``sigmoid(z)``, or of a part or another arrangement of it, is that of the logits z."""
     labels, p = node.args
-    if isinstance(p.op, BroadcastTo):
+    moves: list[Op] = []
+    while isinstance(p.op, _MOVES):
+        moves.append(p.op)
         (p,) = p.args
-    return _with_logits(labels, *p.args) if isinstance(p.op, Sigmoid) else None
+    if not isinstance(p.op, Sigmoid):
+        return None
+    (logits,) = p.args
+    for move in reversed(moves):
+        logits = apply(move, logits)
+    return _with_logits(labels, logits)
 
 
 @rule(
