@@ -5,7 +5,6 @@ What is found in the cache is loaded with llvmlite alone; Numba is imported when
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -13,13 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from graphc import cache as disk
+from graphc.backends.numba.forks import make_lock
 from graphc.backends.numba.machine import Loader, cpu_features, cpu_name
 from graphc.backends.numba.printer import kernel_source
 from graphc.loops.kernel import Kernel
 
 OBJECT = "object"
 
-_lock = threading.RLock()
+_lock = make_lock()
 _addresses: dict[str, int] = {}
 _sources: dict[Kernel, str] = {}
 
@@ -27,8 +27,8 @@ _sources: dict[Kernel, str] = {}
 @cache
 def target() -> str:
     """All that object code depends on beside its source: the CPU, the compilers, this code generator."""
-    state = [cpu_name(), cpu_features(), version("numba"), version("llvmlite")]
-    state += [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    state: list[str | bytes] = [cpu_name(), cpu_features(), version("numba"), version("llvmlite")]
+    state += [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return disk.digest(*state)
 
 
@@ -103,6 +103,8 @@ def _provide(wanted: list[_Code]) -> None:
     """Load all that is wanted, and compile what the cache does not have."""
     with _lock:
         for code in wanted:
+            if code.name in _addresses:  # by another thread, just now
+                continue
             data = disk.get(code.key, OBJECT)
             if data is None or not _load(code, data):
                 data = code.compile()

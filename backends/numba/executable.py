@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backend import Failure
 from graphc.backends.numba import blas, build, objects, threads
+from graphc.backends.numba.forks import make_lock
 from graphc.backends.numba.gemm import product
 from graphc.backends.numba.table import (
     ARRAY_DATA,
+    ARRAYS_OVERLAP,
+    CHECK_FAILED,
     COMMIT,
+    GUARDED_RANGES,
     HEADER_WORDS,
     INPUT_PATCH_COUNT,
     INPUT_PATCHES,
@@ -27,8 +30,13 @@ from graphc.backends.numba.table import (
     LAUNCHES,
     OUTPUT_PATCH_COUNT,
     OUTPUT_PATCHES,
+    OUTPUT_RANGES,
     PATCH_WORDS,
     POOL,
+    RANGE_COUNT,
+    RANGE_WORDS,
+    RANGES,
+    STATE_RANGES,
     STATUS_CHECK,
     STATUS_DETAIL,
     THREAD_COUNT,
@@ -36,6 +44,8 @@ from graphc.backends.numba.table import (
     WORK,
 )
 from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
+
+Array: TypeAlias = NDArray[np.generic]
 
 MOST_BINDINGS = 64
 UNIT_COST = 16_384
@@ -65,9 +75,10 @@ class NumbaExecutable:
         self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
         threads.use(self.native["serve"])
         # Programs that change state run one at a time; others may run at once, in a context of their own.
-        self.state_lock = threading.Lock() if plan.commit < len(plan.launches) else None
+        # A signal's handler may run the program that it interrupts, between two native calls.
+        self.state_lock = make_lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
-        self._bound_lock = threading.Lock()
+        self._bound_lock = make_lock()
 
     def bind(self, dims: Mapping[str, int]) -> NumbaBound:
         """Plan memory for these sizes. Compiles no machine code; the last 64 combinations are kept."""
@@ -103,40 +114,47 @@ class NumbaBound:
         self._lock = executable.state_lock
         self._pool: deque[_Context] = deque([_Context(self._table)])
 
-    def run(self, inputs: Sequence[NDArray[np.generic]], outputs: Sequence[NDArray[np.generic]]) -> Failure | None:
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Failure | None:
         """Run one step; see :class:`graphc.backend.Bound`."""
-        try:
-            context = self._pool.pop()
-        except IndexError:
-            context = _Context(self._table)
         if type(inputs) is not tuple:
             inputs = tuple(inputs)
         if type(outputs) is not tuple:
             outputs = tuple(outputs)
+        if self._lock is None:
+            return self._run(inputs, outputs)
+        with self._lock:
+            return self._run(inputs, outputs)
+
+    def _run(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> Failure | None:
+        try:
+            context = self._pool.pop()
+        except IndexError:
+            context = _Context(self._table)
         if objects.LAYOUT is None:
-            failed = self._run_with_addresses(context, inputs, outputs)
-        elif self._lock is None:
-            failed = self._execute(context.address, id(inputs), id(outputs))
+            self._fill_in_addresses(context, inputs, outputs)
+            result = self._execute(context.address, 0, 0)
         else:
-            with self._lock:
-                failed = self._execute(context.address, id(inputs), id(outputs))
+            result = self._execute(context.address, id(inputs), id(outputs))
         failure = None
-        if failed:
+        if result == CHECK_FAILED:
             failure = Failure(int(context.words[STATUS_CHECK]) - 1, int(context.words[STATUS_DETAIL]))
         self._pool.append(context)
+        return self._run_apart(inputs, outputs) if result == ARRAYS_OVERLAP else failure
+
+    def _run_apart(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> Failure | None:
+        """Run on copies, where arrays share memory with each other or with state that is written."""
+        fresh = tuple(np.empty_like(output, subok=False) for output in outputs)
+        failure = self._run(tuple(np.array(array) for array in inputs), fresh)
+        if failure is None:
+            for output, result in zip(outputs, fresh, strict=True):
+                np.copyto(output, result)
         return failure
 
-    def _run_with_addresses(
-        self, context: _Context, inputs: tuple[NDArray[np.generic], ...], outputs: tuple[NDArray[np.generic], ...]
-    ) -> int:
-        """Where the interpreter's objects are laid out in an unknown way, Python fills in the addresses."""
+    def _fill_in_addresses(self, context: _Context, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> None:
+        """Where the interpreter's objects are laid out in an unknown way, Python does it."""
         for arrays, patches in ((inputs, self._table.input_patches), (outputs, self._table.output_patches)):
             for slot, word in patches:
                 context.words[word] = arrays[slot].ctypes.data
-        if self._lock is None:
-            return self._execute(context.address, 0, 0)
-        with self._lock:
-            return self._execute(context.address, 0, 0)
 
 
 class _Table:
@@ -148,6 +166,7 @@ class _Table:
         self.arena_bytes = layout.peak_bytes
         self.input_patches: list[tuple[int, int]] = []
         self.output_patches: list[tuple[int, int]] = []
+        self.ranges: dict[tuple[Place, int], tuple[int, int]] = {}  # by place and slot: word, bytes
         self.arena_words: list[tuple[int, int]] = []  # word, byte offset in the arena
         self.status_words: list[int] = []
         self.arrays = _Arrays(plan)
@@ -175,6 +194,11 @@ class _Table:
             launches += [first, len(items) // ITEM_WORDS, units, int(cost > PARALLEL_COST and units > 1)]
         patches_at = self.records_at + len(self.records)
         patches = [word for patch in (*self.input_patches, *self.output_patches) for word in patch]
+        outputs, inputs, state = (
+            [record for (place, _), record in self.ranges.items() if place is wanted]
+            for wanted in (Place.OUTPUT, Place.INPUT, Place.STATE)
+        )
+        ranges = [word for record in (*outputs, *inputs, *state) for word in record]
         header = [0] * HEADER_WORDS
         header[LAUNCH_COUNT] = len(plan.launches)
         header[COMMIT] = plan.commit
@@ -184,12 +208,18 @@ class _Table:
         header[INPUT_PATCH_COUNT] = len(self.input_patches)
         header[OUTPUT_PATCHES] = patches_at + PATCH_WORDS * len(self.input_patches)
         header[OUTPUT_PATCH_COUNT] = len(self.output_patches)
+        header[RANGES] = patches_at + len(patches)
+        header[RANGE_COUNT] = len(ranges) // RANGE_WORDS
+        header[OUTPUT_RANGES] = len(outputs)
+        header[STATE_RANGES] = len(outputs) + len(inputs)
+        # an input may be state's own array as long as that is not written
+        header[GUARDED_RANGES] = len(outputs) + (len(inputs) if plan.commit < len(plan.launches) else 0)
         header[THREAD_COUNT] = threads.count_address()
         header[WORK] = native["work"]
         header[POOL] = threads.pool_address()
         if objects.LAYOUT is not None:
             header[TUPLE_ITEMS], header[ARRAY_DATA] = objects.LAYOUT
-        return np.array([*header, *launches, *items, *self.records, *patches], np.int64)
+        return np.array([*header, *launches, *items, *self.records, *patches, *ranges], np.int64)
 
     def _item(self, item: KernelItem | GemmItem, first_unit: int) -> tuple[int, int, list[int]]:
         """Units, cost and record of an item; its arguments go to the end of the table."""
@@ -219,9 +249,12 @@ class _Table:
         """Append the word for a buffer's address."""
         buffer = self.plan.buffers[index]
         word, value = self.records_at + len(self.records), 0
-        if size_of(buffer.type.size, self._dims) == 0:  # element 0 may be read, whatever memory the array points to
+        elements = size_of(buffer.type.size, self._dims)
+        if elements == 0:  # element 0 may be read, whatever memory the array points to
             self.records.append(NOTHING.ctypes.data)
             return
+        if buffer.place in (Place.INPUT, Place.OUTPUT, Place.STATE):
+            self.ranges.setdefault((buffer.place, buffer.slot), (word, elements * buffer.type.dtype.numpy.itemsize))
         match buffer.place:
             case Place.INPUT:
                 self.input_patches.append((buffer.slot, word))
@@ -241,6 +274,7 @@ class _Arrays:
 
     def __init__(self, plan: Plan) -> None:
         self.state: list[NDArray[Any]] = [parameter.array for parameter in plan.parameters]
+        self.nothing = NOTHING
         self.constants: list[NDArray[Any]] = [np.ascontiguousarray(array) for array in plan.constants]
 
 

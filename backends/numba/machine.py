@@ -7,6 +7,8 @@ from functools import cache
 
 import llvmlite.binding as ll
 
+from graphc.backends.numba.objects import keep
+
 
 @cache
 def cpu_name() -> str:
@@ -51,6 +53,7 @@ class Loader:
         empty = ll.parse_assembly("")
         empty.triple = machine.triple
         self._engine = ll.create_mcjit_compiler(empty, machine)
+        keep(self._engine)
         self._objects: list[ll.ObjectFileRef] = []
 
     def load(self, data: bytes) -> None:

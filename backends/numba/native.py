@@ -21,10 +21,13 @@ from numba.core.extending import intrinsic
 from graphc.backends.numba.intrinsics import ADDRESS, I64, floor_divide, minimum
 from graphc.backends.numba.table import (
     ARRAY_DATA,
+    ARRAYS_OVERLAP,
+    CHECK_FAILED,
     COMMIT,
     COUNTER_STRIDE,
     COUNTERS,
     CURRENT_LAUNCH,
+    DONE,
     GEMM_A,
     GEMM_B,
     GEMM_C,
@@ -45,6 +48,7 @@ from graphc.backends.numba.table import (
     GEMM_TRANSPOSE_A,
     GEMM_TRANSPOSE_B,
     GEMV_ROUTINE,
+    GUARDED_RANGES,
     INPUT_PATCH_COUNT,
     INPUT_PATCHES,
     ITEM_ARGS,
@@ -65,6 +69,7 @@ from graphc.backends.numba.table import (
     MOST_SHARES,
     OUTPUT_PATCH_COUNT,
     OUTPUT_PATCHES,
+    OUTPUT_RANGES,
     PATCH_SLOT,
     PATCH_WORD,
     PATCH_WORDS,
@@ -82,7 +87,13 @@ from graphc.backends.numba.table import (
     POOL_WRITE,
     POOL_WRITE_END,
     POOL_YIELD,
+    RANGE_BYTES,
+    RANGE_COUNT,
+    RANGE_WORD,
+    RANGE_WORDS,
+    RANGES,
     SHARES,
+    STATE_RANGES,
     STATUS_CHECK,
     THREAD_COUNT,
     TUPLE_ITEMS,
@@ -91,6 +102,8 @@ from graphc.backends.numba.table import (
 
 VOID, I32, WORD_POINTER = ir.VoidType(), ir.IntType(32), I64.as_pointer()
 SPINS_BEFORE_YIELD = 200
+MOST_FAILED_READS = 1000
+"""A worker ends after as many: signals interrupt some, but all fail where the program has closed the pipe."""
 
 
 @intrinsic
@@ -258,7 +271,7 @@ def take_next(typingctx, words, offset):
 
 
 def execute(words, inputs, outputs):
-    """Run one step; 1 if a check failed before the commit, else 0.
+    """Run one step: DONE, or CHECK_FAILED before the commit, or ARRAYS_OVERLAP before all.
 
     ``inputs`` and ``outputs`` are the addresses of tuples of arrays, or 0 where the caller filled in the words.
     """
@@ -273,6 +286,18 @@ def execute(words, inputs, outputs):
             array = word_at(outputs + words[TUPLE_ITEMS] + 8 * words[patch + PATCH_SLOT])
             words[words[patch + PATCH_WORD]] = word_at(array + words[ARRAY_DATA])
             patch += PATCH_WORDS
+    # kernels are compiled for arrays that share no memory
+    for number in range(words[GUARDED_RANGES]):
+        record = words[RANGES] + RANGE_WORDS * number
+        start = words[words[record + RANGE_WORD]]
+        stop = start + words[record + RANGE_BYTES]
+        first = number + 1 if number < words[OUTPUT_RANGES] else words[STATE_RANGES]
+        record = words[RANGES] + RANGE_WORDS * first
+        for _ in range(first, words[RANGE_COUNT]):
+            other = words[words[record + RANGE_WORD]]
+            if other < stop and start < other + words[record + RANGE_BYTES]:
+                return ARRAYS_OVERLAP
+            record += RANGE_WORDS
     words[STATUS_CHECK] = 0
     threads = word_at(words[THREAD_COUNT])
     pool = words_at(words[POOL])
@@ -280,7 +305,7 @@ def execute(words, inputs, outputs):
     launch = words[LAUNCHES]
     for number in range(words[LAUNCH_COUNT]):
         if number == commit and words[STATUS_CHECK] != 0:
-            return 1
+            return CHECK_FAILED
         units = words[launch + LAUNCH_UNITS]
         # another executor may have the pool: then this one does its work alone
         if threads > 1 and words[launch + LAUNCH_PARALLEL] != 0 and atomic_exchange(pool, POOL_OWNER, 1) == 0:
@@ -312,8 +337,8 @@ def execute(words, inputs, outputs):
                 item += ITEM_WORDS
         launch += LAUNCH_WORDS
     if words[STATUS_CHECK] != 0:
-        return 1
-    return 0
+        return CHECK_FAILED
+    return DONE
 
 
 def serve(pool, number):
@@ -342,11 +367,13 @@ def serve(pool, number):
                             asleep = False
                         else:
                             sleepers = atomic_load(pool, POOL_SLEEPERS)
+                failures = 0
                 while asleep:
                     if call_transfer(pool[POOL_READ], pool[POOL_READ_END], byte) == 1:
                         asleep = False
-                    elif atomic_load(pool, POOL_STOPPING) != 0:
+                    elif atomic_load(pool, POOL_STOPPING) != 0 or failures > MOST_FAILED_READS:
                         return
+                    failures += 1
         seen = sequence
         atomic_add(pool, POOL_ACTIVE, 1)
         if atomic_load(pool, POOL_SEQUENCE) == sequence:

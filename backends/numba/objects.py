@@ -2,7 +2,7 @@
 
 Asking an array for its address from Python costs a microsecond; reading it from the object costs nothing. The
 offsets are tried out here on live objects; where they do not hold (another interpreter), ``LAYOUT`` is None and
-addresses are asked for in Python.
+addresses are asked for in Python. Besides: what native code reads as long as the process lives.
 """
 
 from __future__ import annotations
@@ -29,3 +29,12 @@ def _layout() -> tuple[int, int] | None:
 
 
 LAYOUT = _layout() if ctypes.sizeof(ctypes.c_void_p) == 8 else None
+
+
+def keep(thing: object) -> None:
+    """Never free this, not even when the interpreter ends.
+
+    Daemon threads go on running native code then, and what it reads must still be there.
+    """
+    if sys.implementation.name == "cpython":  # others free nothing at the end
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -25,10 +25,20 @@ TUPLE_ITEMS = 14  # byte offset of the first item in a tuple object
 ARRAY_DATA = 15  # byte offset of the data pointer in an array object
 CURRENT_LAUNCH = 16  # word offset of the record of the launch that runs in parallel, and its shares
 SHARES = 17
+RANGES = 18  # word offset of the range records: of outputs, inputs, state; their number
+RANGE_COUNT = 19
+OUTPUT_RANGES = 20  # how many are outputs
+STATE_RANGES = 21  # number of the first that is state
+GUARDED_RANGES = 22  # how many, from the first, may touch nothing that is written
 COUNTERS = 24  # next unit of each share, each on a cache line of its own
 COUNTER_STRIDE = 8
 MOST_SHARES = 64
 HEADER_WORDS = COUNTERS + COUNTER_STRIDE * MOST_SHARES
+
+# what the executor returns
+DONE = 0
+CHECK_FAILED = 1
+ARRAYS_OVERLAP = 2  # nothing has been run
 
 # the pool's words: each that changes while threads run has a cache line of its own
 POOL_OWNER = 0  # 1 while an executor uses the pool
@@ -56,6 +66,10 @@ ITEM_WORDS = 6
 # patch record: the caller's array number `slot` goes to the word at this offset
 PATCH_SLOT, PATCH_WORD = range(2)
 PATCH_WORDS = 2
+
+# range record: the address of an array stands in this word; its size in bytes
+RANGE_WORD, RANGE_BYTES = range(2)
+RANGE_WORDS = 2
 
 # argument record of a matrix product
 (

@@ -10,12 +10,14 @@ twenty times slower than on one thread.) Between jobs workers spin for about a t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import threading
 from array import array
 from collections.abc import Callable
 
+from graphc.backends.numba.objects import keep
 from graphc.backends.numba.table import (
     POOL_READ,
     POOL_READ_END,
@@ -53,6 +55,7 @@ def _available() -> int:
 
 # one int64 that the executor reads at the start of each step
 _count = array("q", [min(_available(), MOST_THREADS) if C_LIBRARY is not None else 1])
+keep(_count)
 _forked = False
 
 
@@ -77,7 +80,7 @@ def set_threads(count: int) -> None:
     if count < 1:
         raise ValueError(f"at least one thread is needed, not {count}")
     _count[0] = 1 if C_LIBRARY is None or _forked else min(count, MOST_THREADS)
-    _pool.start_missing()
+    _pool.fit()
 
 
 class _Pool:
@@ -86,10 +89,12 @@ class _Pool:
     def __init__(self) -> None:
         # a cache line to begin at, and a byte's place for each worker after the words
         self._memory = array("q", bytes(8 * (8 + POOL_WORDS + MOST_THREADS)))
+        keep(self._memory)
         start = self._memory.buffer_info()[0]
         self.address = start + -start % 64
         self._workers: list[threading.Thread] = []
         self._serve: Callable[[int, int], None] | None = None
+        self._has_pipe = False
         self._lock = threading.Lock()
 
     def _set(self, word: int, value: int) -> None:
@@ -100,46 +105,91 @@ class _Pool:
 
     def use(self, serve: int) -> None:
         """Start workers that run the native function at this address."""
-        if self._serve is None and C_LIBRARY is not None:
-            for word, name in ((POOL_READ, "read"), (POOL_WRITE, "write"), (POOL_YIELD, "sched_yield")):
-                self._set(word, ctypes.cast(getattr(C_LIBRARY, name), ctypes.c_void_p).value or 0)
-            read_end, write_end = os.pipe()
-            self._set(POOL_READ_END, read_end)
-            self._set(POOL_WRITE_END, write_end)
-            self._set(POOL_SPINS, SPINS)
-            self._set(POOL_STOPPING, 0)
-            self._serve = SERVE(serve)
-            atexit.register(self.stop)
-        self.start_missing()
-
-    def start_missing(self) -> None:
-        """As many workers as there are threads beside the caller's."""
+        if C_LIBRARY is None or _forked:
+            return
         with self._lock:
-            while self._serve is not None and len(self._workers) < get_threads() - 1:
+            if not self._has_pipe:
+                self._open_pipe()
+            if self._serve is None:
+                self._serve = SERVE(serve)
+        self.fit()
+
+    def _open_pipe(self) -> None:
+        """The pipe that workers sleep at: one as long as the process lives, since workers may wait at its end."""
+        for word, name in ((POOL_READ, "read"), (POOL_WRITE, "write"), (POOL_YIELD, "sched_yield")):
+            self._set(word, ctypes.cast(getattr(C_LIBRARY, name), ctypes.c_void_p).value or 0)
+        read_end, write_end = os.pipe()
+        self._set(POOL_READ_END, read_end)
+        self._set(POOL_WRITE_END, write_end)
+        self._set(POOL_SPINS, SPINS)
+        self._has_pipe = True
+        atexit.register(self.stop)
+
+    def fit(self) -> None:
+        """As many workers as there are threads beside the caller's.
+
+        Another thread sees to it: a KeyboardInterrupt comes to the main thread alone, and would leave things half done.
+        """
+        if len(self._workers) == self._wanted():
+            return
+        changer = threading.Thread(target=self._fit, name="graphc-fit", daemon=True)
+        try:
+            changer.start()
+        except RuntimeError:  # there is no thread to be had, or the interpreter is ending
+            self._fit()
+        else:
+            changer.join()
+
+    def _wanted(self) -> int:
+        return 0 if self._serve is None else get_threads() - 1
+
+    def _fit(self) -> None:
+        """When there are too many all end and some begin again: each job wakes all workers that sleep."""
+        with self._lock:
+            if len(self._workers) > self._wanted():
+                self._end_workers()
+            while len(self._workers) < self._wanted():
                 number = len(self._workers) + 1
                 worker = threading.Thread(
                     target=self._serve, args=(self.address, number), name=f"graphc-{number}", daemon=True
                 )
-                worker.start()
+                try:
+                    worker.start()
+                except RuntimeError:  # callers do without
+                    return
                 self._workers.append(worker)
 
     def stop(self) -> None:
-        """End the workers: before the interpreter ends, since then their code goes away."""
-        with self._lock:
-            self._set(POOL_STOPPING, 1)
-            for _ in self._workers:
-                os.write(self._get(POOL_WRITE_END), b"x")
-            for worker in self._workers:
-                worker.join()
-            self._workers.clear()
-            self._serve = None
+        """End the workers; until the next program is compiled there are none."""
+        self._serve = None
+        self.fit()
+
+    def _end_workers(self) -> None:
+        self._set(POOL_STOPPING, 1)
+        for _ in self._workers:
+            os.write(self._get(POOL_WRITE_END), b"x")
+        for worker in self._workers:
+            worker.join()
+        self._drain()
+        self._workers.clear()
+        self._set(POOL_STOPPING, 0)
+
+    def _drain(self) -> None:
+        """Read the bytes that no worker slept for: a full pipe would block whoever writes."""
+        read_end = self._get(POOL_READ_END)
+        os.set_blocking(read_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(read_end, 4096):
+                pass
+        os.set_blocking(read_end, True)
+        self._set(POOL_SLEEPERS, 0)
 
     def forget_workers(self) -> None:
         """In a forked child, where they do not exist."""
         self._lock = threading.Lock()
         self._workers.clear()
         self._serve = None
-        self._set(POOL_SLEEPERS, 0)
+        self._set(POOL_STOPPING, 0)
 
 
 _pool = _Pool()
