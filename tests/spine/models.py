@@ -57,6 +57,18 @@ def classifier_step(sizes: Sequence[int], rate: float = 0.0, backend: str = "num
     return gx.compile({"loss": loss}, inputs=[x, labels], updates=updates, backend=backend, training=True)
 
 
+def classifier_model(sizes: Sequence[int], rate: float = 0.0, backend: str = "numba") -> gx.Sequential:
+    """The same, of layers."""
+    gx.set_seed(0)
+    chain: list[Any] = [gx.Input((sizes[0],))]
+    for units in sizes[1:-1]:
+        chain += [gx.layers.Dense(units, activation="relu"), gx.layers.Dropout(rate)]
+    made = gx.Sequential([*chain, gx.layers.Dense(sizes[-1])])
+    loss = gx.losses.SparseCategoricalCrossentropy(from_logits=True)
+    made.compile(gx.optimizers.Adam(1e-3), loss, backend=backend)
+    return made
+
+
 def batch(size: int, features: int, classes: int, seed: int = 0) -> dict[str, Any]:
     """Random inputs of a classifier."""
     rng = np.random.default_rng([seed, size])
