@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.lower.plan import Check
+from graphc.ops.cast import Cast
 from graphc.ops.checked import Checked, CheckFinite, InRange
+from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
+from graphc.ops.slicing import Slice
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -27,9 +30,16 @@ def find_checks(graph: Graph) -> tuple[Check, ...]:
 def _what(node: Node) -> str:
     """The value that is checked, for the message."""
     if isinstance(node.op, CheckFinite):
-        return node.op.label or node.args[0].name or "a value"
+        return node.op.label or _name_of(node.args[0]) or "a value"
     position = 0 if isinstance(node.op, InRange) else node.op.operands.index(_index_operand(node))
-    return node.args[position].name or node.op.operands[position]
+    return _name_of(node.args[position]) or ("indices" if isinstance(node.op, InRange) else node.op.operands[position])
+
+
+def _name_of(node: Node) -> str | None:
+    """The user's name of a value, also where its elements were moved or converted."""
+    while node.name is None and isinstance(node.op, Cast | Reshape | Transpose | BroadcastTo | Slice | Flip):
+        node = node.args[0]
+    return node.name
 
 
 def _index_operand(node: Node) -> str:

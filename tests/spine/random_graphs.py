@@ -88,7 +88,10 @@ class RandomGraph:
 
     def shape(self, most: int = 3) -> tuple[Any, ...]:
         """A shape of the sizes at hand."""
-        return tuple(self.pick(*self.sizes) for _ in range(int(self.rng.integers(0, most + 1))))
+        found = tuple(self.pick(*self.sizes) for _ in range(int(self.rng.integers(0, most + 1))))
+        if self.elements(found) > MOST_ELEMENTS:
+            raise Unsuitable
+        return found
 
     # building
 
@@ -152,6 +155,15 @@ class RandomGraph:
                 return
             except (Unsuitable, gx.GraphcError):
                 continue
+
+    def spoil(self) -> None:
+        """Put an index that lies outside its axis into one of the inputs, if there is one."""
+        for value in self.values:
+            array = self.arrays.get(value.node)
+            if value.index_below is not None and array is not None and array.size:
+                outside = self.pick(self.extent(value.index_below), -1 if array.dtype.kind == "i" else 2**32 - 1)
+                array.flat[int(self.rng.integers(array.size))] = outside
+                return
 
     def finish(self) -> None:
         """Choose outputs and updates."""
@@ -478,6 +490,8 @@ def random_graph(seed: int, steps: int = 40) -> RandomGraph:
         name: int(rng.choice([0, 1, 2, 3, 5, 6, 70], p=[0.1, 0.15, 0.2, 0.2, 0.2, 0.1, 0.05])) for name in ("n", "m")
     }
     fixed = [int(size) for size in rng.choice([1, 2, 3, 4, 5, 6, 65], 3, p=[0.2, 0.2, 0.2, 0.15, 0.1, 0.1, 0.05])]
+    if rng.random() < 0.05:
+        fixed[0] = 4200  # longer than a chunk of a sum
     named = [["n", "m"], ["n"], []][int(rng.integers(3))]
     g = RandomGraph(rng, dims, [*map(gx.Dim, named), *fixed], str(rng.choice(["float64", "float64", "float32"])))
     for _ in range(3):

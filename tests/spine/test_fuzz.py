@@ -16,7 +16,7 @@ import graphc as gx
 from graphc.backend import find_backend
 from graphc.driver import make_plan
 from graphc.ir.graph import Graph, make_graph
-from graphc.lower.interpret import run_plan
+from graphc.lower.interpret import CheckFailed, run_plan
 from graphc.lower.sizes import find_size_rules
 from graphc.passes import prepare, simplify_graph
 from tests.lower.judge import evaluate_graph
@@ -76,6 +76,28 @@ def test_lowered_graphs_compute_what_numpy_does_node_by_node(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_native_programs_compute_what_numpy_does_node_by_node(seed: int) -> None:
     compare(random_graph(seed), native=True)
+
+
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_an_index_outside_its_axis_is_found_alike_and_nothing_changes(seed: int) -> None:
+    g = random_graph(seed)
+    g.spoil()
+    graph = make_graph(g.outputs, list(g.arrays), g.updates)
+    arrays, dims = list(g.arrays.values()), {name: g.dims[name] for name in graph.dims}
+    if refused(graph, dims):
+        return
+    before = [parameter.value.tobytes() for parameter in graph.parameters]
+    program = gx.compile(g.outputs, inputs=list(g.arrays), updates=g.updates, backend="reference")
+    try:
+        program.call(arrays)
+    except gx.IndexRangeError as error:
+        plan = make_plan(simplify_graph(prepare(graph))[0], find_backend("numba"))
+        if not plan.checks:
+            return  # nobody needs the value that was looked up
+        with pytest.raises(CheckFailed) as caught:
+            run_plan(plan, arrays, dims)
+        assert f"index {caught.value.failure.detail} is outside" in str(error)
+        assert [parameter.value.tobytes() for parameter in graph.parameters] == before
 
 
 # what random graphs once found, in small
