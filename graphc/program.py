@@ -146,6 +146,7 @@ class Program:
         fit = self._fits.get(tuple(shapes))
         if fit is None:
             fit = self._new_fit(tuple(shapes))
+        self._dims = fit.dims
         if out is None:
             out = [np.empty(shape, dtype) for shape, dtype in fit.outputs]
         else:
@@ -254,7 +255,6 @@ class Program:
         )
         fit = _Fit(self.executable.bind(dims), outputs, dims)
         with self._lock:
-            self._dims = dims
             if len(self._fits) >= MOST_FITS:
                 self._fits.pop(next(iter(self._fits)))
             self._fits[shapes] = fit

@@ -201,3 +201,11 @@ def test_a_sum_of_everything_runs_row_by_row(rng: np.random.Generator) -> None:
     rows, total = plan.launches
     assert all(str(item.extent) == "n" for item in rows.items if isinstance(item, KernelItem))
     assert all(item.extent == 1 for item in total.items if isinstance(item, KernelItem))
+
+
+def test_reports_are_about_the_sizes_of_the_last_call() -> None:
+    x = gx.placeholder("x", ("n", 3))
+    program = gx.compile({"y": gx.sum(gx.exp(x), axis=0)}, inputs=[x], backend="reference")
+    for n in (4, 9, 4):
+        program(x=np.zeros((n, 3), np.float32))
+        assert program.sizes() == {"n": n}
