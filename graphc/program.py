@@ -104,7 +104,7 @@ class Program:
         self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)
         self._fits: dict[tuple[tuple[int, ...], ...], _Fit] = {}
-        self._dims: dict[str, int] = {}
+        self._dims: Mapping[str, int] = {}
         self._lock = threading.Lock()
 
     @property
