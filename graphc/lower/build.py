@@ -218,16 +218,14 @@ class KernelBuilder:
 
     def _stores(self, emitter: Emitter, targets: Sequence[Target]) -> None:
         values = [(t, emitter.value(t.node, self.cluster.at[id(t.node)])) for t in targets]
+        used = {id(source) for node in self.cluster.nodes for source in sources(node)}
         for node in self.cluster.nodes:
-            if not self._has_users_here(node) and not any(t.node is node for t in targets) and not self.cluster.inner:
+            if id(node) not in used and not any(t.node is node for t in targets) and not self.cluster.inner:
                 emitter.value(node, self.cluster.at[id(node)])  # a check whose value nobody reads
         for target, value in values:
             index = self.cluster.at[id(target.node)]
             place = target.place(index) if target.place else linear(index, target.node.shape)
             emitter.store(target.key, place, value)
-
-    def _has_users_here(self, node: Node) -> bool:
-        return any(source is node for other in self.cluster.nodes for source in sources(other))
 
     def _row(
         self, emitter: Emitter, rows: list[str], inner: list[str], extents: dict[str, Size]

@@ -393,14 +393,14 @@ class Fusion:
         variables: tuple[str, ...],
         inner: tuple[str, ...],
     ) -> Cluster | None:
-        values = {old: loop_index(new[1:]) for old, new in mapping.items()}
+        rename = _Renaming({old: loop_index(new[1:]) for old, new in mapping.items()})
         merged = Cluster(
             moved.nodes + kept.nodes,
             variables,
             kept.extents,
             tuple(v for v in variables if v in inner),
-            {**{k: _rename(at, values) for k, at in moved.at.items()}, **kept.at},
-            {**{k: _rename(at, values) for k, at in moved.inner_at.items()}, **kept.inner_at},
+            {**{k: rename(at) for k, at in moved.at.items()}, **kept.at},
+            {**{k: rename(at) for k, at in moved.inner_at.items()}, **kept.inner_at},
         )
         if merged.by_column and not _single_stage(merged):
             return None
@@ -440,8 +440,18 @@ def _is_own_point(node: Node, index: Index, cluster: Cluster, computed: set[int]
     return True
 
 
-def _rename(index: Index, values: Mapping[str, Size]) -> Index:
-    return tuple(substitute(part, values) for part in index)
+class _Renaming:
+    """Indices with other loop variables. Most nodes of a cluster share a few indices."""
+
+    def __init__(self, values: Mapping[str, Size]) -> None:
+        self._values = values
+        self._known: dict[Index, Index] = {}
+
+    def __call__(self, index: Index) -> Index:
+        found = self._known.get(index)
+        if found is None:
+            found = self._known[index] = tuple(substitute(part, self._values) for part in index)
+        return found
 
 
 def _match(at: Index, needed: Index, producer: Cluster, consumer: Cluster) -> dict[str, str] | None:
