@@ -225,12 +225,38 @@ def _below(size: Size, limit: Size, bounds: Bounds) -> bool:
 
     Names without a bound are sizes: at least 1.
     """
-    if any(factor < 0 for _, factor in _terms(size)):
-        return False
-    largest: Size = size
-    for name in sorted(names(size) & bounds.keys()):
-        largest = substitute(largest, {name: bounds[name] - 1})
-    return least(limit - largest) > 0
+    largest = _largest(size, bounds)
+    return largest is not None and least(limit - largest) > 0
+
+
+def _largest(size: Size, bounds: Bounds) -> Size | None:
+    """A size that ``size`` does not exceed, without bounded names; None unless it is certainly not negative."""
+    total: Size = 0
+    for monomial, factor in _terms(size):
+        if factor < 0:
+            return None
+        product: Size = factor
+        for atom, power in monomial:
+            bound = _largest_atom(atom, bounds)
+            if bound is None:
+                return None
+            for _ in range(power):
+                product = product * bound
+        total = total + product
+    return total
+
+
+def _largest_atom(atom: Atom, bounds: Bounds) -> Size | None:
+    if isinstance(atom, str):
+        return bounds[atom] - 1 if atom in bounds else _from_atom(atom)
+    if atom.fn == "%":
+        return None if names(atom.right) & bounds.keys() else atom.right - 1
+    left, right = _largest(atom.left, bounds), _largest(atom.right, bounds)
+    if left is None or right is None:
+        return None
+    if atom.fn == "//":
+        return None if names(atom.right) & bounds.keys() else floordiv(left, atom.right)
+    return minimum(left, right) if atom.fn == "min" else maximum(left, right)
 
 
 def least(size: Size) -> int:

@@ -159,6 +159,20 @@ def test_bounded_division_is_right_in_every_place(outer, inner, divisor, offset)
         assert (evaluate(quotient, values), evaluate(rest, values)) == divmod(whole, divisor)
 
 
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5), st.booleans())
+def test_bounded_division_of_divisions_is_right_in_every_place(count, first, second, n, flipped):
+    """A reshape of a reshape, maybe from the end: quotients and rests of quotients and rests."""
+    i, size = Dim("i"), Dim("n")
+    flat = count * size - 1 - i if flipped else i
+    bounds = {"i": count * size}
+    for divisor in (first, size):
+        for part in (floordiv(flat, divisor, bounds), mod(flat, divisor, bounds)):
+            quotient, rest = floordiv(part, second, bounds), mod(part, second, bounds)
+            for a in range(count * n):
+                values = {"i": a, "n": n}
+                assert (evaluate(quotient, values), evaluate(rest, values)) == divmod(evaluate(part, values), second)
+
+
 def test_ceildiv():
     n = Dim("n")
     assert [ceildiv(k, 4) for k in (0, 1, 4, 5)] == [0, 1, 1, 2]

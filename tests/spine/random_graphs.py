@@ -295,7 +295,9 @@ def reduce(g: RandomGraph) -> None:
     count = g.elements(a.node.shape[i] for i in (range(a.node.ndim) if axis is None else np.atleast_1d(axis)))
     keep, kind = g.chance(0.3), kind_of(a.node)
     if kind == "b":
-        g.keep(g.pick(gx.any, gx.all)(a.node, axis=axis, keepdims=keep))
+        node = g.pick(gx.any, gx.all)(a.node, axis=axis, keepdims=keep)
+        if count:
+            g.keep(node)
         return
     name = (
         g.pick("sum", "max", "min")

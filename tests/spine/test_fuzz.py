@@ -147,6 +147,12 @@ def test_nothing_is_read_from_an_axis_without_elements(rows: int, chosen: int) -
     judge_all({"taken": taken, "gradient": gradient, "padded": padded}, arrays)
 
 
+def test_a_flat_array_is_read_from_its_end() -> None:
+    x = gx.placeholder("x", ("n", 5, "n"))
+    outputs = {"y": gx.flip(gx.reshape(x, (-1,))) + 1.0, "z": gx.reshape(gx.flip(gx.reshape(x, (-1,))), ("n", "n", 5))}
+    judge_all(outputs, {x: np.arange(45, dtype=np.float32).reshape(3, 5, 3)})
+
+
 def test_elements_that_do_not_exist_are_moved_about() -> None:
     x = gx.placeholder("x", (5, 2, 4))
     nothing = gx.reshape(gx.reshape(x[4:, 1:1], (0, 4)), (2, 0, 4))
