@@ -11,6 +11,8 @@ from graphc.lower.plan import GemmItem, size_of
 
 SMALL, MEDIUM, TILE_OPERATIONS = 1_000_000, 2_000_000, 32_000_000
 """Products of fewer operations than SMALL are one tile, below MEDIUM two, and from there on at least four."""
+OPERATIONS_PER_ELEMENT = 16
+"""A product with one row or one column is bound by reading: a core does this many operations in an element's time."""
 MOST_TILES = 32
 ALIGNMENT = 16
 """Tiles begin at multiples of this: whole blocks of BLAS's inner kernels and whole cache lines."""
@@ -23,7 +25,7 @@ class Product:
     Attributes:
         words: the argument record after the three addresses.
         tiles: how many tiles there are, over the batch.
-        operations: multiplications and additions of one tile.
+        operations: the work of one tile, as for :func:`_work`.
     """
 
     words: tuple[int, ...]
@@ -46,7 +48,12 @@ def product(item: GemmItem, dims: Mapping[str, int]) -> Product:
         m, n, k, lda, ldb, ldc, int(item.transpose_a), int(item.transpose_b), *strides,
         tile_m, tile_n, tiles_m, tiles_n, blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv"),
     )  # fmt: skip
-    return Product(words, batch * tiles_m * tiles_n, 2 * tile_m * tile_n * max(k, 1))
+    return Product(words, batch * tiles_m * tiles_n, _work(tile_m, tile_n, k))
+
+
+def _work(m: int, n: int, k: int) -> int:
+    """Operations of a product, at least those that could be done while its matrices pass through the caches."""
+    return max(2 * m * n * k, OPERATIONS_PER_ELEMENT * (m * k + k * n + m * n))
 
 
 def tiles(m: int, n: int, k: int, batch: int) -> tuple[int, int]:
@@ -55,7 +62,7 @@ def tiles(m: int, n: int, k: int, batch: int) -> tuple[int, int]:
     Each tile makes BLAS pack its operands anew. Cutting the longer side costs least: a few hundredths of the time
     for four tiles, measured from 128 x 128 x 128 to 1024 x 1024 x 1024, while two threads take half the time.
     """
-    operations = 2 * m * n * max(k, 1)
+    operations = _work(m, n, k)
     if operations < SMALL:
         wanted = 1
     else:
