@@ -130,8 +130,9 @@ class _Pool:
 
         Another thread sees to it: a KeyboardInterrupt comes to the main thread alone, and would leave things half done.
         """
-        if len(self._workers) == self._wanted():
-            return
+        with self._lock:  # a change that is under way counts when it is done
+            if len(self._workers) == self._wanted():
+                return
         changer = threading.Thread(target=self._fit, name="graphc-fit", daemon=True)
         try:
             changer.start()
