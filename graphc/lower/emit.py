@@ -118,7 +118,9 @@ class Emitter:
         """Name a value in the outermost block that knows its parts."""
         if isinstance(value, Const | Var):
             return value
-        depth = max(self.depth(value), self.floor)
+        # A loop that never runs has indices of no elements: nothing of it may be read before the loop.
+        never = any(extent == 0 for extent in self.bounds.values())
+        depth = len(self.blocks) - 1 if never else max(self.depth(value), self.floor)
         var = Var(self.fresh("v"), value.dtype)
         self.depth_of[var.name] = depth
         self.blocks[depth].append(Let(var, value))

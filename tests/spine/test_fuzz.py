@@ -156,7 +156,9 @@ def test_a_flat_array_is_read_from_its_end() -> None:
 def test_elements_that_do_not_exist_are_moved_about() -> None:
     x = gx.placeholder("x", (5, 2, 4))
     nothing = gx.reshape(gx.reshape(x[4:, 1:1], (0, 4)), (2, 0, 4))
-    judge_all({"y": nothing @ gx.zeros((4, 3)), "z": gx.exp(nothing)}, {x: np.ones((5, 2, 4), np.float32)})
+    flipped = gx.reshape(gx.flip(gx.reshape(gx.flip(x[:1, 0:0, 0:0], 2), (0, 0)), 1), (0,))
+    outputs = {"y": nothing @ gx.zeros((4, 3)), "z": gx.exp(nothing), "flipped": flipped}
+    judge_all(outputs, {x: np.ones((5, 2, 4), np.float32)})
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
