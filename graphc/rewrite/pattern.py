@@ -49,7 +49,9 @@ def _match(
                 return None
             continue
         if isinstance(pattern.op, Constant):
-            if uniform_value(node) != pattern.op.array[()]:
+            if (
+                uniform_value(node) != pattern.op.array.item()
+            ):  # not as a NumPy scalar, which compares in its own precision
                 return None
             continue
         if type(pattern.op) is not type(node.op) or pattern.op != node.op:

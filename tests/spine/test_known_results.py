@@ -131,3 +131,26 @@ def test_xor_is_learned_by_two_layers_of_plain_nodes(backend: str) -> None:
         result = step(**given)
     assert float(result["loss"]) < 0.05
     np.testing.assert_array_equal(result["p"] > 0.5, given["y"] > 0.5)
+
+
+def test_numbers_that_are_nearly_one_or_zero_are_not_taken_for_them() -> None:
+    x = gx.placeholder("x", ("n",), "float64")
+    near, tiny = 1 + 2.0**-40, 2.0**-200
+    outputs = {
+        "product": x * near,
+        "quotient": x / near,
+        "sum": (x * tiny + tiny) * 2.0**200,
+        "extreme": gx.maximum(x, tiny) * 2.0**200,
+        "power": x**near,
+    }
+    points = np.array([0.0, 1.0, 3.0])
+    result = gx.compile(outputs, inputs=[x], backend="numba")(x=points)
+    expected = {
+        "product": points * near,
+        "quotient": points / near,
+        "sum": (points * tiny + tiny) * 2.0**200,
+        "extreme": np.maximum(points, tiny) * 2.0**200,
+        "power": points**near,
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(result[name], values, rtol=4e-16, err_msg=name)
