@@ -49,9 +49,8 @@ def _match(
                 return None
             continue
         if isinstance(pattern.op, Constant):
-            if (
-                uniform_value(node) != pattern.op.array.item()
-            ):  # not as a NumPy scalar, which compares in its own precision
+            number = pattern.op.array.item()  # Python's: a NumPy scalar would compare in its own precision
+            if uniform_value(node) != number:
                 return None
             continue
         if type(pattern.op) is not type(node.op) or pattern.op != node.op:
