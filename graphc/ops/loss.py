@@ -37,7 +37,9 @@ SMALLEST_DIVISOR = 1e-12
 """Derivatives divide by a probability, or by this where it is smaller."""
 
 
-class _ElementLoss(Elementwise):
+class ElementLoss(Elementwise):
+    """Base of losses of each element: a target and a prediction of one shape."""
+
     accepts = FLOATS
     composite = True
 
@@ -88,7 +90,7 @@ def loss_operands(target: Operand, prediction: Operand) -> tuple[Node, Node]:
 
 
 @op_class
-class SquaredError(_ElementLoss):
+class SquaredError(ElementLoss):
     """``(prediction - target) ** 2``.
 
     Shapes: both of one shape.
@@ -128,7 +130,7 @@ def squared_error(target: Operand, prediction: Operand) -> Node:
 
 
 @op_class
-class BinaryCrossEntropy(_ElementLoss):
+class BinaryCrossEntropy(ElementLoss):
     """``-(labels * log(p) + (1 - labels) * log(1 - p))``, with logarithms cut off at -100.
 
     The derivative by p is ``(p - labels) / (p * (1 - p))``, where the divisor is at least 1e-12.
@@ -186,7 +188,7 @@ def binary_cross_entropy(labels: Operand, probabilities: Operand) -> Node:
 
 
 @op_class
-class BinaryCrossEntropyWithLogits(_ElementLoss):
+class BinaryCrossEntropyWithLogits(ElementLoss):
     """Binary cross entropy of ``sigmoid(logits)``, exact for large logits: ``max(z, 0) - z * y + log1p(exp(-|z|))``.
 
     The derivative by the logits is ``sigmoid(logits) - labels``.
