@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-from graphc.errors import AxisError, GraphError
+import numpy as np
+
+from graphc.errors import AxisError, GraphError, NonFiniteError
 from graphc.frontend.config import user_line
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ class Callback:
 
     model: Trainer
     params: dict[str, Any]
+    runs_last = False
+    """Whether its hooks are called after those of all others, wherever it stands in the list."""
+    checks_finite = False
+    """Whether a step that would make NaN or infinity is refused; then :meth:`on_non_finite` is called."""
+    watches_gradients = False
+    """Whether the training step also gives the norms of gradients, as ``model.running.loop.extra[0]``."""
 
     def set_model(self, model: Trainer) -> None:
         """Called once before anything else."""
@@ -35,8 +44,25 @@ class Callback:
         """Called once before anything else."""
         self.params = params
 
+    def set_companions(self, callbacks: Sequence[Callback]) -> None:
+        """Called once before anything else with all callbacks, in the order in which their hooks are called."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What a backup keeps of this callback, so that resumed training goes on as if nothing had happened.
+
+        By default the attributes that hold plain data (None, bools, numbers, strings, arrays, and lists, tuples and
+        dicts of them), but not those named like arguments of the constructor, which are settings.
+        """
+        settings = inspect.signature(type(self).__init__).parameters
+        found = {key: value for key, value in vars(self).items() if key not in settings and key != "params"}
+        return {key: value for key, value in found.items() if _is_plain(value)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Set again what :meth:`get_state` returned; called after ``on_train_begin``."""
+        vars(self).update(state)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Before an epoch's first batch."""
+        """Before an epoch's first batch; an epoch that is resumed in its middle does not begin again."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """After an epoch and its validation; logs hold all results."""
@@ -85,15 +111,43 @@ class Callback:
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """After a batch of prediction."""
 
+    def on_non_finite(self, error: NonFiniteError, program: Any, arrays: Sequence[Any], batch: int) -> bool:
+        """A step was refused because it would have made NaN or infinity; no state has changed.
+
+        Args:
+            error: says which result it was.
+            program: the training step.
+            arrays: the batch, in the order of the program's inputs.
+            batch: its number in the epoch.
+
+        Returns:
+            Whether the epoch shall just end; else the error is raised.
+        """
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, cast("list[Any]", value)))
+    if isinstance(value, dict):
+        table = cast("dict[Any, Any]", value)
+        return all(isinstance(key, str | int) for key in table) and all(map(_is_plain, table.values()))
+    return value is None or isinstance(value, bool | int | float | str | np.ndarray | np.generic)
+
 
 class CallbackList:
     """Calls the hooks of several callbacks, and knows which hooks nobody listens to."""
 
     def __init__(self, callbacks: Iterable[Callback], model: Trainer, params: dict[str, Any]) -> None:
-        self.callbacks = list(callbacks)
-        for callback in self.callbacks:
+        given = list(callbacks)
+        for callback in given:
             if not isinstance(callback, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise _not_a_callback(callback)
+        self.callbacks = sorted(given, key=lambda callback: callback.runs_last)
+        self.checks_finite = any(callback.checks_finite for callback in given)
+        self.watches_gradients = any(callback.watches_gradients for callback in given)
+        for callback in self.callbacks:
+            callback.set_companions(self.callbacks)
             callback.set_model(model)
             callback.set_params(params)
 
@@ -110,6 +164,10 @@ class CallbackList:
         """Call one hook of each callback, in order, with the epoch or batch if it has one, and with logs."""
         for callback in self.callbacks:
             getattr(callback, hook)(*position, {} if logs is None else logs)
+
+    def bear(self, error: NonFiniteError, program: Any, arrays: Sequence[Any], batch: int) -> bool:
+        """Does any callback take it on itself that a step was refused?"""
+        return any([callback.on_non_finite(error, program, arrays, batch) for callback in self.callbacks])
 
 
 def _not_a_callback(value: Any) -> GraphError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +89,35 @@ class Programs(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<programs of {self._model.name!r}; compiled: {', '.join(self._made) or 'none'}>"
 
+    def training_step(self, checked: bool = False, norms: bool = False) -> Any:
+        """The training program, or a version of it that callbacks ask for.
+
+        Args:
+            checked: refuse a step that would make NaN or infinity, as ``compile(check_finite=True)`` does.
+            norms: a further output ``gradient_norms``: for each layer with trained weights the norm of its gradient.
+        """
+        words = [word for word, wanted in (("checked", checked), ("norms", norms)) if wanted]
+        if not words:
+            return self["train"]
+        with self._lock:
+            self._refresh()
+            key = " ".join(("train", *words))
+            if key not in self._made:
+                self._made[key] = self._make("train", checked, norms)
+            return self._made[key]
+
+    def settled(self, targets: bool) -> bool:
+        """Are the types of all inputs (and targets) known, so that no data is needed to find them out?"""
+        return self._forward is not None and (self._objective is not None or not targets)
+
+    def trained_layers(self) -> dict[str, list[int]]:
+        """Which of the trainable weights belong to which layer: indices by the layer's path, in the model's order."""
+        paths = {id(weight): path for path, weight in self._model.named_weights().items()}
+        found: dict[str, list[int]] = {}
+        for index, weight in enumerate(self._model.trainable_weights):
+            found.setdefault(paths[id(weight)].rpartition("/")[0], []).append(index)
+        return found
+
     def clear(self) -> None:
         """Forget all programs: the model has changed."""
         with self._lock:
@@ -137,9 +168,10 @@ class Programs(Mapping[str, Any]):
             trained = tuple(id(weight) for weight in self._model.trainable_weights)
             if trained != self._trained:
                 self._trained = trained
-                self._made.pop("train", None)
+                for key in [key for key in self._made if key.startswith("train")]:
+                    del self._made[key]
 
-    def _make(self, kind: str) -> Any:
+    def _make(self, kind: str, checked: bool = False, norms: bool = False) -> Any:
         forward = self.forward()
         compiled = self._model.compiled
         if kind == "predict":
@@ -164,6 +196,8 @@ class Programs(Mapping[str, Any]):
                 weights = self._model.trainable_weights
                 gradients = gx.grad(results["loss"], weights)
                 updates.update(compiled.optimizer.updates(weights, gradients))
+                if norms:
+                    results = {**results, "gradient_norms": self._norms(gradients)}
             updates.update(forward.updates)
         inputs = [*forward.inputs, *targets]
         return gx.compile(
@@ -172,8 +206,14 @@ class Programs(Mapping[str, Any]):
             updates=updates,
             backend=compiled.backend,
             training=kind == "train",
-            check_finite=compiled.check_finite,
+            check_finite=compiled.check_finite or checked,
         )
+
+    def _norms(self, gradients: Sequence[Node]) -> Node:
+        squares = [gx.sum(gx.square(gx.cast(gradient, "float64"))) for gradient in gradients]
+        layers = self.trained_layers().values()
+        sums = [functools.reduce(operator.add, (squares[index] for index in indices)) for indices in layers]
+        return gx.concatenate([gx.reshape(gx.sqrt(value), (1,)) for value in sums])
 
     def _targets(self, objective: Objective, forward: Forward) -> list[Node]:
         taken = {node.name for node in forward.inputs}

@@ -23,10 +23,10 @@ def verbosity(verbose: Any) -> int:
 class _OneBar:
     """A bar of tqdm that writes results only when it is drawn."""
 
-    def __init__(self, label: str, total: int | None) -> None:
+    def __init__(self, label: str, total: int | None, done: int = 0) -> None:
         from tqdm import tqdm
 
-        self._bar: Any = tqdm(total=total, desc=label, unit="batch", file=sys.stderr)
+        self._bar: Any = tqdm(total=total, initial=done, desc=label, unit="batch", file=sys.stderr)
 
     def advance(self, logs: Any) -> None:
         bar = self._bar
@@ -56,9 +56,15 @@ class EpochBars(Progress):
     """One bar for each epoch, with the results so far."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.bar = _OneBar(f"Epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"])
+        self._open(epoch, 0)
+
+    def _open(self, epoch: int, done: int) -> _OneBar:
+        self.bar = _OneBar(f"Epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"], done)
+        return self.bar
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.bar is None and self.model.running is not None:  # an epoch that is resumed in its middle
+            self._open(self.model.running.position.epoch, batch)
         if self.bar is not None:
             self.bar.advance(logs)
 
@@ -92,6 +98,9 @@ class PassBar(Progress):
 
 class EpochLines(Progress):
     """One line for each epoch."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._start = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._start = time.perf_counter()

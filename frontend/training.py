@@ -17,6 +17,7 @@ from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, 
 from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, as_pair, is_batch_source, split_item
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.layers.base import Layer
+from graphc.frontend.loop import Fit, Logs, Loop, Position
 from graphc.frontend.objective import Compiled, Objective, check_names
 from graphc.frontend.programs import Programs
 from graphc.frontend.progress import EpochBars, EpochLines, PassBar, Progress, verbosity
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from graphc.frontend.layers.core import InputLayer
 
 Array = NDArray[Any]
-Logs = dict[str, float]
 
 
 class Trainer(Layer):
@@ -39,6 +39,8 @@ class Trainer(Layer):
         compiled: what ``compile`` was told, or None.
         rng: the state of the model's random numbers.
         stop_training: a callback sets it to end ``fit`` after the current step.
+        history: what the last ``fit`` returned.
+        running: the ``fit`` that is running, for callbacks; else None.
     """
 
     programs: Programs
@@ -47,6 +49,7 @@ class Trainer(Layer):
     epochs_begun: int
     stop_training: bool
     history: History | None
+    running: Fit | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls, *args, **kwargs)
@@ -57,6 +60,7 @@ class Trainer(Layer):
         self.epochs_begun = 0
         self.stop_training = False
         self.history = None
+        self.running = None
         return self
 
     # What Model provides.
@@ -87,7 +91,7 @@ class Trainer(Layer):
 
     def compile(
         self,
-        optimizer: Any,
+        optimizer: Any = "rmsprop",
         loss: Any = None,
         loss_weights: Any = None,
         metrics: Any = None,
@@ -98,7 +102,7 @@ class Trainer(Layer):
         """Say what the model is trained for. Machine code is made when a program is first used.
 
         Args:
-            optimizer: a name (``"adam"``) or an optimizer.
+            optimizer: a name (``"adam"``) or an optimizer; default RMSprop.
             loss: a name, a loss or a function; for several outputs also a list, or a dict by the outputs' names.
             loss_weights: factors of the outputs' losses: a list or a dict.
             metrics: a list of names (``"accuracy"``), metrics or functions; for several outputs one list for each, or
@@ -161,15 +165,18 @@ class Trainer(Layer):
         ``model.history`` holds the epochs that were finished.
 
         Args:
-            x: an array, a list of arrays or a dict by the inputs' names; or an iterable of batches ``(x, y)``.
-            y: targets likewise; None if x is an iterable.
-            batch_size: default 32, or what ``Input(batch_size=...)`` says.
+            x: an array, a list of arrays or a dict by the inputs' names; or batches ``(x, y)``: an iterable, a
+                generator, a ``gx.data.PyDataset`` or anything with ``__len__`` and ``__getitem__``.
+            y: targets likewise; None if x yields batches.
+            batch_size: samples of a step, default 32, or what ``Input(batch_size=...)`` says; 1 is stochastic gradient
+                descent, the number of samples batch gradient descent.
             epochs: the number of the last epoch, counted from 1.
             verbose: 0 quiet, 1 a bar, 2 a line for each epoch; ``"auto"``: a bar on a terminal, else quiet.
             callbacks: see ``gx.callbacks``.
             validation_split: this part at the end of the arrays is not trained on but evaluated after each epoch.
             validation_data: what to evaluate on instead: ``(x, y)`` or an iterable of batches.
-            shuffle: another order in each epoch, from the model's seed.
+            shuffle: another order in each epoch, from the model's seed: of the samples of arrays, of the batches of a
+                ``PyDataset``; other batches come as they come.
             initial_epoch: where to begin counting, to go on with earlier training.
             steps_per_epoch: batches of an epoch, where x does not end or shall not be used up.
             validation_steps: the most batches of an evaluation.
@@ -185,39 +192,48 @@ class Trainer(Layer):
         for name, number in (("epochs", epochs), ("initial_epoch", initial_epoch)):
             if not isinstance(number, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise AxisError(f"{name} is a whole number, not {number!r}", at=user_line(), remedy="try 1")
-        batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle)
+        for name, number in (("validation_freq", validation_freq), ("steps_per_epoch", steps_per_epoch or 1)):
+            if number < 1:
+                raise AxisError(f"{name} is at least 1, not {number}", at=user_line(), remedy=f"write {name}=1")
+        batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle, peek=True)
         validation = None
         if validation_data is not None:
             size = validation_batch_size or batch_size
             validation = self._batches(*as_pair(validation_data), size, validation_steps, False)
-        program = self.programs["train"]
         objective = self.programs.objective()
         self.history = history = History()
         progress = (None, EpochBars(), EpochLines())[verbosity(verbose)]
         listed = [*_as_list(callbacks), history, *([] if progress is None else [progress])]
         params = {"epochs": epochs, "steps": batches.count, "verbose": verbosity(verbose)}
         hooks = CallbackList(listed, self, params)
+        program = self.programs.training_step(hooks.checks_finite, hooks.watches_gradients)
         self.stop_training = False
         try:
             with Interruptible() as interrupt:
+                loop = Loop(program, batches, objective, hooks, "train", interrupt, lambda: self.stop_training)
+                self.running = fit = Fit(loop, validation, Position(initial_epoch))
                 hooks.call("on_train_begin")
-                logs: Logs = {}
-                for epoch in range(initial_epoch, epochs):
-                    hooks.call("on_epoch_begin", epoch)
-                    objective.reset()
-                    number, self.epochs_begun = self.epochs_begun, self.epochs_begun + 1
-                    logs = self._pass(program, batches, number, objective, hooks, "train", interrupt)
+                position = fit.position
+                while position.epoch < epochs and (position.step or not self.stop_training):
+                    epoch = position.epoch
+                    if not position.step:
+                        hooks.call("on_epoch_begin", epoch)
+                        objective.reset()
+                        position.begin(self.epochs_begun, objective.mean_fields)
+                        self.epochs_begun += 1
+                    logs = loop.run(position)
                     if not logs:
-                        warnings.warn("the batches ran out; training ends here", stacklevel=2)
+                        if not self.stop_training:
+                            warnings.warn("the batches ran out; training ends here", stacklevel=2)
                         break
                     if validation is not None and (epoch + 1) % validation_freq == 0:
                         found = self._evaluate(validation, objective, hooks, interrupt)
                         logs.update((f"val_{key}", value) for key, value in found.items())
+                    position.end(logs)
                     hooks.call("on_epoch_end", epoch, logs=logs)
-                    if self.stop_training:
-                        break
-                hooks.call("on_train_end", logs=logs)
+                hooks.call("on_train_end", logs=position.logs)
         finally:
+            self.running = None
             if isinstance(progress, Progress):
                 progress.close()
         return history
@@ -244,7 +260,7 @@ class Trainer(Layer):
             The loss alone if there is nothing else, else a list in the order of ``metrics_names``, or a dict.
         """
         self._compiled()
-        batches = self._batches(x, y, batch_size, steps, False)
+        batches = self._batches(x, y, batch_size, steps, False, peek=True)
         hooks, bar = self._hooks(callbacks, verbose, batches)
         try:
             logs = self._evaluate(batches, self.programs.objective(), hooks, None)
@@ -261,7 +277,7 @@ class Trainer(Layer):
         callbacks: Iterable[Callback] | None = None,
     ) -> Any:
         """The outputs for some inputs, as the model returns them: an array, or a list or dict of arrays."""
-        batches = self._batches(x, None, batch_size, steps, False, targets=False)
+        batches = self._batches(x, None, batch_size, steps, False, targets=False, peek=True)
         hooks, bar = self._hooks(callbacks, verbose, batches)
         program = self.programs["predict"]
         parts: list[Sequence[Array]] = []
@@ -321,39 +337,6 @@ class Trainer(Layer):
         logs = dict(zip(objective.fields, map(float, results), strict=True))
         return logs if return_dict else _flat(logs)
 
-    def _pass(
-        self,
-        program: Any,
-        batches: Batches,
-        number: int,
-        objective: Objective,
-        hooks: CallbackList,
-        phase: str,
-        interrupt: Interruptible | None,
-    ) -> Logs:
-        """Run a program on all batches of an epoch: results of the epoch, empty if there was no batch."""
-        begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
-        hears_begin, hears_end = hooks.listens(begin), hooks.listens(end)
-        means = objective.mean_fields
-        sums = [0.0] * means
-        seen = 0
-        results: Sequence[Array] = ()
-        for step, arrays in enumerate(batches.epoch(number)):
-            if hears_begin:
-                hooks.call(begin, step)
-            results = program.call(arrays)
-            count = arrays[0].shape[0]
-            seen += count
-            for index in range(means):
-                sums[index] += float(results[index]) * count
-            if hears_end:
-                hooks.call(end, step, logs=_logs(objective, sums, seen, results))
-            if interrupt is not None:
-                interrupt.check()
-            if self.stop_training and phase == "train":
-                break
-        return _logs(objective, sums, seen, results) if seen else {}
-
     def _evaluate(
         self, batches: Batches, objective: Objective, hooks: CallbackList, interrupt: Interruptible | None
     ) -> Logs:
@@ -364,7 +347,9 @@ class Trainer(Layer):
         try:
             objective.reset()
             hooks.call("on_test_begin")
-            logs = self._pass(program, batches, 0, objective, hooks, "test", interrupt)
+            position = Position()
+            position.begin(0, objective.mean_fields)
+            logs = Loop(program, batches, objective, hooks, "test", interrupt).run(position)
             hooks.call("on_test_end", logs=logs)
         finally:
             for state, value in zip(states, kept, strict=True):
@@ -381,14 +366,27 @@ class Trainer(Layer):
         return CallbackList([*_as_list(callbacks), bar], self, params), bar
 
     def _batches(
-        self, x: Any, y: Any, batch_size: int | None, steps: int | None, shuffle: bool, targets: bool = True
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None,
+        steps: int | None,
+        shuffle: bool,
+        targets: bool = True,
+        peek: bool = False,
     ) -> Batches:
         if is_batch_source(x):
             if y is not None:
                 raise GraphError(
                     "x yields batches, so y must be left out", at=user_line(), remedy="let x yield pairs (x, y)"
                 )
-            return IterableBatches(x, lambda item: self._adapt(*split_item(item, targets), targets=targets), steps)
+            order = self._permutation if shuffle else None
+            source = IterableBatches(
+                x, lambda item: self._adapt(*split_item(item, targets), targets=targets), steps, order
+            )
+            if peek and not self.programs.settled(targets):
+                self._adapt(*split_item(source.first(), targets), targets=targets)
+            return source
         arrays = self._adapt(x, y, targets)
         order = self._permutation if shuffle else None
         if batch_size is None:
@@ -493,12 +491,6 @@ def _as_list(callbacks: Any) -> list[Any]:
 
 def _joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays) if arrays[0].ndim else np.stack(arrays)
-
-
-def _logs(objective: Objective, sums: Sequence[float], seen: int, results: Sequence[Array]) -> Logs:
-    means = objective.mean_fields
-    values = [total / seen for total in sums] + [float(value) for value in results[means:]]
-    return dict(zip(objective.fields, values, strict=True))
 
 
 def _flat(logs: Logs) -> Any:

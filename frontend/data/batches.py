@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, GraphError
+from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend.config import user_line
+from graphc.frontend.data.dataset import PyDataset
+from graphc.frontend.data.prefetch import in_background, map_ahead
 
 Array = NDArray[Any]
+Order = Callable[[int, int], NDArray[np.intp]]
+"""The permutation of an epoch, from its number and how many there are."""
+AHEAD_BYTES = 1 << 18
+"""From this size on a batch is gathered in the background: below it, handing it over takes longer than making it."""
 
 
 class Batches(Protocol):
@@ -22,8 +29,22 @@ class Batches(Protocol):
         """The number of batches of an epoch, None where only the end will tell."""
         ...
 
-    def epoch(self, number: int) -> Iterator[list[Array]]:
-        """The batches of an epoch. A batch is valid until the next one is asked for."""
+    @property
+    def taken(self) -> int:
+        """How many batches the iterator that runs through several epochs has given; 0 where there is none."""
+        ...
+
+    def seek(self, taken: int) -> None:
+        """Let what begins anew now go on after so many batches, as :attr:`taken` said in an earlier process."""
+        ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+        """The batches of an epoch. A batch is valid until the next one is asked for.
+
+        Args:
+            number: decides the order.
+            start: so many batches of the epoch are done.
+        """
         ...
 
 
@@ -37,11 +58,13 @@ class ArrayBatches:
         limit: at most so many batches an epoch.
     """
 
+    taken = 0
+
     def __init__(
         self,
         arrays: Sequence[Array],
         batch_size: int,
-        order: Callable[[int, int], NDArray[np.intp]] | None = None,
+        order: Order | None = None,
         limit: int | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -54,21 +77,30 @@ class ArrayBatches:
         size = min(int(batch_size), self.samples)
         self.cuts = [(start, min(start + size, self.samples)) for start in range(0, self.samples, size)][:limit]
         self.count = len(self.cuts)
+        self._batch_bytes = sum(array[:size].nbytes for array in self._arrays)
 
-    def epoch(self, number: int) -> Iterator[list[Array]]:
+    def seek(self, taken: int) -> None:
+        """Every epoch begins anew: there is nothing to find."""
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+        cuts = self.cuts[start:]
         if self._order is None:
-            for start, stop in self.cuts:
-                yield [array[start:stop] for array in self._arrays]
-            return
+            return ([array[first:stop] for array in self._arrays] for first, stop in cuts)
         rows = self._order(number, self.samples)
-        longest = self.cuts[0][1] - self.cuts[0][0]
+        if self._batch_bytes >= AHEAD_BYTES and len(cuts) > 1:
+            picked = ([array.take(rows[first:stop], axis=0) for array in self._arrays] for first, stop in cuts)
+            return in_background(picked)
+        return self._gathered(rows, cuts)
+
+    def _gathered(self, rows: NDArray[np.intp], cuts: Sequence[tuple[int, int]]) -> Iterator[list[Array]]:
+        """Batches in buffers that are used again for each batch."""
+        longest = max((stop - first for first, stop in cuts), default=0)
         buffers = [np.empty((longest, *array.shape[1:]), array.dtype) for array in self._arrays]
-        for start, stop in self.cuts:
-            picked = rows[start:stop]
-            if stop - start != longest:
-                buffers = [buffer[: stop - start] for buffer in buffers]
+        for first, stop in cuts:
+            if stop - first != longest:
+                buffers = [buffer[: stop - first] for buffer in buffers]
             for array, buffer in zip(self._arrays, buffers, strict=True):
-                np.take(array, picked, axis=0, out=buffer, mode="clip")
+                np.take(array, rows[first:stop], axis=0, out=buffer, mode="clip")
             yield buffers
 
 
@@ -77,47 +109,89 @@ class IterableBatches:
 
     An iterator that ends cannot start again: with ``steps`` an epoch takes that many batches of it and the next epoch
     goes on there.
+
+    Args:
+        source: the user's object.
+        adapt: makes arrays of one item.
+        steps: the batches of an epoch, where the source does not say it.
+        order: gives the permutation of the batches of a :class:`PyDataset`; None: as they stand.
     """
 
-    def __init__(self, source: Any, adapt: Callable[[Any], list[Array]], steps: int | None = None) -> None:
-        self._source = source
+    def __init__(
+        self, source: Any, adapt: Callable[[Any], list[Array]], steps: int | None = None, order: Order | None = None
+    ) -> None:
+        self._source: Any = source
+        self._iterates = isinstance(source, Iterator)
+        self._dataset = source if isinstance(source, PyDataset) else None
         self._adapt = adapt
         self._steps = steps
+        self._order = order
         self._running: Iterator[Any] | None = None
-        self.exhausted = False
+        self._held: Iterator[Any] | None = None
+        self.taken = 0
         length = len(source) if hasattr(source, "__len__") else None
         self.count = steps if steps is not None else length
 
-    def epoch(self, number: int) -> Iterator[list[Array]]:
-        taken = 0
-        iterator = self._iterator()
-        while self._steps is None or taken < self._steps:
+    def first(self) -> Any:
+        """The first item, which the first epoch will begin with: it shows the types of the data.
+
+        Raises:
+            ShapeError: there is none.
+        """
+        if not isinstance(self._source, Iterable):
+            return self._source[0]
+        iterator = iter(cast("Iterable[Any]", self._source))
+        for item in iterator:
+            self._held = itertools.chain((item,), iterator)
+            return item
+        raise ShapeError("there is no batch to begin with", at=user_line(), remedy="let x yield at least one batch")
+
+    def seek(self, taken: int) -> None:
+        self.taken = taken
+        self._running = None
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+        done = start
+        goes_on = self._steps is not None or self._iterates
+        if not goes_on:
+            self.taken = start
+        fresh = self._running is None
+        iterator = self._start(number, self.taken) if self._running is None else self._running
+        self._running = iterator if goes_on else None
+        dataset = self._dataset
+        if dataset is not None and not done:
+            dataset.on_epoch_begin()
+        while self._steps is None or done < self._steps:
             try:
                 item = next(iterator)
             except StopIteration:
-                self._running = None
-                self.exhausted = self._is_iterator() or taken == 0
-                return
+                self._running, self.taken = None, 0
+                if done == start and goes_on and not fresh and not self._iterates:
+                    fresh = True  # the last epoch used up the last one: begin again
+                    self._running = iterator = self._start(number, 0)
+                    continue
+                break
+            done += 1
+            self.taken += 1
             yield self._adapt(item)
-            taken += 1
+        if not goes_on:
+            self.taken = 0
+        if dataset is not None:
+            dataset.on_epoch_end()
 
-    def _is_iterator(self) -> bool:
-        return isinstance(self._source, Iterator)
-
-    def _iterator(self) -> Iterator[Any]:
-        if self._is_iterator():
-            return cast("Iterator[Any]", self._source)
-        if self._steps is None:
-            return _start(self._source)
-        if self._running is None:
-            self._running = _start(self._source)
-        return self._running
-
-
-def _start(source: Any) -> Iterator[Any]:
-    if isinstance(source, Iterable):
-        return iter(cast("Iterable[Any]", source))
-    return (source[index] for index in range(len(source)))
+    def _start(self, number: int, skipped: int) -> Iterator[Any]:
+        """A new run through the source, without its first items."""
+        source, dataset = self._source, self._dataset
+        if dataset is not None:
+            count = len(dataset)
+            order = range(count) if self._order is None else self._order(number, count).tolist()
+            if dataset.workers > 1:
+                return map_ahead(dataset.__getitem__, order[skipped:], dataset.workers, dataset.max_queue_size)
+            return (dataset[index] for index in order[skipped:])
+        if isinstance(source, Iterable):
+            whole, self._held = self._held or iter(cast("Iterable[Any]", source)), None
+            return itertools.islice(whole, skipped, None)
+        return (source[index] for index in range(skipped, len(source)))
 
 
 def is_batch_source(value: Any) -> bool:

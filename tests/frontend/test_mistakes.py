@@ -68,17 +68,13 @@ def test_mistakes_are_told_on_the_line_that_makes_them(run, error, says, remedy)
     assert re.search(remedy, caught.value.remedy)
 
 
-@pytest.mark.parametrize(
-    ("batches", "remedy"),
-    [([(X, Y)], "or another iterable, not from a list"), (iter([(X, Y)]), "begin it with Input((...))")],
-)
-def test_batches_cannot_say_the_shape_of_inputs(batches, remedy):
+def test_a_list_of_batches_is_told_from_an_iterable():
     model = Sequential([layers.Dense(1)])
     model.compile("sgd", "mse", backend="reference")
     with pytest.raises(gx.GraphcError) as caught:
-        model.fit(batches, verbose=0)
+        model.fit([(X, Y)], verbose=0)
     assert "test_mistakes.py:" in caught.value.at
-    assert remedy in caught.value.remedy
+    assert "or another iterable, not from a list" in caught.value.remedy
 
 
 class Doubles(layers.Layer):

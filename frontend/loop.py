@@ -1,0 +1,131 @@
+"""The loop of training and of evaluation: a program run on batch after batch, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from graphc.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from graphc.frontend.callbacks import CallbackList
+    from graphc.frontend.data.batches import Batches
+    from graphc.frontend.interrupt import Interruptible
+    from graphc.frontend.objective import Objective
+
+Array = NDArray[Any]
+Logs = dict[str, float]
+
+
+@dataclass
+class Position:
+    """Where a run through batches stands: what a checkpoint holds beside the state of model, metrics and callbacks.
+
+    Attributes:
+        epoch: the epoch that is running, or that begins next.
+        number: which order of the samples it has.
+        step: how many of its steps are done; 0 between epochs.
+        seen: how many samples they took.
+        sums: sums over these samples of what logs show the means of.
+        logs: the results of the last epoch that ended.
+    """
+
+    epoch: int = 0
+    number: int = 0
+    step: int = 0
+    seen: int = 0
+    sums: list[float] = field(default_factory=list[float])
+    logs: Logs = field(default_factory=dict[str, float])
+
+    def begin(self, number: int, means: int) -> None:
+        """An epoch begins, in the order of this number."""
+        self.number, self.step, self.seen, self.sums = number, 0, 0, [0.0] * means
+
+    def end(self, logs: Logs) -> None:
+        """The epoch has ended with these results; what comes next is another one."""
+        self.epoch, self.step, self.logs = self.epoch + 1, 0, logs
+
+    def results(self, objective: Objective, last: Sequence[Array]) -> Logs:
+        """The logs: means over the samples so far, and the metrics of the last step's outputs."""
+        means = objective.mean_fields
+        values = [total / self.seen for total in self.sums]
+        values += [float(value) for value in last[means : len(objective.fields)]]
+        return dict(zip(objective.fields, values, strict=True))
+
+
+@dataclass
+class Loop:
+    """One pass of a program over batches.
+
+    Attributes:
+        program: what runs; its first outputs are the objective's fields.
+        batches: what it runs on.
+        objective: names the outputs.
+        hooks: the callbacks.
+        phase: ``train`` or ``test``: which hooks are called.
+        interrupt: raises a Ctrl-C that came meanwhile.
+        stops: whether a callback has asked to end.
+        extra: outputs of the last step beyond the objective's fields.
+    """
+
+    program: Any
+    batches: Batches
+    objective: Objective
+    hooks: CallbackList
+    phase: str
+    interrupt: Interruptible | None
+    stops: Callable[[], bool] | None = None
+    extra: Sequence[Array] = ()
+
+    def run(self, position: Position) -> Logs:
+        """Run the epoch from where it stands: its results, empty if there was no batch."""
+        begin, end = f"on_{self.phase}_batch_begin", f"on_{self.phase}_batch_end"
+        hears_begin, hears_end = self.hooks.listens(begin), self.hooks.listens(end)
+        objective, means, fields = self.objective, self.objective.mean_fields, len(self.objective.fields)
+        results: Sequence[Array] = ()
+        if position.step:  # resumed: metrics are a function of their state, which the last step left
+            if self.stops is not None and self.stops():
+                return dict(position.logs)
+        for arrays in self.batches.epoch(position.number, position.step):
+            if hears_begin:
+                self.hooks.call(begin, position.step)
+            try:
+                results = self.program.call(arrays)
+            except NonFiniteError as error:
+                if not self.hooks.bear(error, self.program, arrays, position.step):
+                    raise
+                break
+            count = arrays[0].shape[0]
+            position.seen += count
+            for index in range(means):
+                position.sums[index] += float(results[index]) * count
+            position.step += 1
+            if hears_end:
+                self.extra = results[fields:]
+                position.logs = position.results(objective, results)
+                self.hooks.call(end, position.step - 1, logs=position.logs)
+            if self.interrupt is not None:
+                self.interrupt.check()
+            if self.stops is not None and self.stops():
+                break
+        if results:
+            return position.results(objective, results)
+        return dict(position.logs) if position.step else {}
+
+
+@dataclass
+class Fit:
+    """A ``fit`` that is running, for callbacks that look deeper.
+
+    Attributes:
+        loop: the loop of its epochs.
+        validation: what is evaluated after epochs.
+        position: where it stands.
+    """
+
+    loop: Loop
+    validation: Batches | None
+    position: Position
