@@ -24,7 +24,7 @@ def relu(x: Node, negative_slope: float = 0.0, max_value: float | None = None, t
     if negative_slope == 0 and threshold == 0:
         kept = gx.relu(x)
     elif threshold == 0:
-        kept = gx.where(x >= 0, x, negative_slope * x)
+        kept = gx.leaky_relu(x, negative_slope)
     else:
         below = negative_slope * (x - threshold) if negative_slope else gx.zeros_like(x)
         kept = gx.where(x >= threshold, x, below)
@@ -56,14 +56,19 @@ def softplus(x: Node) -> Node:
     return gx.softplus(x)
 
 
-def gelu(x: Node) -> Node:
-    """``x * P(X <= x)`` for a standard normal X, exactly (by the error function)."""
-    return gx.gelu(x)
+def gelu(x: Node, approximate: bool = False) -> Node:
+    """``x * P(X <= x)`` for a standard normal X: exactly (by the error function), or approximately by a tanh."""
+    return gx.gelu(x, approximate="tanh" if approximate else "none")
 
 
 def silu(x: Node) -> Node:
     """``x * sigmoid(x)``."""
-    return x * gx.sigmoid(x)
+    return gx.silu(x)
+
+
+def mish(x: Node) -> Node:
+    """``x * tanh(softplus(x))``."""
+    return gx.mish(x)
 
 
 def exponential(x: Node) -> Node:
@@ -71,11 +76,77 @@ def exponential(x: Node) -> Node:
     return gx.exp(x)
 
 
+def leaky_relu(x: Node, negative_slope: float = 0.2) -> Node:
+    """``x`` from 0 on, ``negative_slope * x`` below."""
+    return gx.leaky_relu(x, negative_slope)
+
+
+def relu6(x: Node) -> Node:
+    """``min(max(x, 0), 6)``."""
+    return gx.relu6(x)
+
+
+def elu(x: Node, alpha: float = 1.0) -> Node:
+    """``x`` above 0, ``alpha * (exp(x) - 1)`` below."""
+    return gx.elu(x, alpha)
+
+
+def selu(x: Node) -> Node:
+    """``1.0507 * elu(x, 1.6733)``: keeps mean 0 and variance 1 with the initializer ``lecun_normal``."""
+    return gx.selu(x)
+
+
+def celu(x: Node, alpha: float = 1.0) -> Node:
+    """``x`` above 0, ``alpha * (exp(x / alpha) - 1)`` below."""
+    return gx.celu(x, alpha)
+
+
+def softsign(x: Node) -> Node:
+    """``x / (1 + |x|)``."""
+    return gx.softsign(x)
+
+
+def hard_sigmoid(x: Node) -> Node:
+    """``min(max(x + 3, 0), 6) / 6``."""
+    return gx.hard_sigmoid(x)
+
+
+def hard_silu(x: Node) -> Node:
+    """``x * hard_sigmoid(x)``."""
+    return gx.hard_silu(x)
+
+
+def hard_tanh(x: Node) -> Node:
+    """``min(max(x, -1), 1)``."""
+    return gx.hard_tanh(x)
+
+
+def log_sigmoid(x: Node) -> Node:
+    """``log(sigmoid(x))``, exact in both tails."""
+    return gx.log_sigmoid(x)
+
+
+def squareplus(x: Node, b: float = 4.0) -> Node:
+    """``(x + sqrt(x * x + b)) / 2``."""
+    return gx.squareplus(x, b)
+
+
+def threshold(x: Node, threshold: float, default_value: float) -> Node:
+    """``x`` where it is above the threshold, else ``default_value``."""
+    return gx.threshold(x, threshold, default_value)
+
+
+def glu(x: Node, axis: int = -1) -> Node:
+    """The first half along an axis times the sigmoid of the second."""
+    return gx.glu(x, axis)
+
+
 _ALL: tuple[Callable[..., Node], ...] = (
-    linear, relu, sigmoid, tanh, softmax, log_softmax, softplus, gelu, silu, exponential,
+    linear, relu, sigmoid, tanh, softmax, log_softmax, softplus, gelu, silu, mish, exponential, leaky_relu, relu6, elu,
+    selu, celu, softsign, hard_sigmoid, hard_silu, hard_tanh, log_sigmoid, squareplus, threshold, glu,
 )  # fmt: skip
 _BY_NAME: dict[str, Callable[..., Node]] = {function.__name__: function for function in _ALL}
-_BY_NAME["swish"] = silu
+_BY_NAME |= {"swish": silu, "hard_swish": hard_silu}
 
 for _function in _ALL:
     register_function("activations", _function)

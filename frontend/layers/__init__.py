@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from graphc.frontend.layers.activation import ELU as ELU
+from graphc.frontend.layers.activation import LeakyReLU as LeakyReLU
+from graphc.frontend.layers.activation import PReLU as PReLU
 from graphc.frontend.layers.activation import ReLU as ReLU
 from graphc.frontend.layers.activation import Sigmoid as Sigmoid
 from graphc.frontend.layers.activation import Softmax as Softmax

@@ -1,8 +1,7 @@
-"""Activations: relu, gelu, softmax, log_softmax, logsumexp."""
+"""Activations: relu, softmax, log_softmax, logsumexp."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType
 from graphc.loops.kernel import Apply, Const, Expr
-from graphc.ops.arithmetic import divide, multiply, square, subtract
+from graphc.ops.arithmetic import divide, multiply, subtract
 from graphc.ops.base import (
     FLOATS,
     NUMBERS,
@@ -33,7 +32,7 @@ from graphc.ops.base import (
     require_dtype,
 )
 from graphc.ops.compare import greater, isfinite, where
-from graphc.ops.exponential import erf, exp, log
+from graphc.ops.exponential import exp, log
 from graphc.ops.reduction import check_axes, max, reduced_shape, restore_axes, sum
 from graphc.ops.slicing import squeeze
 
@@ -75,52 +74,6 @@ def relu(x: Operand) -> Node:
     <relu: f32[n, 3]>
     """
     return call(Relu(), x)
-
-
-@op_class
-class Gelu(Elementwise):
-    """``x * Phi(x)`` with the normal distribution function Phi, by erf and without approximation.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2
-    """
-
-    accepts = FLOATS
-    onnx = "Gelu"
-    composite = True
-    domain = (-4.0, 4.0)
-
-    def reference(self, x: Array) -> Array:
-        values = [value * 0.5 * math.erfc(-value / math.sqrt(2)) for value in x.ravel().tolist()]
-        return np.array(values, x.dtype).reshape(x.shape)
-
-    def decompose(self, *args: Node) -> Node:
-        (x,) = args
-        return multiply(x, _normal_distribution(x))
-
-    def chain(self, node: Node, g: Node, position: int) -> Node:
-        (x,) = node.args
-        density = multiply(1 / math.sqrt(2 * math.pi), exp(multiply(-0.5, square(x))))
-        return multiply(g, _normal_distribution(x) + x * density)
-
-
-def _normal_distribution(x: Node) -> Node:
-    return multiply(0.5, erf(multiply(x, 1 / math.sqrt(2))) + 1.0)
-
-
-def gelu(x: Operand) -> Node:
-    """``x * Phi(x)`` with the normal distribution function Phi, exact.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2
-
-    >>> import graphc as gx
-    >>> gx.gelu(gx.placeholder("x", ("n", 3)))
-    <gelu: f32[n, 3]>
-    """
-    return call(Gelu(), x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -354,6 +307,4 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Node:
     return apply(LogSumExp(axes, bool(keepdims)), node)
 
 
-__all__ = [
-    "Gelu", "LogSoftmax", "LogSumExp", "Relu", "Softmax", "gelu", "log_softmax", "logsumexp", "relu", "softmax",
-]  # fmt: skip
+__all__ = ["LogSoftmax", "LogSumExp", "Relu", "Softmax", "log_softmax", "logsumexp", "relu", "softmax"]

@@ -24,6 +24,7 @@ from graphc.ops import (
     activation,
     control,
     create,
+    gating,
     indexing,
     linear,
     movement,
@@ -251,7 +252,7 @@ def test_composites_with_an_operator_stay_whole() -> None:
     x = placeholder("x", ("n", 4), "float32")
     wide = placeholder("wide", ("n", 4), "float64")
     outputs = {
-        "a": activation.softmax(x), "b": activation.log_softmax(wide), "c": activation.gelu(x), "d": statistics.mean(x),
+        "a": activation.softmax(x), "b": activation.log_softmax(wide), "c": gating.gelu(x), "d": statistics.mean(x),
         "e": activation.logsumexp(x, axis=1),
     }  # fmt: skip
     graph = make_graph(outputs, [x, wide])
