@@ -9,11 +9,12 @@ from typing import Any, Self, cast
 import numpy as np
 
 import graphc as gx
-from graphc.errors import GraphError, NameClashError, ShapeError
+from graphc.errors import FileError, GraphError, NameClashError, ShapeError
 from graphc.frontend import functional, nest, tracing
 from graphc.frontend.config import Written, user_line
 from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
+from graphc.frontend.files import read_tensors, write_tensors
 from graphc.frontend.functional import CallGraph
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import InputLayer
@@ -294,6 +295,41 @@ class Model(Trainer):
         from graphc.frontend.saving import save_model
 
         save_model(self, path)
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the weights alone into one safetensors file, by their paths in the model, at once or not at all.
+
+        Raises:
+            FileError: the file cannot be written.
+            GraphError: the shapes of the model are not known yet.
+        """
+        if not self.built:
+            raise self._not_built()
+        write_tensors(Path(path), {key: weight.value for key, weight in self.named_weights().items()})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Set the weights to those that :meth:`save_weights` wrote; all of them or none.
+
+        Raises:
+            FileError: there is no such file, it is damaged, or it holds the weights of another model.
+            GraphError: the shapes of the model are not known yet.
+        """
+        if not self.built:
+            raise self._not_built()
+        arrays, _ = read_tensors(Path(path))
+        weights = self.named_weights()
+        wrong = next(
+            (key for key, w in weights.items() if key not in arrays or arrays[key].shape != w.array.shape), None
+        )
+        if wrong is not None or len(arrays) != len(weights):
+            lacks = (
+                "holds further weights" if wrong is None else f"lacks {wrong!r} of shape {weights[wrong].array.shape}"
+            )
+            raise FileError(
+                f"{path} {lacks}: it is not of this model", at=user_line(), remedy="build the model that wrote it"
+            )
+        for key, weight in weights.items():
+            weight.value = arrays[key]
 
     def export(self, path: str | Path, training: bool = False, opset: int = 21) -> None:
         """Write an ONNX file: the prediction, or the whole training step.

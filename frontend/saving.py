@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +19,7 @@ from graphc.errors import FileError, GraphcError
 from graphc.frontend import tracing
 from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole
 from graphc.frontend.config import register as register
+from graphc.frontend.files import replace_file
 from graphc.ir.node import Parameter
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _ARRAYS = ".safetensors"
 def save_model(model: Model, path: str | Path) -> None:
     """Write a model into a folder; see ``Model.save``."""
     folder = Path(path)
-    state = _state(model)
+    state = find_state(model)
     text = {
         "format": FORMAT,
         "graphc": gx.__version__,
@@ -48,9 +48,9 @@ def save_model(model: Model, path: str | Path) -> None:
         data = save({key: parameter.value for key, parameter in state.items()})
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         arrays = f"arrays-{digest}{_ARRAYS}"
-        _write(folder / arrays, data)
+        replace_file(folder / arrays, data)
         text["arrays"] = {"file": arrays, "blake2b": digest}
-        _write(folder / _TEXT, (json.dumps(text, indent=1) + "\n").encode())
+        replace_file(folder / _TEXT, (json.dumps(text, indent=1) + "\n").encode())
         for old in folder.glob(f"arrays-*{_ARRAYS}"):
             if old.name != arrays:
                 with contextlib.suppress(OSError):  # another process may clean up at the same time
@@ -86,7 +86,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             named = model.named_weights().items()
             model.optimizer.build([w for key, w in named if any(f"optimizer/{key}/{s}" in arrays for s in slots)])
         model.epochs_begun = int(text["epochs_begun"])
-        state = _state(model)
+        state = find_state(model)
     except FileError as error:
         raise FileError(error.message, details=(f"file: {folder / _TEXT}",), remedy=error.remedy) from None
     except (KeyError, TypeError, ValueError, AttributeError, GraphcError) as error:
@@ -100,7 +100,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     return model
 
 
-def _state(model: Model) -> dict[str, Parameter]:
+def find_state(model: Model) -> dict[str, Parameter]:
     """Everything that predictions and training depend on, by name."""
     weights = model.named_weights()
     found = {f"weights/{key}": weight for key, weight in weights.items()}
@@ -124,20 +124,6 @@ def _compiled(model: Model) -> Json:
         "check_finite": compiled.check_finite,
     }
     return {key: serialize(value) for key, value in said.items()}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file at once, or leave it as it is."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_text(folder: Path) -> Json:

@@ -138,9 +138,9 @@ class IterableBatches:
         Raises:
             ShapeError: there is none.
         """
-        if not isinstance(self._source, Iterable):
+        if not hasattr(self._source, "__iter__"):
             return self._source[0]
-        iterator = iter(cast("Iterable[Any]", self._source))
+        iterator: Iterator[Any] = iter(self._source)
         for item in iterator:
             self._held = itertools.chain((item,), iterator)
             return item

@@ -286,8 +286,8 @@ def test_early_stopping_knows_which_way_is_better():
     stopper = callbacks.EarlyStopping(monitor="val_accuracy")
     model = classifier()
     model.fit(X, LABELS, epochs=1, validation_split=0.2, callbacks=[stopper], verbose=0)
-    assert stopper._better(0.6, 0.5)
-    assert not stopper._better(0.5, 0.6)
+    assert stopper.better(0.6, 0.5)
+    assert not stopper.better(0.5, 0.6)
     with pytest.warns(UserWarning, match="'val_loss', which the logs do not hold: loss, accuracy"):
         model.fit(X, LABELS, callbacks=[callbacks.EarlyStopping()], verbose=0)
     with pytest.raises(gx.AxisError, match="hook"):

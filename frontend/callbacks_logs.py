@@ -1,0 +1,227 @@
+"""Callbacks that write down results: as CSV, as lines of JSON; and the norms of gradients."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphc.errors import AxisError, FileError
+from graphc.frontend.callbacks_base import Callback, Logs
+from graphc.frontend.config import user_line
+
+
+class _LinesFile:
+    """A file to which lines are added; each is handed to the system at once, so that it survives a kill -9.
+
+    Args:
+        path: the file.
+        append: whether to keep what it holds.
+    """
+
+    def __init__(self, path: Path, append: bool) -> None:
+        self._path = path
+        self._append = append
+        self._file: BinaryIO | None = None
+        self.resumed_at: int | None = None
+        """Where to go on: what a training wrote after its last backup is written again."""
+
+    def open(self) -> bool:
+        """Open the file if it is not open; whether it is empty.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        if self._file is None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                keeps = self._append or self.resumed_at is not None
+                self._file = open(self._path, "ab" if keeps else "wb")
+                if self.resumed_at is not None and self._file.tell() > self.resumed_at:
+                    self._file.truncate(self.resumed_at)
+                self._file.seek(0, io.SEEK_END)
+                self._mend()
+            except OSError as error:
+                raise FileError(
+                    f"{self._path} cannot be written: {error.strerror or error}",
+                    at=user_line(),
+                    remedy="choose a file that can be written",
+                ) from error
+        return self._file.tell() == 0
+
+    def _mend(self) -> None:
+        """End a line that a killed process left unfinished."""
+        assert self._file is not None
+        if self._file.tell():
+            with open(self._path, "rb") as file:
+                file.seek(-1, io.SEEK_END)
+                if file.read(1) != b"\n":
+                    self._file.write(b"\n")
+
+    def add(self, line: str) -> None:
+        """Write one line."""
+        self.open()
+        assert self._file is not None
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def end(self) -> int | None:
+        """The length of the file, None before the first line."""
+        return self.resumed_at if self._file is None else self._file.tell()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class _LinesLogger(Callback):
+    """Base of what writes a line for each epoch."""
+
+    def __init__(self, filename: str | Path, append: bool) -> None:
+        self.filename = Path(filename)
+        self.append = append
+        self._lines = _LinesFile(self.filename, append)
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "end": self._lines.end()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._lines.resumed_at = state.pop("end")
+        super().set_state(state)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._lines = _LinesFile(self.filename, self.append)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._lines.open()  # an empty file says that there was no epoch
+        self._lines.close()
+
+
+class CSVLogger(_LinesLogger):
+    """A row of results for each epoch, in a CSV file. Each row is on its way to the disk before the next epoch begins.
+
+    The columns are ``epoch``, counted from 0, and the keys of the first epoch's logs in alphabetical order; a result
+    that an epoch does not have is ``NA``. Numbers are written with all their digits. After a resumed training
+    (:class:`BackupAndRestore`) each epoch still has one row.
+
+    Args:
+        filename: the file.
+        separator: one character.
+        append: keep what the file holds.
+
+    Raises:
+        AxisError: the separator is not one character.
+        FileError: the file cannot be written.
+
+    Source:
+        RFC 4180; ``keras.callbacks.CSVLogger``.
+    """
+
+    def __init__(self, filename: str | Path, separator: str = ",", append: bool = False) -> None:
+        super().__init__(filename, append)
+        if len(separator) != 1 or separator in '"\r\n':
+            raise AxisError(
+                f"a separator is one character, not {separator!r}", at=user_line(), remedy="try ',' or '\\t'"
+            )
+        self.separator = separator
+        self.keys: list[str] | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        self.keys = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        found = dict(logs or {})
+        if self.keys is None:
+            self.keys = sorted(found)
+            running = self.model.running
+            if running is not None and running.validation is not None:  # it may come only every other epoch
+                self.keys += [f"val_{key}" for key in self.keys if not key.startswith("val_")]
+                self.keys = list(dict.fromkeys(self.keys))
+            if self._lines.open():
+                self._lines.add(self._row(["epoch", *self.keys]))
+        self._lines.add(self._row([epoch, *(found.get(key, "NA") for key in self.keys)]))
+
+    def _row(self, cells: list[Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self.separator, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+
+class JSONLinesLogger(_LinesLogger):
+    """A line of JSON for each epoch: ``{"epoch": 0, "loss": 0.5}``. What is not finite is null.
+
+    After a resumed training (:class:`BackupAndRestore`) each epoch still has one line.
+
+    Args:
+        filename: the file.
+        append: keep what the file holds.
+
+    Raises:
+        FileError: the file cannot be written.
+
+    Source:
+        https://jsonlines.org.
+    """
+
+    def __init__(self, filename: str | Path, append: bool = False) -> None:
+        super().__init__(filename, append)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        found = {key: value if math.isfinite(value) else None for key, value in (logs or {}).items()}
+        self._lines.add(json.dumps({"epoch": epoch, **found}, allow_nan=False))
+
+
+class GradientNorms(Callback):
+    """Keep the norm of each layer's gradient at each step, before anything is clipped.
+
+    The norms come out of the training step itself; nothing is computed twice.
+
+    Attributes:
+        norms: for each layer with trained weights, by its path, a list with one number for each step.
+
+    Raises:
+        None.
+
+    Source:
+        Pascanu et al. 2013, On the difficulty of training recurrent neural networks, section 2.
+
+    >>> import graphc as gx, numpy as np
+    >>> model = gx.Sequential([gx.Input((2,)), gx.layers.Dense(3, name="first"), gx.layers.Dense(1, name="last")])
+    >>> model.compile("sgd", "mse", backend="reference")
+    >>> watch = GradientNorms()
+    >>> history = model.fit(np.ones((64, 2)), np.ones(64), callbacks=[watch], verbose=0)
+    >>> {name: len(norms) for name, norms in watch.norms.items()}
+    {'first': 2, 'last': 2}
+    """
+
+    watches_gradients = True
+
+    def __init__(self) -> None:
+        self.norms: dict[str, list[float]] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.norms = {name: [] for name in self.model.programs.trained_layers()}
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        running = self.model.running
+        if running is not None and running.loop.extra:
+            for norms, value in zip(self.norms.values(), running.loop.extra[0].tolist(), strict=True):
+                norms.append(value)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the norms over the steps; needs the extra ``plot``.
+
+        Args:
+            path: where to write the picture; the suffix says its format.
+
+        Returns:
+            A Matplotlib figure.
+        """
+        from graphc.frontend.plotting import draw_lines
+
+        return draw_lines(self.norms, path, x="step", y="norm of the gradient", log=True)
