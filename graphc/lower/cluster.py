@@ -23,13 +23,14 @@ from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.create import Iota, SizeOf
+from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import ScatterAlong, Take, TakeAdd, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Pad
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate)
+OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative)
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

@@ -18,6 +18,7 @@ from graphc.ir.types import DType
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources
+from graphc.lower.cumulative import build_cumulative
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
 from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
 from graphc.lower.split import split_full_reductions
@@ -25,6 +26,7 @@ from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute, StopGradient
+from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, broadcast_to
@@ -223,6 +225,8 @@ class Lowering:
                 case Concatenate():
                     for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of):
                         self._add(built, "concatenate")
+                case Cumulative():
+                    self._add(build_cumulative(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
                 case _:
                     self._add(build_scatter(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
             return
