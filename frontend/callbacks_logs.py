@@ -25,57 +25,52 @@ class _LinesFile:
     def __init__(self, path: Path, append: bool) -> None:
         self._path = path
         self._append = append
-        self._file: BinaryIO | None = None
-        self.resumed_at: int | None = None
-        """Where to go on: what a training wrote after its last backup is written again."""
+        self._begun = False
+        self.end: int | None = None
+        """How long the file is; None if it is not begun. A resumed training sets it to go on there: what was written
+        after the last backup is written again."""
 
-    def open(self) -> bool:
-        """Open the file if it is not open; whether it is empty.
+    def begin(self) -> bool:
+        """Make the file ready for the first line, once; whether it is empty.
 
         Raises:
             FileError: it cannot be written.
         """
-        if self._file is None:
+        if not self._begun:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                keeps = self._append or self.resumed_at is not None
-                self._file = open(self._path, "ab" if keeps else "wb")
-                if self.resumed_at is not None and self._file.tell() > self.resumed_at:
-                    self._file.truncate(self.resumed_at)
-                self._file.seek(0, io.SEEK_END)
-                self._mend()
+                with open(self._path, "ab") as file:
+                    if self.end is not None:
+                        file.truncate(min(self.end, file.tell()))
+                    elif not self._append:
+                        file.truncate(0)
+                    _end_line(self._path, file)
+                    self.end = file.seek(0, io.SEEK_END)
             except OSError as error:
                 raise FileError(
                     f"{self._path} cannot be written: {error.strerror or error}",
                     at=user_line(),
                     remedy="choose a file that can be written",
                 ) from error
-        return self._file.tell() == 0
-
-    def _mend(self) -> None:
-        """End a line that a killed process left unfinished."""
-        assert self._file is not None
-        if self._file.tell():
-            with open(self._path, "rb") as file:
-                file.seek(-1, io.SEEK_END)
-                if file.read(1) != b"\n":
-                    self._file.write(b"\n")
+            self._begun = True
+        return self.end == 0
 
     def add(self, line: str) -> None:
         """Write one line."""
-        self.open()
-        assert self._file is not None
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        self.begin()
+        with open(self._path, "ab") as file:
+            file.write(line.encode() + b"\n")
+            self.end = file.tell()
 
-    def end(self) -> int | None:
-        """The length of the file, None before the first line."""
-        return self.resumed_at if self._file is None else self._file.tell()
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+def _end_line(path: Path, file: BinaryIO) -> None:
+    """End a line that a killed process left unfinished."""
+    with open(path, "rb") as reader:
+        if reader.seek(0, io.SEEK_END):
+            reader.seek(-1, io.SEEK_END)
+            if reader.read(1) != b"\n":
+                file.write(b"\n")
+                file.flush()
 
 
 class _LinesLogger(Callback):
@@ -87,18 +82,17 @@ class _LinesLogger(Callback):
         self._lines = _LinesFile(self.filename, append)
 
     def get_state(self) -> dict[str, Any]:
-        return {**super().get_state(), "end": self._lines.end()}
+        return {**super().get_state(), "end": self._lines.end}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._lines.resumed_at = state.pop("end")
+        self._lines.end = state.pop("end")
         super().set_state(state)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._lines = _LinesFile(self.filename, self.append)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._lines.open()  # an empty file says that there was no epoch
-        self._lines.close()
+        self._lines.begin()  # an empty file says that there was no epoch
 
 
 class CSVLogger(_LinesLogger):
@@ -142,7 +136,7 @@ class CSVLogger(_LinesLogger):
             if running is not None and running.validation is not None:  # it may come only every other epoch
                 self.keys += [f"val_{key}" for key in self.keys if not key.startswith("val_")]
                 self.keys = list(dict.fromkeys(self.keys))
-            if self._lines.open():
+            if self._lines.begin():
                 self._lines.add(self._row(["epoch", *self.keys]))
         self._lines.add(self._row([epoch, *(found.get(key, "NA") for key in self.keys)]))
 

@@ -53,7 +53,7 @@ def write_tensors(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, 
     """
     from safetensors.numpy import save
 
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata or {}) or None)
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, dict(metadata or {}) or None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)

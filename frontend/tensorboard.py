@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ class EventWriter:
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = open(folder / name, "wb")
+            self._path = folder / name
+            self._path.touch()
         except OSError as error:
             raise FileError(
                 f"{folder} cannot be written: {error.strerror or error}",
@@ -68,12 +69,8 @@ class EventWriter:
 
     def _record(self, data: bytes) -> None:
         length = struct.pack("<Q", len(data))
-        self._file.write(length + _masked(length) + data + _masked(data))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        with open(self._path, "ab") as file:
+            file.write(length + _masked(length) + data + _masked(data))
 
 
 def _number(value: int) -> bytes:
@@ -200,6 +197,4 @@ class TensorBoard(Callback):
                 self._writer("train").histogram(epoch, path, weight.value)
 
     def on_train_end(self, logs: Any = None) -> None:
-        for writer in self._writers.values():
-            writer.close()
         self._writers = {}
