@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from graphc.frontend.data.batches import Batches
     from graphc.frontend.interrupt import Interruptible
     from graphc.frontend.objective import Objective
+    from graphc.frontend.programs import Step
 
 Array = NDArray[Any]
 Logs = dict[str, float]
+
+
+def as_number(result: Array) -> Any:
+    """A result for logs: a float, or an array where a metric has several values."""
+    return float(result) if result.ndim == 0 else result.copy()
 
 
 @dataclass
@@ -52,7 +58,7 @@ class Position:
         """The logs: means over the samples so far, and the metrics of the last step's outputs."""
         means = objective.mean_fields
         values = [total / self.seen for total in self.sums]
-        values += [float(value) for value in last[means : len(objective.fields)]]
+        values += [as_number(value) for value in last[means : len(objective.fields)]]
         return dict(zip(objective.fields, values, strict=True))
 
 
@@ -61,7 +67,7 @@ class Loop:
     """One pass of a program over batches.
 
     Attributes:
-        program: what runs; its first outputs are the objective's fields.
+        step: gives the program that runs; its first outputs are the objective's fields.
         batches: what it runs on.
         objective: names the outputs.
         hooks: the callbacks.
@@ -71,7 +77,7 @@ class Loop:
         extra: outputs of the last step beyond the objective's fields.
     """
 
-    program: Any
+    step: Step
     batches: Batches
     objective: Objective
     hooks: CallbackList
@@ -92,10 +98,11 @@ class Loop:
         for arrays in self.batches.epoch(position.number, position.step):
             if hears_begin:
                 self.hooks.call(begin, position.step)
+            program = self.step.program(arrays)
             try:
-                results = self.program.call(arrays)
+                results = program.call(arrays)
             except NonFiniteError as error:
-                if not self.hooks.bear(error, self.program, arrays, position.step):
+                if not self.hooks.bear(error, program, arrays, position.step):
                     raise
                 break
             count = arrays[0].shape[0]

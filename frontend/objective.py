@@ -13,6 +13,7 @@ from graphc.frontend import losses, metrics, nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, type_of_data
 from graphc.frontend.losses import Loss
+from graphc.frontend.losses.base import extended
 from graphc.frontend.metrics import Metric
 from graphc.frontend.optimizers import Optimizer
 from graphc.ir import location
@@ -30,6 +31,7 @@ class Compiled:
     loss: Any
     loss_weights: Any
     metrics: Any
+    weighted_metrics: Any
     backend: str
     check_finite: bool
     loc: Location | None
@@ -45,6 +47,7 @@ class Objective:
         weights: factors of the losses.
         targets: for each output with a loss or metric the slot of its targets, else None.
         metrics: key in logs, number of the output, metric.
+        weighted: the keys of the metrics that see weights of samples.
     """
 
     names: list[str]
@@ -53,6 +56,7 @@ class Objective:
     targets: list[Slot | None]
     metrics: list[tuple[str, int, Metric]]
     loc: Location | None
+    weighted: frozenset[str] = frozenset()
     fields: list[str] = field(init=False)
     """The keys of logs, in the order of the programs' outputs."""
 
@@ -78,6 +82,11 @@ class Objective:
         """The state of all metrics."""
         return [variable for _, _, metric in self.metrics for variable in metric.variables]
 
+    def _place(self, nodes: Sequence[Node]) -> list[Node | None]:
+        """One for each output, from one for each target."""
+        given = iter(nodes)
+        return [None if slot is None else next(given) for slot in self.targets]
+
     def _warn_of_logits(self, name: str, loss: Loss, y_pred: Node) -> None:
         """A logarithm of what may be negative makes NaN; say why before it happens."""
         if getattr(loss, "from_logits", True) is False and not self._warned and _is_linear(y_pred):
@@ -90,7 +99,7 @@ class Objective:
             )
 
     def build(
-        self, outputs: Sequence[Node], targets: Sequence[Node], penalties: Sequence[Node]
+        self, outputs: Sequence[Node], targets: Sequence[Node], penalties: Sequence[Node], factors: Sequence[Node] = ()
     ) -> tuple[dict[str, Node], dict[Parameter, Node]]:
         """Losses and results by key, and the next states of the metrics.
 
@@ -98,19 +107,20 @@ class Objective:
             outputs: the model's outputs, masks beside them.
             targets: one node for each of :attr:`target_slots`.
             penalties: regularization terms.
+            factors: weights of samples, one node for each of :attr:`target_slots`, or none at all.
         """
-        given = iter(targets)
-        placed = [None if slot is None else next(given) for slot in self.targets]
+        placed = self._place(targets)
+        weighed = self._place(factors) if factors else [None] * len(placed)
         parts: list[Node] = []
         single: dict[str, Node] = {}
-        for name, loss, weight, y_pred, y_true in zip(
-            self.names, self.losses, self.weights, outputs, placed, strict=True
+        for name, loss, weight, y_pred, y_true, factor in zip(
+            self.names, self.losses, self.weights, outputs, placed, weighed, strict=True
         ):
             if loss is None or y_true is None:
                 continue
             self._warn_of_logits(name, loss, y_pred)
             with location.at(None if _is_users(loss) else self.loc):
-                value = loss(y_true, y_pred, mask=_mask(y_pred))
+                value = loss(y_true, y_pred, factor, _mask(y_pred))
                 single[f"{name}_loss"] = value
                 parts.append(value if weight == 1.0 else value * weight)
         with location.at(self.loc):
@@ -120,11 +130,20 @@ class Objective:
         for key, number, metric in self.metrics:
             y_true = placed[number]
             with location.at(None if _is_users(metric) else self.loc):
-                mask = _mask(outputs[number])
-                changed = metric.update_state(y_true, outputs[number], mask)  # pyright: ignore[reportArgumentType]
+                counted = _mask(outputs[number])
+                if key in self.weighted:
+                    counted = _joined(weighed[number], counted)
+                changed = metric.update_state(y_true, outputs[number], counted)  # pyright: ignore[reportArgumentType]
                 updates.update(changed)
                 (found[key],) = substitute_nodes([metric.result()], {old: new for old, new in changed.items()})
         return found, updates
+
+
+def _joined(weight: Node | None, mask: Node | None) -> Node | None:
+    """Weights that are 0 where the mask says that a place does not count."""
+    if weight is None or mask is None:
+        return mask if weight is None else weight
+    return extended(weight, mask) * gx.cast(extended(mask, weight), weight.dtype)
 
 
 def _is_linear(node: Node) -> bool:
@@ -155,7 +174,7 @@ def _sum(parts: Sequence[Node], outputs: Sequence[Node]) -> Node:
     return total
 
 
-def check_names(loss: Any, chosen: Any) -> None:
+def check_names(loss: Any, chosen: Any, weighted: Any = None) -> None:
     """Find misspelt names of losses and metrics while the line that holds them runs.
 
     Raises:
@@ -164,7 +183,7 @@ def check_names(loss: Any, chosen: Any) -> None:
     for value in nest.leaves(loss):
         if isinstance(value, str):
             losses.get(value)
-    for value in nest.leaves(chosen):
+    for value in (*nest.leaves(chosen), *nest.leaves(weighted)):
         if isinstance(value, str) and value.lower() not in ("accuracy", "acc"):
             metrics.get(value)
 
@@ -184,10 +203,13 @@ def settle(
         GraphError: losses or metrics for outputs that do not exist.
     """
     chosen: list[Loss | None] = [losses.get(value) for value in _spread(compiled.loss, names, "loss")]
-    raw = _spread_lists(compiled.metrics, names)
+    plain = _spread_lists(compiled.metrics, names)
+    weighing = _spread_lists(compiled.weighted_metrics, names)
+    raw = [[*first, *second] for first, second in zip(plain, weighing, strict=True)]
     weights = [1.0 if w is None else float(w) for w in _spread(compiled.loss_weights, names, "loss_weights")]
     targets: list[Slot | None] = []
     found: list[tuple[str, int, Metric]] = []
+    kinds: dict[int, tuple[TensorType | None, TensorType]] = {}
     for number, (name, loss, output) in enumerate(zip(names, chosen, outputs, strict=True)):
         type = None
         if loss is not None:
@@ -197,14 +219,23 @@ def settle(
         if type is None and (loss is not None or raw[number]):
             type = output if y is None else type_of_data(y[number], output.shape[0])
         targets.append(None if type is None else Slot(name, "target", type))
-        for value in raw[number]:
-            metric = metrics.get(value, type, output)
-            key = metric.name if len(names) == 1 else f"{name}_{metric.name}"
-            found.append((_unique(key, [key for key, _, _ in found]), number, metric))
+        kinds[number] = (type, output)
+    weighted: list[str] = []
+    for chosen_metrics, weighs in ((plain, False), (weighing, True)):
+        for number, name in enumerate(names):
+            for value in chosen_metrics[number]:
+                metric = metrics.get(value, *kinds[number])
+                prefix = "" if len(names) == 1 else f"{name}_"
+                taken = [key for key, _, _ in found]
+                key = f"{prefix}{metric.name}"
+                if weighs and key in taken:
+                    key = f"{prefix}weighted_{metric.name}"
+                found.append((_unique(key, taken), number, metric))
+                weighted += [found[-1][0]] if weighs else []
     for key, _, metric in found:
         for variable in metric.variables:
             variable.label = f"metrics/{key}/{variable.label.rsplit('/', 1)[-1]}"
-    return Objective(list(names), chosen, weights, targets, found, compiled.loc)
+    return Objective(list(names), chosen, weights, targets, found, compiled.loc, frozenset(weighted))
 
 
 def _metric_target(value: Any, output: TensorType) -> TensorType | None:

@@ -14,10 +14,12 @@ from graphc.errors import GraphError
 from graphc.frontend import nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot
+from graphc.frontend.data.weights import weights_type
 from graphc.frontend.objective import Objective, settle
 from graphc.frontend.tracing import Rng, Trace
 from graphc.ir import location
 from graphc.ir.node import Node, Parameter
+from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.frontend.training import Trainer
@@ -106,6 +108,16 @@ class Programs(Mapping[str, Any]):
                 self._made[key] = self._make("train", checked, norms)
             return self._made[key]
 
+    def weighted(self, kind: str, weights: tuple[TensorType, ...], checked: bool = False, norms: bool = False) -> Any:
+        """The program of training or evaluation that takes weights of these types behind the targets."""
+        with self._lock:
+            self._refresh()
+            key = " ".join((kind, *(word for word, on in (("checked", checked), ("norms", norms)) if on)))
+            key = " ".join((key, "weighted", *map(str, weights)))
+            if key not in self._made:
+                self._made[key] = self._make(kind, checked, norms, weights)
+            return self._made[key]
+
     def settled(self, targets: bool) -> bool:
         """Are the types of all inputs (and targets) known, so that no data is needed to find them out?"""
         return self._forward is not None and (self._objective is not None or not targets)
@@ -149,6 +161,11 @@ class Programs(Mapping[str, Any]):
                 self._objective = settle(compiled, self._model.output_names, types, y)
             return self._objective
 
+    def target_outputs(self) -> list[TensorType]:
+        """The types of the outputs that have targets."""
+        outputs, targets = self.forward().outputs, self.objective().targets
+        return [node.type for node, slot in zip(outputs, targets, strict=True) if slot is not None]
+
     def input_slots(self) -> list[Slot]:
         """What the model's inputs look like."""
         if self._inputs is None:
@@ -171,7 +188,9 @@ class Programs(Mapping[str, Any]):
                 for key in [key for key in self._made if key.startswith("train")]:
                     del self._made[key]
 
-    def _make(self, kind: str, checked: bool = False, norms: bool = False) -> Any:
+    def _make(
+        self, kind: str, checked: bool = False, norms: bool = False, weights_types: tuple[TensorType, ...] = ()
+    ) -> Any:
         forward = self.forward()
         compiled = self._model.compiled
         if kind == "predict":
@@ -184,7 +203,8 @@ class Programs(Mapping[str, Any]):
         assert compiled is not None  # objective() raised otherwise
         targets = self._targets(objective, forward)
         penalties = self._model.penalties()
-        results, updates = objective.build(forward.outputs, targets, penalties)
+        factors = self._factors(objective, weights_types, {node.name for node in (*forward.inputs, *targets)})
+        results, updates = objective.build(forward.outputs, targets, penalties, factors)
         if kind == "train":
             if not penalties and not any(objective.losses):
                 raise GraphError(
@@ -199,7 +219,7 @@ class Programs(Mapping[str, Any]):
                 if norms:
                     results = {**results, "gradient_norms": self._norms(gradients)}
             updates.update(forward.updates)
-        inputs = [*forward.inputs, *targets]
+        inputs = [*forward.inputs, *targets, *factors]
         return gx.compile(
             results,
             inputs,
@@ -227,6 +247,54 @@ class Programs(Mapping[str, Any]):
             with location.at(objective.loc):
                 made.append(gx.placeholder(name, slot.type.shape, slot.type.dtype))
         return made
+
+    def _factors(self, objective: Objective, types: tuple[TensorType, ...], taken: set[str | None]) -> list[Node]:
+        """Placeholders of the samples' weights, one for each target, or none."""
+        made: list[Node] = []
+        for slot, type in zip(objective.target_slots, types, strict=False):
+            name = "sample_weight" if len(types) == 1 else f"sample_weight_{_identifier(slot.name)}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            with location.at(objective.loc):
+                made.append(gx.placeholder(name, type.shape, type.dtype))
+        return made
+
+
+class Step:
+    """A step of training or evaluation: its program, which is another one if batches bring weights.
+
+    Args:
+        programs: the model's.
+        kind: ``train`` or ``evaluate``.
+        checked: refuse a step that would make NaN or infinity.
+        norms: see :meth:`Programs.training_step`.
+    """
+
+    def __init__(self, programs: Programs, kind: str, checked: bool = False, norms: bool = False) -> None:
+        self._programs, self._kind, self._checked, self._norms = programs, kind, checked, norms
+        self._plain: Any = None
+        self._count = len(programs.input_slots()) + len(programs.objective().target_slots)
+        self._weighted: dict[tuple[TensorType, ...], Any] = {}
+
+    def program(self, arrays: Sequence[Any]) -> Any:
+        """The program that takes these arrays: inputs, targets, and weights if there are any."""
+        if len(arrays) > self._count:
+            return self._with_weights(arrays[self._count :])
+        if self._plain is None:
+            train = self._kind == "train"
+            programs = self._programs
+            self._plain = programs.training_step(self._checked, self._norms) if train else programs[self._kind]
+        return self._plain
+
+    def _with_weights(self, weights: Sequence[Any]) -> Any:
+        outputs = self._programs.target_outputs()
+        types = tuple(weights_type(array.shape, output) for array, output in zip(weights, outputs, strict=True))
+        found = self._weighted.get(types)
+        if found is None:
+            found = self._programs.weighted(self._kind, types, self._checked, self._norms)
+            self._weighted[types] = found
+        return found
 
 
 def _identifier(name: str) -> str:

@@ -120,6 +120,7 @@ def _compiled(model: Model) -> Json:
         "loss": compiled.loss,
         "loss_weights": compiled.loss_weights,
         "metrics": compiled.metrics,
+        "weighted_metrics": compiled.weighted_metrics,
         "backend": compiled.backend,
         "check_finite": compiled.check_finite,
     }

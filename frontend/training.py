@@ -14,12 +14,13 @@ from graphc.frontend import nest, optimizers, seeds
 from graphc.frontend.callbacks import Callback, CallbackList, History
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, to_array
-from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, as_pair, is_batch_source, split_item
+from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, as_triple, is_batch_source, split_item
+from graphc.frontend.data.weights import class_weights, sample_weights
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.layers.base import Layer
-from graphc.frontend.loop import Fit, Logs, Loop, Position
+from graphc.frontend.loop import Fit, Logs, Loop, Position, as_number
 from graphc.frontend.objective import Compiled, Objective, check_names
-from graphc.frontend.programs import Programs
+from graphc.frontend.programs import Programs, Step
 from graphc.frontend.progress import EpochBars, EpochLines, PassBar, Progress, verbosity
 from graphc.frontend.tracing import Rng
 from graphc.ir import location
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from graphc.frontend.layers.core import InputLayer
 
 Array = NDArray[Any]
+Weights = tuple[Any, Any]
+"""What the user said of samples' weights and of classes'."""
 
 
 class Trainer(Layer):
@@ -95,6 +98,7 @@ class Trainer(Layer):
         loss: Any = None,
         loss_weights: Any = None,
         metrics: Any = None,
+        weighted_metrics: Any = None,
         *,
         backend: str = "auto",
         check_finite: bool = False,
@@ -106,13 +110,21 @@ class Trainer(Layer):
             loss: a name, a loss or a function; for several outputs also a list, or a dict by the outputs' names.
             loss_weights: factors of the outputs' losses: a list or a dict.
             metrics: a list of names (``"accuracy"``), metrics or functions; for several outputs one list for each, or
-                a dict.
+                a dict. They do not see weights of samples.
+            weighted_metrics: metrics, given likewise, that do.
             backend: ``"auto"``, ``"numba"``, ``"reference"`` or a plug-in's name.
             check_finite: refuse a step that would make NaN or infinity.
         """
-        check_names(loss, metrics)
+        check_names(loss, metrics, weighted_metrics)
         self.compiled = Compiled(
-            optimizers.get(optimizer), loss, loss_weights, metrics, backend, check_finite, location.here()
+            optimizers.get(optimizer),
+            loss,
+            loss_weights,
+            metrics,
+            weighted_metrics,
+            backend,
+            check_finite,
+            location.here(),
         )
         self.programs.clear()
 
@@ -153,6 +165,8 @@ class Trainer(Layer):
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
@@ -174,9 +188,13 @@ class Trainer(Layer):
             verbose: 0 quiet, 1 a bar, 2 a line for each epoch; ``"auto"``: a bar on a terminal, else quiet.
             callbacks: see ``gx.callbacks``.
             validation_split: this part at the end of the arrays is not trained on but evaluated after each epoch.
-            validation_data: what to evaluate on instead: ``(x, y)`` or an iterable of batches.
+            validation_data: what to evaluate on instead: ``(x, y)``, ``(x, y, sample_weight)`` or an
+                iterable of batches.
             shuffle: another order in each epoch, from the model's seed: of the samples of arrays, of the batches of a
                 ``PyDataset``; other batches come as they come.
+            class_weight: a dict from class numbers to factors of the loss; other classes count once.
+            sample_weight: factors of the loss, one for each sample or for each of its time steps: an array, or for
+                several outputs a list or a dict of them. Batches bring theirs as a third item: ``(x, y, weights)``.
             initial_epoch: where to begin counting, to go on with earlier training.
             steps_per_epoch: batches of an epoch, where x does not end or shall not be used up.
             validation_steps: the most batches of an evaluation.
@@ -188,29 +206,33 @@ class Trainer(Layer):
         """
         self._compiled()
         if validation_split and validation_data is None:
-            (x, y), validation_data = self._split(x, y, validation_split)
+            (x, y, sample_weight), validation_data = self._split(x, y, sample_weight, validation_split)
         for name, number in (("epochs", epochs), ("initial_epoch", initial_epoch)):
             if not isinstance(number, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise AxisError(f"{name} is a whole number, not {number!r}", at=user_line(), remedy="try 1")
         for name, number in (("validation_freq", validation_freq), ("steps_per_epoch", steps_per_epoch or 1)):
             if number < 1:
                 raise AxisError(f"{name} is at least 1, not {number}", at=user_line(), remedy=f"write {name}=1")
-        batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle, peek=True)
+        weights = (sample_weight, class_weight)
+        batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle, peek=True, weights=weights)
         validation = None
         if validation_data is not None:
             size = validation_batch_size or batch_size
-            validation = self._batches(*as_pair(validation_data), size, validation_steps, False)
+            val_x, val_y, val_weights = as_triple(validation_data)
+            validation = self._batches(val_x, val_y, size, validation_steps, False, weights=(val_weights, None))
         objective = self.programs.objective()
         self.history = history = History()
         progress = (None, EpochBars(), EpochLines())[verbosity(verbose)]
         listed = [*_as_list(callbacks), history, *([] if progress is None else [progress])]
         params = {"epochs": epochs, "steps": batches.count, "verbose": verbosity(verbose)}
         hooks = CallbackList(listed, self, params)
-        program = self.programs.training_step(hooks.checks_finite, hooks.watches_gradients)
+        step = Step(self.programs, "train", hooks.checks_finite, hooks.watches_gradients)
+        if _no(weights):
+            step.program(())  # what is wrong with the model shows before training begins
         self.stop_training = False
         try:
             with Interruptible() as interrupt:
-                loop = Loop(program, batches, objective, hooks, "train", interrupt, lambda: self.stop_training)
+                loop = Loop(step, batches, objective, hooks, "train", interrupt, lambda: self.stop_training)
                 self.running = fit = Fit(loop, validation, Position(initial_epoch))
                 hooks.call("on_train_begin")
                 position = fit.position
@@ -244,6 +266,7 @@ class Trainer(Layer):
         y: Any = None,
         batch_size: int | None = None,
         verbose: Any = "auto",
+        sample_weight: Any = None,
         steps: int | None = None,
         callbacks: Iterable[Callback] | None = None,
         return_dict: bool = False,
@@ -251,7 +274,7 @@ class Trainer(Layer):
         """The loss and the metrics on some data.
 
         Args:
-            x, y, batch_size, steps: as for ``fit``.
+            x, y, batch_size, steps, sample_weight: as for ``fit``.
             verbose: 0 quiet, 1 a bar; ``"auto"``: a bar on a terminal, else quiet.
             callbacks: see ``gx.callbacks``.
             return_dict: return a dict by the keys of logs.
@@ -260,7 +283,7 @@ class Trainer(Layer):
             The loss alone if there is nothing else, else a list in the order of ``metrics_names``, or a dict.
         """
         self._compiled()
-        batches = self._batches(x, y, batch_size, steps, False, peek=True)
+        batches = self._batches(x, y, batch_size, steps, False, peek=True, weights=(sample_weight, None))
         hooks, bar = self._hooks(callbacks, verbose, batches)
         try:
             logs = self._evaluate(batches, self.programs.objective(), hooks, None)
@@ -307,17 +330,23 @@ class Trainer(Layer):
 
     # One batch.
 
-    def train_on_batch(self, x: Any, y: Any = None, return_dict: bool = False) -> Any:
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+    ) -> Any:
         """One step of training.
+
+        Args:
+            x, y, sample_weight, class_weight: as for ``fit``.
+            return_dict: return a dict by the keys of logs.
 
         Returns:
             The loss (before the step) and the metrics of this batch alone: see :meth:`evaluate`.
         """
-        return self._on_batch("train", x, y, return_dict)
+        return self._on_batch("train", x, y, (sample_weight, class_weight), return_dict)
 
-    def test_on_batch(self, x: Any, y: Any = None, return_dict: bool = False) -> Any:
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and the metrics of one batch: see :meth:`evaluate`."""
-        return self._on_batch("evaluate", x, y, return_dict)
+        return self._on_batch("evaluate", x, y, (sample_weight, None), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch."""
@@ -326,22 +355,22 @@ class Trainer(Layer):
 
     # How they work.
 
-    def _on_batch(self, kind: str, x: Any, y: Any, return_dict: bool) -> Any:
+    def _on_batch(self, kind: str, x: Any, y: Any, weights: Weights, return_dict: bool) -> Any:
         self._compiled()
-        arrays = self._adapt(x, y)
-        program = self.programs[kind]
+        arrays = self._adapt(x, y, weights=weights)
+        program = self.programs[kind] if _no(weights) else Step(self.programs, kind).program(arrays)
         objective = self.programs.objective()
         if objective.metrics:
             objective.reset()
         results = program.call(arrays)
-        logs = dict(zip(objective.fields, map(float, results), strict=True))
+        logs = dict(zip(objective.fields, map(as_number, results), strict=True))
         return logs if return_dict else _flat(logs)
 
     def _evaluate(
         self, batches: Batches, objective: Objective, hooks: CallbackList, interrupt: Interruptible | None
     ) -> Logs:
         """Evaluate without disturbing the sums of a training epoch that may be under way."""
-        program = self.programs["evaluate"]
+        step = Step(self.programs, "evaluate")
         states = objective.states()
         kept = [state.value for state in states]
         try:
@@ -349,7 +378,7 @@ class Trainer(Layer):
             hooks.call("on_test_begin")
             position = Position()
             position.begin(0, objective.mean_fields)
-            logs = Loop(program, batches, objective, hooks, "test", interrupt).run(position)
+            logs = Loop(step, batches, objective, hooks, "test", interrupt).run(position)
             hooks.call("on_test_end", logs=logs)
         finally:
             for state, value in zip(states, kept, strict=True):
@@ -374,20 +403,30 @@ class Trainer(Layer):
         shuffle: bool,
         targets: bool = True,
         peek: bool = False,
+        weights: Weights = (None, None),
     ) -> Batches:
         if is_batch_source(x):
             if y is not None:
                 raise GraphError(
                     "x yields batches, so y must be left out", at=user_line(), remedy="let x yield pairs (x, y)"
                 )
+            if weights[0] is not None:
+                raise GraphError(
+                    "x yields batches, so sample_weight must be left out",
+                    at=user_line(),
+                    remedy="let x yield triples (x, y, sample_weight)",
+                )
+
+            def adapt(item: Any) -> list[Array]:
+                inputs, wanted, given = split_item(item, targets)
+                return self._adapt(inputs, wanted, targets, (given, weights[1]))
+
             order = self._permutation if shuffle else None
-            source = IterableBatches(
-                x, lambda item: self._adapt(*split_item(item, targets), targets=targets), steps, order
-            )
+            source = IterableBatches(x, adapt, steps, order)
             if peek and not self.programs.settled(targets):
-                self._adapt(*split_item(source.first(), targets), targets=targets)
+                adapt(source.first())
             return source
-        arrays = self._adapt(x, y, targets)
+        arrays = self._adapt(x, y, targets, weights)
         order = self._permutation if shuffle else None
         if batch_size is None:
             fixed = self.programs.input_slots()[0].type.shape[0]
@@ -397,12 +436,14 @@ class Trainer(Layer):
     def _permutation(self, epoch: int, count: int) -> NDArray[np.intp]:
         return seeds.generator("shuffle", int(self.rng.seed.value), epoch).permutation(count)
 
-    def _adapt(self, x: Any, y: Any, targets: bool = True) -> list[Array]:
-        """Checked arrays in the order of a program's inputs."""
+    def _adapt(self, x: Any, y: Any, targets: bool = True, weights: Weights = (None, None)) -> list[Array]:
+        """Checked arrays in the order of a program's inputs: inputs, targets, and weights if there are any."""
         self.build_for_data(x)
         slots = self.programs.input_slots()
         if targets:
             wanted = self._target_slots(y)
+            if not _no(weights):
+                return self._weighed(x, y, slots, wanted, weights)
             if len(slots) == 1 and len(wanted) == 1 and ready(x, slots[0]) and ready(y, wanted[0]):
                 if len(x) != len(y):
                     check_lengths([x, y], [*slots, *wanted])
@@ -413,6 +454,22 @@ class Trainer(Layer):
         else:
             arrays = _arrays(x, slots, "input")
         check_lengths(arrays, slots)
+        return arrays
+
+    def _weighed(self, x: Any, y: Any, slots: Sequence[Slot], wanted: Sequence[Slot], weights: Weights) -> list[Array]:
+        given, classes = weights
+        if given is not None and classes is not None:
+            raise GraphError(
+                "there are both sample_weight and class_weight", at=user_line(), remedy="multiply them: give one array"
+            )
+        targets = self._targets(y, wanted)
+        if classes is not None:
+            given = class_weights(targets, classes)
+        outputs = self.programs.target_outputs()
+        factors = sample_weights(given, wanted, outputs, self.output_names)
+        arrays = [*_arrays(x, slots, "input"), *targets, *factors]
+        extra = [Slot(slot.name, "sample_weight of", output) for slot, output in zip(wanted, outputs, strict=True)]
+        check_lengths(arrays, [*slots, *wanted, *extra])
         return arrays
 
     def _target_slots(self, y: Any) -> list[Slot]:
@@ -435,14 +492,14 @@ class Trainer(Layer):
         table = dict(zip(names, distribute(y, names, "output"), strict=True))
         return [to_array(table[slot.name], slot) for slot in wanted]
 
-    def _split(self, x: Any, y: Any, part: float) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    def _split(self, x: Any, y: Any, weights: Any, part: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
         if not 0 < part < 1:
             raise AxisError(f"validation_split is from 0 to 1, not {part}", at=user_line(), remedy="try 0.1")
         if is_batch_source(x):
             raise GraphError(
                 "validation_split needs arrays, x yields batches", at=user_line(), remedy="give validation_data"
             )
-        arrays = self._adapt(x, y)
+        arrays = self._adapt(x, y, weights=(weights, None))
         count = arrays[0].shape[0]
         cut = int(count * (1.0 - part))
         if cut in (0, count):
@@ -453,12 +510,15 @@ class Trainer(Layer):
             )
         inputs = len(self.input_layers)
 
-        def take(rows: slice) -> tuple[Any, Any]:
+        slots = self.programs.objective().target_slots
+
+        def take(rows: slice) -> tuple[Any, Any, Any]:
             chosen = [array[rows] for array in arrays]
-            xs, ys = chosen[:inputs], chosen[inputs:]
-            named = {slot.name: array for slot, array in zip(self.programs.objective().target_slots, ys, strict=True)}
+            xs, ys, factors = chosen[:inputs], chosen[inputs : inputs + len(slots)], chosen[inputs + len(slots) :]
+            named = {slot.name: array for slot, array in zip(slots, ys, strict=True)}
             filled = [named.get(name, np.zeros(len(xs[0]), np.float32)) for name in self.output_names]
-            return xs if len(xs) > 1 else xs[0], (filled if len(filled) > 1 else filled[0]) if ys else None
+            weighed = {slot.name: array for slot, array in zip(slots, factors, strict=False)} or None
+            return xs if len(xs) > 1 else xs[0], (filled if len(filled) > 1 else filled[0]) if ys else None, weighed
 
         return take(slice(0, cut)), take(slice(cut, None))
 
@@ -478,6 +538,10 @@ class Trainer(Layer):
 
     def _structured(self, arrays: Sequence[Array]) -> Any:
         return nest.pack(self.programs.forward().structure, arrays)
+
+
+def _no(weights: Weights) -> bool:
+    return weights[0] is None and weights[1] is None
 
 
 def _arrays(value: Any, slots: Sequence[Slot], what: str) -> list[Array]:

@@ -201,35 +201,38 @@ def is_batch_source(value: Any) -> bool:
     return isinstance(value, Iterable) or (hasattr(value, "__getitem__") and hasattr(value, "__len__"))
 
 
-def split_item(item: Any, targets: bool) -> tuple[Any, Any]:
-    """Inputs and targets of one batch of the user's.
+def split_item(item: Any, targets: bool) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights of one batch of the user's; None for what is missing.
 
     Raises:
         GraphError: it is not a pair although targets are needed.
     """
-    if isinstance(item, tuple) and len(cast("tuple[Any, ...]", item)) in (1, 2):
-        pair = cast("tuple[Any, ...]", item)
-        if len(pair) == 2:
-            return pair[0], pair[1]
-        item = pair[0]
+    parts: tuple[Any, ...] = cast("tuple[Any, ...]", item) if isinstance(item, tuple) else ()
+    if len(parts) in (2, 3):
+        return parts[0], parts[1], parts[2] if len(parts) == 3 else None
+    if len(parts) == 1:
+        item = parts[0]
     if targets:
         shown = type(cast("Any", item)).__name__
         raise GraphError(
             f"a batch is {shown}, not a pair (x, y)", at=user_line(), remedy="let the iterable yield pairs (x, y)"
         )
-    return cast("Any", item), None
+    return cast("Any", item), None, None
 
 
-def as_pair(data: Any) -> tuple[Any, Any]:
-    """Validation data as x and y; y is None if x yields batches.
+def as_triple(data: Any) -> tuple[Any, Any, Any]:
+    """Validation data as x, y and weights; y is None if x yields batches.
 
     Raises:
-        GraphError: it is neither a pair nor an iterable of batches.
+        GraphError: it is neither a pair or triple nor an iterable of batches.
     """
-    if isinstance(data, tuple) and len(cast("tuple[Any, ...]", data)) == 2:
-        return cast("tuple[Any, Any]", data)
+    parts: tuple[Any, ...] = cast("tuple[Any, ...]", data) if isinstance(data, tuple) else ()
+    if len(parts) in (2, 3):
+        return parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if is_batch_source(data):
-        return cast("Any", data), None
+        return cast("Any", data), None, None
     raise GraphError(
-        "validation_data is a pair (x, y) or an iterable of such batches", at=user_line(), remedy="give (x, y)"
+        "validation_data is a pair (x, y), a triple (x, y, sample_weight) or an iterable of such batches",
+        at=user_line(),
+        remedy="give (x, y)",
     )
