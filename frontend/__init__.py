@@ -15,5 +15,6 @@ from graphc.frontend import saving as saving
 from graphc.frontend.layers.core import Input as Input
 from graphc.frontend.model import Model as Model
 from graphc.frontend.model import Sequential as Sequential
+from graphc.frontend.perceptron import Perceptron as Perceptron
 from graphc.frontend.saving import load_model as load_model
 from graphc.frontend.seeds import set_seed as set_seed

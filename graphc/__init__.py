@@ -32,7 +32,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "graphc.report": ("explain_gradient", "formula"),
     "graphc.driver": ("compile",),
     "graphc.program": ("Program",),
-    "graphc.frontend": ("Input", "Model", "Sequential", "load_model", "set_seed"),
+    "graphc.frontend": ("Input", "Model", "Perceptron", "Sequential", "load_model", "set_seed"),
 }  # fmt: skip
 
 _SUBMODULES = (

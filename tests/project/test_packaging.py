@@ -70,7 +70,7 @@ def third_party_imports() -> dict[str, set[str]]:
 
 def test_every_import_is_a_declared_dependency():
     project = pyproject()["project"]
-    optional = [line for extra in ("onnx", "gpu") for line in project["optional-dependencies"][extra]]
+    optional = [line for extra in ("onnx", "gpu", "plot") for line in project["optional-dependencies"][extra]]
     declared = {re.match(r"[\w.-]+", line).group() for line in [*project["dependencies"], *optional]}
     imports = third_party_imports()
     assert "numpy" in imports
