@@ -26,6 +26,7 @@ from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, Parameter, describe_operands
 from graphc.ir.text import print_graph
+from graphc.ir.types import converts
 from graphc.lower.plan import Plan
 from graphc.lower.sizes import SizeRule, find_size_rules
 
@@ -233,7 +234,7 @@ class Program:
             array = np.asarray(value)
             if (
                 array.size == 0
-                or np.can_cast(array.dtype, node.dtype.numpy, "same_kind")
+                or converts(array.dtype, node.dtype)
                 or (array.dtype.kind in "iu" and node.dtype.kind.value >= 1)
             ):
                 return np.ascontiguousarray(array.astype(node.dtype.numpy)).reshape(array.shape)

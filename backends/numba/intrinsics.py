@@ -23,7 +23,7 @@ from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from graphc.backends.numba import math
+from graphc.backends.numba import halves, math
 from graphc.backends.numba.values import Value, call
 from graphc.backends.numba.values import where as choose
 
@@ -34,6 +34,8 @@ ELEMENTS = {
     "uint32": types.uint32,
     "int32": types.int32,
     "int64": types.int64,
+    "float16": types.uint16,  # the bits: nothing is computed in these two
+    "bfloat16": types.uint16,
     "float32": types.float32,
     "float64": types.float64,
 }
@@ -42,6 +44,8 @@ STORED = {
     "uint32": ir.IntType(32),
     "int32": ir.IntType(32),
     "int64": I64,
+    "float16": ir.IntType(16),
+    "bfloat16": ir.IntType(16),
     "float32": ir.FloatType(),
     "float64": ir.DoubleType(),
 }
@@ -163,9 +167,11 @@ def _local_array(element: str) -> Any:
 float32_buffer, float64_buffer = _buffer_argument("float32"), _buffer_argument("float64")
 int32_buffer, int64_buffer = _buffer_argument("int32"), _buffer_argument("int64")
 uint32_buffer, bool_buffer = _buffer_argument("uint32"), _buffer_argument("bool")
+float16_buffer, bfloat16_buffer = _buffer_argument("float16"), _buffer_argument("bfloat16")
 float32_local, float64_local = _local_array("float32"), _local_array("float64")
 int32_local, int64_local = _local_array("int32"), _local_array("int64")
 uint32_local, bool_local = _local_array("uint32"), _local_array("bool")
+float16_local, bfloat16_local = _local_array("float16"), _local_array("bfloat16")
 
 
 @intrinsic(prefer_literal=True)
@@ -420,6 +426,26 @@ def threefry(typingctx, key0, key1, counter0, counter1):
 
     word = types.uint32
     return word(word, word, word, word), codegen
+
+
+# conversions from and to the floats of 16 bits, which are their bits in a uint16
+
+
+def _conversion(name: str, function: Callable[[Value], Value], source: types.Type, result: types.Type) -> Any:
+    def conversion(typingctx: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, values: tuple[Any, ...]) -> Any:
+            return function(Value(builder, values[0])).llvm
+
+        return result(source), codegen
+
+    conversion.__name__ = name
+    return intrinsic(conversion)
+
+
+from_float16 = _conversion("from_float16", halves.from_float16, types.uint16, types.float32)
+to_float16 = _conversion("to_float16", halves.to_float16, types.float32, types.uint16)
+from_bfloat16 = _conversion("from_bfloat16", halves.from_bfloat16, types.uint16, types.float32)
+to_bfloat16 = _conversion("to_bfloat16", halves.to_bfloat16, types.float32, types.uint16)
 
 
 # accumulation inside a `reduce` loop, whose order LLVM may change

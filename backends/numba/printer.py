@@ -99,6 +99,8 @@ class _KernelPrinter(Printer):
         {*kwlist, *softkwlist, "args", "lo", "hi", "kernel", "size", "fail", "status", "first_check", "inf", "nan"}
         | {"range", "boolean", *(dtype.value for dtype in DType), *INTRINSICS.values(), *ACCUMULATORS.values()}
         | {f"{dtype.value}_{kind}" for dtype in DType for kind in ("buffer", "local")}
+        | {f"{way}_{dtype.value}" for dtype in DType if dtype.is_half for way in ("from", "to")}
+        | {"uint16"}
     )
 
     def __init__(self, kernel: Kernel) -> None:
@@ -228,6 +230,8 @@ class _KernelPrinter(Printer):
     def _cast(self, source: DType, dtype: DType) -> Form:
         if source is dtype:
             return Form("{0}", _NOT, (_NOT,))
+        if source.is_half or dtype.is_half:
+            return call(self._intrinsic(f"from_{source.value}" if source.is_half else f"to_{dtype.value}"), 1)
         if dtype is DType.bool:
             zero, _ = self.constant(Const(0.0 if source.is_float else 0, source), False)
             return Form(f"{{0}} != {zero}", _COMPARE, (_COMPARE + 1,))
@@ -244,6 +248,9 @@ class _KernelPrinter(Printer):
             if value == -(1 << 63):
                 return "-9223372036854775807 - 1", _SUM  # 1 << 63 is no int64
             return str(int(value)), ATOM if value >= 0 else _UNARY
+        if dtype.is_half:
+            self._imports["numba"].add("uint16")
+            return f"uint16({np.array(value, dtype.numpy).view(np.uint16)})", ATOM
         if not dtype.is_float:
             return f"{self._type(dtype)}({int(value)})", ATOM
         if math.isfinite(value):

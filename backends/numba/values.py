@@ -156,6 +156,14 @@ class Value:
         """A float64 rounded to float32."""
         return self._new(self.builder.fptrunc(self.llvm, ir.FloatType()))
 
+    def zero_extended(self, bits: int) -> Value:
+        """An integer with zeros put before it."""
+        return self._new(self.builder.zext(self.llvm, ir.IntType(bits)))
+
+    def truncated(self, bits: int) -> Value:
+        """The low bits of an integer."""
+        return self._new(self.builder.trunc(self.llvm, ir.IntType(bits)))
+
     def to_float(self, like: Value) -> Value:
         """A signed integer converted to the float type of ``like``."""
         return self._new(self.builder.sitofp(self.llvm, like.llvm.type))

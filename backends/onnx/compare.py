@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.ir.types import kind_of
+
 Array = NDArray[Any]
+
+_HALF_UNITS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""One unit in the last place: where float32 results differ by little, they may be rounded to neighbours."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,10 @@ class Tolerance:
 
     def of_each(self, expected: Array) -> Array:
         """What each element may differ by."""
-        if expected.dtype.kind != "f":
+        if kind_of(expected.dtype) != "f":
             return np.zeros(expected.shape)
-        return self.atol + self.rtol * np.abs(np.where(np.isfinite(expected), expected, 0.0).astype(np.float64))
+        rtol = max(self.rtol, _HALF_UNITS.get(expected.dtype.name, 0.0))
+        return self.atol + rtol * np.abs(np.where(np.isfinite(expected), expected, 0.0).astype(np.float64))
 
     def of_largest(self, expected: Array, slack: float = 1.0) -> Array:
         """For each element ``slack`` times what the largest may differ by."""

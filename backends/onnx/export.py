@@ -22,6 +22,7 @@ from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
 from graphc.errors import ExportError, FileError
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, Parameter
+from graphc.ops.halves import widen_all_halves
 
 OLDEST_OPSET = 17
 DEFAULT_OPSET = 21
@@ -101,7 +102,9 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
             f"opset {opset} is not one that can be written",
             remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
         )
-    graph = decomposed(_graph_of(what, training), lambda node: is_written_whole(node, opset))
+    # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
+    whole = _graph_of(what, training).rebuild(widen_all_halves)
+    graph = decomposed(whole, lambda node: is_written_whole(node, opset))
     writer = Writer(opset, Names())
     unique = writer.names.unique
     inputs = tuple(unique(node.name or "") for node in graph.inputs)

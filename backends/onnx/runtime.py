@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,14 +12,16 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from graphc.errors import BackendError, FileError
+from graphc.ir.types import DType
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, OrtValue
 
 _ERRORS_ONLY = 3
+_BFLOAT16 = "tensor(bfloat16)"
 
 
 def read_model(path: str | os.PathLike[str]) -> ModelProto:
@@ -78,13 +82,39 @@ def run_session(
         FileError: onnxruntime fails while running.
     """
     try:
-        results = session.run(list(outputs), dict(feeds))
+        results = _run(session, feeds, outputs)
     except Exception as error:  # onnxruntime's errors have no base class of their own
         raise FileError(
             f"onnxruntime fails while running {os.fspath(path)}: {_first_line(error)}",
             remedy="export it again; check that the inputs fit the graph",
         ) from error
     return {name: np.asarray(value) for name, value in zip(outputs, results, strict=True)}
+
+
+def _run(session: InferenceSession, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Any]:
+    types = {value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())}
+    if not any(types.get(name) == _BFLOAT16 for name in (*feeds, *outputs)):
+        return list(session.run(list(outputs), dict(feeds)))
+    # onnxruntime takes and gives bfloat16 as bits only
+    values = {name: _as_value(array, types[name]) for name, array in feeds.items()}
+    return [_as_array(value) for value in session.run_with_ort_values(list(outputs), values)]
+
+
+def _as_value(array: NDArray[Any], type: str) -> OrtValue:
+    from onnxruntime import OrtValue
+
+    if type != _BFLOAT16:
+        return OrtValue.ortvalue_from_numpy(np.asarray(array))
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
+
+
+def _as_array(value: OrtValue) -> NDArray[Any]:
+    if value.data_type() != _BFLOAT16:
+        return value.numpy()
+    size = DType.bfloat16.itemsize * math.prod(value.shape())
+    bits = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(bits, DType.bfloat16.numpy).reshape(value.shape())
 
 
 def _first_line(error: Exception) -> str:

@@ -24,6 +24,8 @@ ONNX_TYPE: Mapping[DType, int] = {
     DType.uint32: TensorProto.UINT32,
     DType.int32: TensorProto.INT32,
     DType.int64: TensorProto.INT64,
+    DType.float16: TensorProto.FLOAT16,
+    DType.bfloat16: TensorProto.BFLOAT16,
     DType.float32: TensorProto.FLOAT,
     DType.float64: TensorProto.DOUBLE,
 }
@@ -116,7 +118,10 @@ class Writer:
 
     def initializer(self, name: str, array: NDArray[Any], doc: str = "") -> str:
         """Store an array under a name that was taken from :attr:`names` before."""
-        tensor = numpy_helper.from_array(array, name)
+        if array.dtype.kind == "V":  # bfloat16, which older releases of onnx do not know as a NumPy type
+            tensor = helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, array.tobytes(), raw=True)
+        else:
+            tensor = numpy_helper.from_array(array, name)
         if doc:
             tensor.doc_string = doc
         self.initializers.append(tensor)

@@ -16,6 +16,7 @@ from graphc.ir.dims import Dim, Size, evaluate
 from graphc.ir.node import Input, Node, Parameter
 from graphc.lower.checks import find_checks
 from graphc.ops.checked import Checked
+from graphc.ops.halves import reference_of
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -113,7 +114,7 @@ class BoundGraph:
 
 def _computed(node: Node, op: Op, operands: list[Any]) -> Array:
     """An array of exactly the element type that was inferred: NumPy's scalars become arrays."""
-    result: Any = np.asarray(op.reference(*operands))
+    result = reference_of(op, operands, node.dtype)
     if result.dtype != node.dtype.numpy:
         raise BackendError(
             f"the reference of {node!r} gives {result.dtype}", remedy="this is a defect of graphc: please report it"

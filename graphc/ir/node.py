@@ -27,7 +27,7 @@ from graphc.errors import DTypeError, GraphcError, NameClashError, ShapeError
 from graphc.ir import location
 from graphc.ir.location import Location
 from graphc.ir.op import Absent, Op, op_class
-from graphc.ir.types import DType, Shape, TensorType, as_dtype
+from graphc.ir.types import DType, Shape, TensorType, as_dtype, converts, kind_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -371,13 +371,13 @@ class Parameter(Node):
                 at=_here(),
                 remedy="give an array of the parameter's shape",
             )
-        if not np.can_cast(array.dtype, self.array.dtype, "same_kind"):
+        if not converts(array.dtype, self.dtype):
             raise DTypeError(
                 f"parameter {self.label!r} holds {self.array.dtype}, the new value is {array.dtype}",
                 at=_here(),
                 remedy=f"convert it: value.astype({str(self.array.dtype)!r})",
             )
-        np.copyto(self.array, array, casting="same_kind")
+        np.copyto(self.array, array, casting="unsafe")
 
 
 def _here() -> str | None:
@@ -521,7 +521,7 @@ def _as_array(value: Any) -> Array:
     if array is None or array.dtype.kind == "O":
         shown = type(value).__name__
         raise DTypeError(f"{shown} is no array of numbers", remedy="give numbers, or rows of numbers of equal length")
-    if array.dtype.kind not in "biuf":
+    if kind_of(array.dtype) not in "biuf":
         as_dtype(array.dtype)  # refuses it
     return array
 

@@ -101,6 +101,8 @@ class Op:
         no_vjp, no_jvp: the reason why there is no reverse (forward) derivative, else None.
         no_reference: the reason why NumPy cannot compute it, else None.
         composite: whether :meth:`decompose` says what it is in terms of other ops.
+        moves: whether it takes float16 and bfloat16 as they are, because it only moves elements. All other ops compute
+            on these types in float32 and round their result once: a pass puts the conversions around them.
         cases, bad_cases: what the conformance table runs.
     """
 
@@ -112,6 +114,7 @@ class Op:
     no_jvp: ClassVar[Absent | None] = None
     no_reference: ClassVar[Absent | None] = None
     composite: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> TensorType:
         """The type of the result. Raises a GraphcError that says what does not fit and what to do."""

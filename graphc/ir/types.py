@@ -1,4 +1,8 @@
-"""Element types and tensor types, with the promotion rules of the Array API standard."""
+"""Element types and tensor types, with the promotion rules of the Array API standard.
+
+float16 and bfloat16 are types to store, not to compute in: an operation on them computes in float32 and rounds its
+result once. See :attr:`DType.wide` and ``graphc/passes/widen.py``.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,8 @@ class DType(Enum):
     uint32 = "uint32"
     int32 = "int32"
     int64 = "int64"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
     float32 = "float32"
     float64 = "float64"
 
@@ -46,11 +52,13 @@ class DType(Enum):
 
     @property
     def itemsize(self) -> int:
-        return self.numpy.itemsize
+        return 2 if self.is_half else self.numpy.itemsize
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        return _NUMPY[self]
+        """The NumPy element type; that of bfloat16 is the ``ml_dtypes`` package's, which is loaded only for it."""
+        found = _NUMPY.get(self)
+        return _load_bfloat16() if found is None else found
 
     @property
     def is_float(self) -> builtins.bool:
@@ -59,6 +67,16 @@ class DType(Enum):
     @property
     def is_integer(self) -> builtins.bool:
         return _KIND[self] in (Kind.INT, Kind.UINT)
+
+    @property
+    def is_half(self) -> builtins.bool:
+        """Is it a float of 16 bits, which is stored but not computed in?"""
+        return self in (DType.float16, DType.bfloat16)
+
+    @property
+    def wide(self) -> DType:
+        """The type that operations on this one compute in: float32 for the floats of 16 bits, else itself."""
+        return DType.float32 if self.is_half else self
 
     def __repr__(self) -> str:
         return self.value
@@ -71,6 +89,8 @@ _SHORT = {
     DType.uint32: "u32",
     DType.int32: "i32",
     DType.int64: "i64",
+    DType.float16: "f16",
+    DType.bfloat16: "bf16",
     DType.float32: "f32",
     DType.float64: "f64",
 }
@@ -79,11 +99,20 @@ _KIND = {
     DType.uint32: Kind.UINT,
     DType.int32: Kind.INT,
     DType.int64: Kind.INT,
+    DType.float16: Kind.FLOAT,
+    DType.bfloat16: Kind.FLOAT,
     DType.float32: Kind.FLOAT,
     DType.float64: Kind.FLOAT,
 }
-_NUMPY = {dtype: np.dtype(dtype.value) for dtype in DType}
-_FROM_SHORT = {short: dtype for dtype, short in _SHORT.items()}
+_NUMPY: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.value) for dtype in DType if dtype is not DType.bfloat16}
+_FROM_TEXT = {**{short: dtype for dtype, short in _SHORT.items()}, "bfloat16": DType.bfloat16}
+
+
+def _load_bfloat16() -> np.dtype[Any]:
+    from ml_dtypes import bfloat16
+
+    _NUMPY[DType.bfloat16] = np.dtype(bfloat16)
+    return _NUMPY[DType.bfloat16]
 
 
 def as_dtype(value: object) -> DType:
@@ -94,8 +123,8 @@ def as_dtype(value: object) -> DType:
     """
     if isinstance(value, DType):
         return value
-    if isinstance(value, str) and value in _FROM_SHORT:
-        return _FROM_SHORT[value]
+    if isinstance(value, str) and value in _FROM_TEXT:
+        return _FROM_TEXT[value]
     try:
         return DType(np.dtype(value).name)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownMemberType, reportUnknownArgumentType]
     except (TypeError, ValueError):
@@ -104,10 +133,10 @@ def as_dtype(value: object) -> DType:
 
 
 def promote(*dtypes: DType) -> DType:
-    """The element type of a mix, by the Array API's rules.
+    """The element type of a mix, by the Array API's rules; float16 with bfloat16 is float32, which holds both.
 
-    >>> promote(DType.float32, DType.float64)
-    float64
+    >>> promote(DType.float32, DType.float64), promote(DType.float16, DType.bfloat16)
+    (float64, float32)
 
     Raises:
         DTypeError: the standard leaves the mix undefined (integer with float, bool with a number).
@@ -121,11 +150,33 @@ def promote(*dtypes: DType) -> DType:
 def _promote_two(a: DType, b: DType) -> DType:
     if a is b:
         return a
+    if a.is_half and b.is_half:
+        return DType.float32
     if a.kind is b.kind:
         return a if a.itemsize >= b.itemsize else b
     if {a.kind, b.kind} == {Kind.INT, Kind.UINT}:
         return DType.int64
     raise DTypeError(f"{a} and {b} do not mix", remedy=f"convert one of them: gx.cast(x, {b.value!r})")
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """NumPy's letter for what an element type holds; NumPy itself gives "V" for bfloat16, which is an ``f``.
+
+    >>> kind_of(np.dtype("float32")), kind_of(DType.bfloat16.numpy)
+    ('f', 'f')
+    """
+    return "f" if dtype == _NUMPY.get(DType.bfloat16, "bool") and dtype.kind == "V" else dtype.kind
+
+
+def converts(source: np.dtype[Any], target: DType) -> bool:
+    """May values of a NumPy type become ``target`` without being asked, perhaps less precisely: NumPy's "same_kind"?
+
+    >>> converts(np.dtype("float64"), DType.bfloat16), converts(np.dtype("float32"), DType.int32)
+    (True, False)
+    """
+    if kind_of(source) == "f":
+        return target.is_float
+    return bool(np.can_cast(source, target.wide.numpy, "same_kind"))
 
 
 @dataclass(frozen=True, slots=False)

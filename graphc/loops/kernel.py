@@ -25,7 +25,8 @@ iterations share, computed from sizes and ``read`` buffers. ``vector`` iteration
 (in a way that does not depend on threads); ``seq`` runs in order. Buffers never overlap, except that an
 ``update`` buffer is read and written in place, each element by the iteration that owns it. Indices count
 elements, are int64 and in bounds, except that element 0 may be read of every buffer: where there are no elements it
-is anything. All arguments of an Apply are evaluated, those of ``select`` too. Kernels hold no user text: names are
+is anything. All arguments of an Apply are evaluated, those of ``select`` too. float16 and bfloat16 are
+not computed in: they are loaded, stored, selected, and cast from and to float32. Kernels hold no user text: names are
 made here.
 
 Mapped to a GPU (``threads > 0``), the outermost loop is a ``block`` loop, one thread block an iteration, and

@@ -289,11 +289,11 @@ def _fits_accumulator(fn: str, dtype: DType) -> bool:
 
 
 def _number(args: tuple[DType, ...], result: DType) -> bool:
-    return set(args) == {result} and result is not DType.bool
+    return set(args) == {result} and result is not DType.bool and not result.is_half
 
 
 def _float(args: tuple[DType, ...], result: DType) -> bool:
-    return set(args) == {result} and result.is_float
+    return set(args) == {result} and result.is_float and not result.is_half
 
 
 def _bits(args: tuple[DType, ...], result: DType) -> bool:
@@ -305,7 +305,7 @@ def _integer(args: tuple[DType, ...], result: DType) -> bool:
 
 
 def _comparison(args: tuple[DType, ...], result: DType) -> bool:
-    return args[0] is args[1] and result is DType.bool
+    return args[0] is args[1] and result is DType.bool and not args[0].is_half
 
 
 def _select(args: tuple[DType, ...], result: DType) -> bool:
@@ -313,11 +313,12 @@ def _select(args: tuple[DType, ...], result: DType) -> bool:
 
 
 def _float_test(args: tuple[DType, ...], result: DType) -> bool:
-    return args[0].is_float and result is DType.bool
+    return args[0].is_float and result is DType.bool and not args[0].is_half
 
 
 def _cast(args: tuple[DType, ...], result: DType) -> bool:
-    return True
+    (source,) = args
+    return source is result or DType.float32 in (source, result) or not (source.is_half or result.is_half)
 
 
 def _threefry(args: tuple[DType, ...], result: DType) -> bool:

@@ -168,13 +168,17 @@ class Emitter:
 
     def value(self, node: Node, index: Index) -> Expr:
         """The element of ``node`` at ``index``."""
-        node, index = through_views(node, index, self.bounds)
-        key = (id(node), index)
-        for known in self.memo:
-            if key in known:
-                return known[key]
-        result = self._compute(node, index)
-        self.remember(node, index, result)
+        source, place = through_views(node, index, self.bounds)
+        for key in ((id(node), index), (id(source), place)):
+            for known in self.memo:
+                if key in known and known[key].dtype is node.dtype:
+                    return known[key]
+        if source.dtype is not node.dtype:
+            converted = self.let(self._cast(self.value(source, place), node.dtype))
+            self.remember(node, index, converted)
+            return converted
+        result = self._compute(source, place)
+        self.remember(source, place, result)
         return result
 
     def remember(self, node: Node, index: Index, value: Expr) -> None:

@@ -23,7 +23,7 @@ from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concaten
 from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
 from graphc.lower.split import split_full_reductions
 from graphc.lower.views import is_view, through_views
-from graphc.ops.base import Elementwise
+from graphc.ops.base import Elementwise, cast_to
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.cumulative import Cumulative
@@ -71,6 +71,7 @@ class Lowering:
     checks: tuple[Check, ...] = ()
     check_number: dict[int, int] = field(default_factory=dict[int, int])
     key: dict[int, Node] = field(default_factory=dict[int, Node])
+    converted: dict[int, Node] = field(default_factory=dict[int, Node])
     places: dict[int, tuple[Place, int]] = field(default_factory=dict[int, tuple[Place, int]])
     work: list[Work] = field(default_factory=list[Work])
     clusters: list[Cluster] = field(default_factory=list[Cluster])
@@ -273,8 +274,9 @@ class Lowering:
         matrix = as_matrix(node)
         if matrix is not None and not free(matrix.key):
             stride = batch_strides(node.shape[:-2], matrix.batch, full)
-            if stride is not None:
-                matrix.key = self.key_of(matrix.key)
+            converts = matrix.key.dtype is not node.dtype
+            if stride is not None and not (converts and matrix.key.type.size != node.type.size):
+                matrix.key = self._in_float32(matrix.key) if converts else self.key_of(matrix.key)
                 return matrix, stride
         if batch_strides(node.shape[:-2], _dense_batch(node), full) is None:
             node = broadcast_to(node, (*full, *node.shape[-2:]))
@@ -283,6 +285,14 @@ class Lowering:
         stride = batch_strides(node.shape[:-2], _dense_batch(node), full)
         assert stride is not None
         return Matrix(key, False, node.shape[-1], _dense_batch(node)), stride
+
+    def _in_float32(self, source: Node) -> Node:
+        """The key of a float32 copy of halves, as they lie: one for all products that read them."""
+        if id(source) not in self.converted:
+            wide = cast_to(source, DType.float32)
+            self.converted[id(source)] = _fresh_key(wide)
+            self._add(build_copy(wide, self.converted[id(source)], self.key_of, self.check_of), "convert")
+        return self.converted[id(source)]
 
     def _add_late_copies(self, in_place: dict[int, Parameter]) -> None:
         """Updates that were computed elsewhere are copied into their parameters at the end."""

@@ -172,7 +172,10 @@ class Matrix:
 
 
 def as_matrix(node: Node) -> Matrix | None:
-    """The operand read through its views, or None where BLAS cannot read it in place."""
+    """The operand read through its views, or None where BLAS cannot read it in place.
+
+    The element type of its ``key`` is another one where a conversion is on the way.
+    """
     rank = node.ndim
     index = tuple(loop_index(f"i{a}") for a in range(rank))
     bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from graphc.ir.dims import Bounds, Size, floordiv, mod
 from graphc.ir.node import Node
-from graphc.ir.types import Shape
+from graphc.ir.types import DType, Shape
 from graphc.lower.index import Index, linear, strides_of
+from graphc.ops.cast import Cast
 from graphc.ops.control import CustomVjp, Recompute, StopGradient
 from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
 from graphc.ops.slicing import Slice
@@ -14,12 +15,20 @@ VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, StopGradient, Recompute, 
 
 
 def is_view(node: Node) -> bool:
-    """Does the node only rename elements of its operand?"""
-    return isinstance(node.op, VIEWS)
+    """Does the node only rename elements of its operand, or read 16-bit floats as float32?
+
+    Such a conversion costs nothing beside the read, and memory holds the 16 bits: whoever reads it converts.
+    """
+    return isinstance(node.op, VIEWS) or (
+        isinstance(node.op, Cast) and node.dtype is DType.float32 and node.args[0].dtype.is_half
+    )
 
 
 def through_views(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
-    """The node that computes an element of a view, and the index of that element there."""
+    """The node that computes an element of a view, and the index of that element there.
+
+    Its element type is another one where a conversion is on the way.
+    """
     while is_view(node):
         node, index = _through(node, index, bounds)
     return node, index
@@ -47,7 +56,7 @@ def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
             return source, tuple(a + i * s for i, a, s in zip(index, starts, steps, strict=True))
         case Flip(axes=axes):
             return source, tuple(source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index))
-        case _:  # StopGradient, Recompute, CustomVjp: the same elements
+        case _:  # StopGradient, Recompute, CustomVjp, Cast: the same elements
             return source, index
 
 

@@ -1,6 +1,7 @@
 """The operations of graphc. Importing this package fills the op registry and Python's operators on nodes.
 
-Each module of this folder but ``base`` holds one family: the op classes, and beneath each the function that builds it.
+Each module of this folder but ``base`` and ``halves`` holds one family: the op classes, and beneath each the function
+that builds it.
 The modules are found on disk, and a function that a family's ``__all__`` names is offered as ``graphc.ops.add`` and
 ``gx.add``: a new op, or a whole family, touches one file. ``random`` is offered as a module, too.
 """
@@ -18,7 +19,7 @@ from graphc.ops import random as random
 families = tuple(
     importlib.import_module(f"{__name__}.{module.name}")
     for module in pkgutil.iter_modules(__path__)
-    if module.name != "base"
+    if module.name not in ("base", "halves")
 )
 """The modules that hold ops."""
 

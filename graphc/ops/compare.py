@@ -239,6 +239,7 @@ class Where(Elementwise):
     operands = ("condition", "x", "y")
     fn = "select"
     onnx = "Where"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         condition, x, y = types

@@ -42,6 +42,7 @@ class WhenTraining(Op):
     operands = ("training", "inference")
     onnx = Absent.RESOLVED_EARLIER
     no_reference = Absent.RESOLVED_EARLIER
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         training, inference = types
@@ -111,6 +112,7 @@ class StopGradient(_Identity):
 
     no_vjp = Absent.STOPPED
     no_jvp = Absent.STOPPED
+    moves = True
 
 
 def stop_gradient(x: Operand) -> Node:
@@ -140,6 +142,8 @@ class Recompute(_Identity):
     """
 
     k: int = 0
+
+    moves = True
 
     def chain(self, node: Node, g: Node, position: int) -> Node:
         return g
@@ -171,6 +175,7 @@ class CustomVjp(Op):
 
     operands = ("value", "input")
     onnx = "Identity"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         return types[0]

@@ -61,6 +61,7 @@ class Take(Checked):
 
     operands = ("x", "indices")
     onnx = "Gather"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         x, indices = types
@@ -235,6 +236,7 @@ class TakeAlong(Checked):
 
     operands = ("x", "indices")
     onnx = "GatherElements"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         x, indices = types

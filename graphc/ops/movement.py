@@ -56,6 +56,7 @@ class Reshape(Op):
     shape: Shape
 
     onnx = "Reshape"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = types
@@ -158,6 +159,7 @@ class Transpose(Op):
     axes: tuple[int, ...]
 
     onnx = "Transpose"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = types
@@ -224,6 +226,7 @@ class BroadcastTo(Op):
     shape: Shape
 
     onnx = "Expand"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = types
@@ -293,6 +296,7 @@ class Flip(Op):
     axes: tuple[int, ...]
 
     onnx = "Slice"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         from graphc.ops.reduction import check_axes
@@ -357,6 +361,7 @@ class Concatenate(Op):
 
     operands = ("part",)
     onnx = "Concat"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         if not types:
@@ -464,6 +469,7 @@ class Pad(Op):
 
     operands = ("x", "value")
     onnx = "Pad"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         x, value = types

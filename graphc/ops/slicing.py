@@ -48,6 +48,7 @@ class Slice(Op):
     steps: tuple[int, ...]
 
     onnx = "Slice"
+    moves = True
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = types

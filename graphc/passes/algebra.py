@@ -74,9 +74,12 @@ def constant_like(node: Node, value: float) -> Node:
     return full((), value, node.dtype)
 
 
+_SMALLEST = {DType.float16: 1e-4, DType.bfloat16: 1e-30, DType.float32: 1e-30, DType.float64: 1e-290}
+
+
 def _is_safe(value: float, node: Node) -> bool:
     """Is a combined constant a number that the element type holds well, neither overflown nor underflown?"""
-    smallest = 1e-30 if node.dtype.itemsize == 4 else 1e-290
+    smallest = _SMALLEST[node.dtype]
     return math.isfinite(value) and smallest < math.fabs(value) < 1 / smallest
 
 

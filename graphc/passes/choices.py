@@ -66,12 +66,17 @@ def merge_casts(node: Node) -> Node | None:
     if not isinstance(inner.op, Cast):
         return None
     (x,) = inner.args
+    ends = (x.dtype, node.dtype)
+    if any(dtype.is_half for dtype in ends) and ends[0] is not ends[1] and DType.float32 not in ends:
+        return None  # halves go by way of float32
     return cast_to(x, node.dtype) if _holds_all_of(inner.dtype, x.dtype) else None
 
 
 def _holds_all_of(wide: DType, narrow: DType) -> bool:
     if narrow is DType.bool:
         return True
+    if narrow.is_half and wide.is_half:
+        return narrow is wide
     if narrow.kind is wide.kind:
         return wide.itemsize >= narrow.itemsize
     if wide.is_float and narrow.is_integer:

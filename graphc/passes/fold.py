@@ -10,6 +10,7 @@ from graphc.ir.op import Op
 from graphc.ir.types import shape_names
 from graphc.ops.checked import Checked
 from graphc.ops.create import SizeOf
+from graphc.ops.halves import reference_of
 from graphc.ops.movement import BroadcastTo
 from graphc.rewrite import RuleSet, rule
 
@@ -41,7 +42,7 @@ def fold_constants(node: Node) -> Node | None:
     if _is_symbolic(node.op) or (isinstance(node.op, Checked) and node.op.fault(*arrays) is not None):
         return None
     with np.errstate(all="ignore"):
-        value = node.op.reference(*arrays)
+        value = reference_of(node.op, arrays, node.dtype)
     return constant(np.asarray(value, node.dtype.numpy))
 
 

@@ -4,7 +4,7 @@
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify                                       fewer, faster, more stable operations
-    decompose     decompose, specialize                          only what the backend takes, in its cheapest form
+    decompose     widen_halves, decompose, specialize            only what the backend takes, in its cheapest form
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -20,6 +20,7 @@ from graphc.passes.fold import FOLD
 from graphc.passes.simplify import CANONICAL, SIMPLIFY
 from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
+from graphc.passes.widen import WidenHalves
 from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
@@ -37,7 +38,7 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (Decompose(takes), SPECIALIZE)
+    return (WidenHalves(), Decompose(takes), SPECIALIZE)
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

@@ -134,7 +134,7 @@ GOOD = """graph {
         ("exp(%0)", "expo(%0)", 3, "no op is called 'expo'"),
         ("exp(%0)", "exp(%9)", 3, "'%9' is not defined"),
         ("exp(%0) : f32[n, 3]", "exp(%0) : f32[n, 4]", 3, "the type is written as f32[n, 4] but is f32[n, 3]"),
-        ("exp(%0) : f32", "exp(%0) : f16", 3, "no element type 'f16'"),
+        ("exp(%0) : f32", "exp(%0) : f7", 3, "no element type 'f7'"),
         ("exp(%0)", "exp{axis=1}(%0)", 3, "axis"),
         ("exp(%0)", "sum{axes=(0,)}(%0)", 3, "keepdims"),
         ("exp(%0)", "exp(%0, %0)", 3, "takes 1 operands, not 2"),

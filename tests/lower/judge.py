@@ -10,6 +10,7 @@ import numpy as np
 from graphc.ir.dims import evaluate, substitute
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Input, Node, Parameter
+from graphc.ir.types import kind_of
 from graphc.loops.kernel import Kernel
 from graphc.loops.verify import verify_kernel
 from graphc.lower.interpret import run_plan
@@ -72,7 +73,8 @@ def judge(
 
 
 def _close(result: Any, expected: Any, rtol: float, atol: float, what: str) -> None:
-    if result.dtype.kind == "f":
+    if kind_of(result.dtype) == "f":
+        result, expected = (np.asarray(array).astype(np.float64) for array in (result, expected))
         np.testing.assert_allclose(result, expected, rtol=rtol, atol=atol, err_msg=what)
     else:
         np.testing.assert_array_equal(result, expected, err_msg=what)

@@ -18,12 +18,18 @@ from graphc.errors import ExportError, FileError
 from graphc.ir.graph import make_graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply, placeholder
 from graphc.ir.op import Case, Op, registry
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, TensorType, kind_of
 from graphc.ops.control import WhenTraining
+from graphc.ops.halves import reference_of
 
 LEAVES = (Input, ParameterLeaf, Constant)
 OPS = sorted(name for name, op in registry.items() if not issubclass(op, (*LEAVES, WhenTraining)))
-TOLERANCE = {DType.float32: (2e-5, 2e-6), DType.float64: (1e-12, 1e-13)}
+TOLERANCE = {
+    DType.float16: (2.0**-10, 2e-6),  # a unit in the last place
+    DType.bfloat16: (2.0**-7, 2e-6),
+    DType.float32: (2e-5, 2e-6),
+    DType.float64: (1e-12, 1e-13),
+}
 RANDOM = ("random_bits", "uniform", "bernoulli", "dropout")
 
 
@@ -58,7 +64,7 @@ def run_cases(cases: Sequence[Case], opset: int) -> None:
         inputs += args
         outputs[f"y{number}"] = node = apply(case.op, *args)
         with np.errstate(all="ignore"):
-            expected[f"y{number}"] = np.asarray(case.op.reference(*arrays), node.dtype.numpy)
+            expected[f"y{number}"] = reference_of(case.op, arrays, node.dtype)
     exported = build_model(make_graph(outputs, inputs), opset=opset)
     onnx.checker.check_model(exported.model, full_check=True)
     results = run_session(open_session(exported.model, "cases"), feeds, exported.outputs, "cases")
@@ -69,10 +75,11 @@ def run_cases(cases: Sequence[Case], opset: int) -> None:
 def check(actual: np.ndarray, expected: np.ndarray, case: Case) -> None:
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
-    if expected.dtype.kind != "f" or case.op.name in RANDOM:
+    if kind_of(expected.dtype) != "f" or case.op.name in RANDOM:
         np.testing.assert_array_equal(actual, expected, err_msg=repr(case))
     else:
         rtol, atol = TOLERANCE[DType(expected.dtype.name)]
+        actual, expected = actual.astype(np.float64), expected.astype(np.float64)
         np.testing.assert_allclose(actual, expected, rtol, atol, err_msg=repr(case))
 
 

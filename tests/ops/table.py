@@ -14,8 +14,9 @@ from graphc.backends.reference import backend as reference
 from graphc.ir.graph import make_graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply, placeholder
 from graphc.ir.op import Case, Op, registry
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, TensorType, as_dtype, kind_of
 from graphc.lower.plan import Plan
+from graphc.ops.halves import reference_of
 
 LEAVES = (Input, ParameterLeaf, Constant)
 OPS = sorted(name for name, op in registry.items() if not issubclass(op, LEAVES))
@@ -95,8 +96,9 @@ def _shape(node: Node, dims: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def by_numpy(op: Op, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    types = [TensorType(as_dtype(array.dtype), array.shape) for array in map(np.asarray, arrays)]
     with np.errstate(all="ignore"):
-        return np.asarray(op.reference(*arrays))
+        return reference_of(op, arrays, op.infer(*types).dtype)
 
 
 def judge(case: Case, arrays: Sequence[np.ndarray], result: np.ndarray) -> None:
@@ -104,19 +106,24 @@ def judge(case: Case, arrays: Sequence[np.ndarray], result: np.ndarray) -> None:
 
     Integers, bools, NaN and infinities must be those of NumPy. The error of a float32 may be four times that of
     NumPy in float32, found over several draws, plus one unit in the last place; both against NumPy in float64. Errors
-    count relative to the largest element, for cases made of special values relative to each one.
+    count relative to the largest element, for cases made of special values relative to each one. A float16 or bfloat16
+    is computed in float32 and rounded: it may be off by half of its own unit more than a float32.
     """
     wanted = by_numpy(case.op, arrays)
     assert result.dtype == wanted.dtype, case
     assert result.shape == wanted.shape, case
-    if wanted.dtype.kind != "f" or case.op.name in EXACT:
+    if kind_of(wanted.dtype) != "f" or case.op.name in EXACT:
         np.testing.assert_array_equal(result, wanted, err_msg=str(case))
         return
     finite = np.isfinite(wanted)
-    np.testing.assert_array_equal(result[~finite], wanted[~finite], err_msg=str(case))
+    infinite, expected = (array[~finite].astype(np.float64) for array in (result, wanted))
+    np.testing.assert_array_equal(infinite, expected, err_msg=str(case))
     special = not all(isinstance(operand, TensorType) for operand in case.operands)
     if wanted.dtype == np.float64:
         allowed, truth = 16.0, wanted
+    elif wanted.dtype.itemsize == 2:
+        single = 4 * _numpy_error(_in_float32(case), [_to(np.float32, array) for array in arrays], special) + 1
+        allowed, truth = 0.5 + single * _SINGLE_IN_HALVES[as_dtype(wanted.dtype)], _truth(case, arrays)
     else:
         allowed, truth = 4 * _numpy_error(case, arrays, special) + 1, _truth(case, arrays)
     error = _error(result[finite], truth[finite], wanted.dtype, special)
@@ -136,7 +143,7 @@ def _numpy_error(case: Case, arrays: Sequence[np.ndarray], special: bool) -> flo
 
 def _truth(case: Case, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The result of the same operands in float64."""
-    return by_numpy(case.op, [array.astype(np.float64) if array.dtype == np.float32 else array for array in arrays])
+    return by_numpy(_in(DType.float64, case).op, [_to(np.float64, array) for array in arrays]).astype(np.float64)
 
 
 def _error(result: np.ndarray, truth: np.ndarray, dtype: np.dtype, each: bool) -> float:
@@ -144,8 +151,47 @@ def _error(result: np.ndarray, truth: np.ndarray, dtype: np.dtype, each: bool) -
     if result.size == 0:
         return 0.0
     size = np.abs(truth) if each else np.max(np.abs(truth), keepdims=True)
-    units = np.spacing(np.minimum(size, np.finfo(dtype).max).astype(dtype)).astype(np.float64)
+    if dtype.itemsize == 2:
+        units = _half_spacing(size, as_dtype(dtype))
+    else:
+        units = np.spacing(np.minimum(size, np.finfo(dtype).max).astype(dtype)).astype(np.float64)
     return float(np.max(np.abs(result.astype(np.float64) - truth) / units))
+
+
+_SINGLE_IN_HALVES = {DType.float16: 2.0**-13, DType.bfloat16: 2.0**-16}
+"""A float32's unit in the last place in those of a half, for a normal number."""
+
+
+def _half_spacing(size: np.ndarray, dtype: DType) -> np.ndarray:
+    """The unit in the last place at these magnitudes: its exponent is bounded below by that of subnormals."""
+    digits, lowest = (11, -24) if dtype is DType.float16 else (8, -133)
+    _, exponent = np.frexp(size)
+    return np.exp2(np.maximum(exponent.astype(np.float64) - digits, lowest))
+
+
+def _to(dtype: Any, array: np.ndarray) -> np.ndarray:
+    """Floats of up to 32 bits in another type."""
+    narrow = kind_of(array.dtype) == "f" and array.dtype.itemsize < 8
+    return array.astype(dtype) if narrow else array
+
+
+def _in(dtype: DType, case: Case) -> Case:
+    """The case in another float type; an element type that is an attribute follows it only away from halves."""
+    operands = tuple(
+        TensorType(dtype, operand.shape)
+        if isinstance(operand, TensorType) and operand.dtype.is_float and operand.dtype.itemsize < 8
+        else operand
+        if isinstance(operand, TensorType)
+        else _to(dtype.numpy, operand)
+        for operand in case.operands
+    )
+    named = getattr(case.op, "dtype", None)
+    op = dataclasses.replace(case.op, dtype=dtype) if isinstance(named, DType) and named.is_half else case.op
+    return dataclasses.replace(case, op=op, operands=operands)
+
+
+def _in_float32(case: Case) -> Case:
+    return _in(DType.float32, case)
 
 
 def all_cases(names: Sequence[str] = COMPUTED) -> Iterator[tuple[str, Case]]:

@@ -119,7 +119,15 @@ def test_a_pass_that_breaks_a_graph_is_named() -> None:
 
 def test_the_order_of_passes_is_data() -> None:
     names = [step.name for step in (*prepare_passes(True, True), *SIMPLIFY_PASSES, *decompose_passes(lambda op: False))]
-    assert names == ["resolve_phase", "drop_markers", "check_roots", "simplify", "decompose", "specialize"]
+    assert names == [
+        "resolve_phase",
+        "drop_markers",
+        "check_roots",
+        "simplify",
+        "widen_halves",
+        "decompose",
+        "specialize",
+    ]
 
 
 def test_folding_is_small_exact_and_leaves_failing_checks() -> None:
