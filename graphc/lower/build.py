@@ -286,7 +286,7 @@ class KernelBuilder:
         length = extents[last]
         long = not isinstance(length, int) or length > CHUNK
         sums = [i for i, node in enumerate(reductions) if isinstance(node.op, Reduce) and node.op.fn == "add"]
-        chunked = bool(sums) and long and not ordered
+        chunked = bool(sums) and (long or self._is_whole(inner)) and not ordered
         for variable in inner[:-1]:
             emitter.open(variable)
         parts: dict[int, Var] = {}
@@ -322,6 +322,10 @@ class KernelBuilder:
                 emitter.depth_of[variable.name] = depth
             emitter.remember(node, self.cluster.at[id(node)], result)
 
+    def _is_whole(self, inner: Sequence[str]) -> bool:
+        """Does the kernel reduce a whole vector? Its length is an argument then: vectors of all lengths share it."""
+        return not self.cluster.rows and len(inner) == 1
+
     def _inner_position(self, inner: list[str], extents: dict[str, Size]) -> Size:
         return linear(tuple(loop_index(v[1:]) for v in inner), tuple(extents[v] for v in inner))
 
@@ -338,18 +342,24 @@ class KernelBuilder:
         last = inner[-1]
         size = extents[last]
         body = emitter.close()
+        count = ceildiv(size, CHUNK)
+        if self._is_whole(inner):
+            length = emitter.sizes.never_literal(size, "length")
+            chunks = emitter.sizes.never_literal(count, "chunks") if chunked else ZERO
+        else:
+            length, chunks = emitter.sizes.argument(size), emitter.sizes.argument(count) if chunked else ZERO
         if chunked:
             chunk = loop_index("chunk")
             start = emitter.sizes.expression(chunk * CHUNK)
-            stop = Apply("min", (emitter.sizes.expression(chunk * CHUNK + CHUNK), emitter.sizes.argument(size)), I64)
+            stop = Apply("min", (emitter.sizes.expression(chunk * CHUNK + CHUNK), length), I64)
             emitter.add(For(last[1:], start, stop, kind, body))
             for i, part in parts.items():
                 (total,) = accumulators[i]
                 emitter.add(Assign(total, Apply("add", (total, part), total.dtype)))
             body = emitter.close()
-            emitter.add(For("chunk", ZERO, emitter.sizes.argument(ceildiv(size, CHUNK)), LoopKind.SEQ, body))
+            emitter.add(For("chunk", ZERO, chunks, LoopKind.SEQ, body))
         else:
-            emitter.add(For(last[1:], ZERO, emitter.sizes.argument(size), kind, body))
+            emitter.add(For(last[1:], ZERO, length, kind, body))
         for variable in reversed(inner[:-1]):
             body = emitter.close()
             emitter.add(For(variable[1:], ZERO, emitter.sizes.argument(extents[variable]), LoopKind.SEQ, body))
