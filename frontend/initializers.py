@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import AxisError, GraphError
+from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import seeds
 from graphc.frontend.config import Configurable, lookup, user_line
 
@@ -73,6 +73,25 @@ class Ones(Initializer):
         return np.ones(shape)
 
 
+class Identity(Initializer):
+    """``gain`` on the diagonal of a matrix, zeros elsewhere.
+
+    Raises:
+        ShapeError: the weight is not a matrix.
+
+    >>> Identity(2.0)((2, 3)).tolist()
+    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = gain
+
+    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        if len(shape) != 2:
+            raise ShapeError(f"Identity makes matrices, the weight is {shape}", at=user_line(), remedy="use Constant")
+        return self.gain * np.eye(*shape)
+
+
 class RandomUniform(Initializer):
     """Uniform between two bounds."""
 
@@ -111,6 +130,13 @@ class VarianceScaling(Initializer):
         mode: ``fan_in``, ``fan_out`` or ``fan_avg``.
         distribution: ``truncated_normal``, ``untruncated_normal`` or ``uniform``.
         seed: fixes the values whatever ``gx.set_seed`` says.
+        input_axes, output_axes: the axes of a weight that count as inputs and as outputs; default those of a kernel,
+            see :func:`compute_fans`.
+
+    Source: https://keras.io/api/layers/initializers/#variancescaling-class
+
+    >>> VarianceScaling(2.0, "fan_out", "uniform", seed=1)((100, 50)).std().round(1).item()
+    0.20000000298023224
     """
 
     def __init__(
@@ -119,15 +145,18 @@ class VarianceScaling(Initializer):
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: int | None = None,
+        input_axes: int | Sequence[int] | None = None,
+        output_axes: int | Sequence[int] | None = None,
     ) -> None:
         if scale <= 0:
             raise AxisError(f"scale must be positive, not {scale}", at=user_line(), remedy="give a positive scale")
         _one_of("mode", mode, ("fan_in", "fan_out", "fan_avg"))
         _one_of("distribution", distribution, ("normal", "truncated_normal", "untruncated_normal", "uniform"))
         self.scale, self.mode, self.distribution, self.seed = scale, mode, distribution, seed
+        self.input_axes, self.output_axes = input_axes, output_axes
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        fan_in, fan_out = compute_fans(shape)
+        fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
         if self.distribution == "uniform":
@@ -138,60 +167,117 @@ class VarianceScaling(Initializer):
         return math.sqrt(variance) / _TRUNCATED_STDDEV * _truncated(shape, rng)
 
 
-class GlorotUniform(VarianceScaling):
+class _Scaled(VarianceScaling):
+    """A variance scaling with a name of its own."""
+
+    setting: tuple[float, str, str]
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        input_axes: int | Sequence[int] | None = None,
+        output_axes: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(*self.setting, seed, input_axes, output_axes)
+
+
+class GlorotUniform(_Scaled):
     """Uniform within ``sqrt(6 / (fan_in + fan_out))``. Source: Glorot and Bengio 2010, equation 16."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(1.0, "fan_avg", "uniform", seed)
+    setting = (1.0, "fan_avg", "uniform")
 
 
-class GlorotNormal(VarianceScaling):
+class GlorotNormal(_Scaled):
     """Truncated normal of variance ``2 / (fan_in + fan_out)``. Source: Glorot and Bengio 2010, equation 12."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(1.0, "fan_avg", "truncated_normal", seed)
+    setting = (1.0, "fan_avg", "truncated_normal")
 
 
-class HeUniform(VarianceScaling):
+class HeUniform(_Scaled):
     """Uniform within ``sqrt(6 / fan_in)``. Source: He et al. 2015, equation 10."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(2.0, "fan_in", "uniform", seed)
+    setting = (2.0, "fan_in", "uniform")
 
 
-class HeNormal(VarianceScaling):
+class HeNormal(_Scaled):
     """Truncated normal of variance ``2 / fan_in``. Source: He et al. 2015, equation 10."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(2.0, "fan_in", "truncated_normal", seed)
+    setting = (2.0, "fan_in", "truncated_normal")
 
 
-class LecunUniform(VarianceScaling):
+class LecunUniform(_Scaled):
     """Uniform within ``sqrt(3 / fan_in)``. Source: LeCun et al. 1998, Efficient BackProp, equation 16."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(1.0, "fan_in", "uniform", seed)
+    setting = (1.0, "fan_in", "uniform")
 
 
-class LecunNormal(VarianceScaling):
+class LecunNormal(_Scaled):
     """Truncated normal of variance ``1 / fan_in``. Source: LeCun et al. 1998, Efficient BackProp, equation 16."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(1.0, "fan_in", "truncated_normal", seed)
+    setting = (1.0, "fan_in", "truncated_normal")
 
 
-def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
+class Orthogonal(Initializer):
+    """A random matrix with orthonormal columns, or rows if it has more columns than rows, times ``gain``.
+
+    All axes but the last count as the rows: the filters of a convolution are orthogonal to each other.
+
+    Raises:
+        ShapeError: the weight has fewer than two axes.
+
+    Source: Saxe, McClelland and Ganguli 2014, https://arxiv.org/abs/1312.6120; uniform over all such matrices by
+        Mezzadri 2007, https://arxiv.org/abs/math-ph/0609050, section 5.
+
+    >>> w = Orthogonal(seed=1)((3, 2), "float64")
+    >>> (w.T @ w).round(6).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+        self.gain, self.seed = gain, seed
+
+    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        if len(shape) < 2:
+            raise ShapeError(
+                f"Orthogonal makes weights with two axes at least, the weight is {shape}",
+                at=user_line(),
+                remedy="use RandomNormal for vectors",
+            )
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        drawn = rng.standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(drawn)
+        # The factorization leaves the sign of each column open; only this choice draws all matrices alike.
+        q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        return self.gain * (q.T if rows < columns else q).reshape(shape)
+
+
+def compute_fans(
+    shape: tuple[int, ...],
+    input_axes: int | Sequence[int] | None = None,
+    output_axes: int | Sequence[int] | None = None,
+) -> tuple[int, int]:
     """Inputs and outputs of a unit: of a matrix its sizes, of a convolution kernel those times its window.
 
-    >>> compute_fans((3, 3, 16, 32))
-    (144, 288)
+    Args:
+        shape: of the weight: ``(inputs, outputs)``, ``(*window, inputs, outputs)``; a recurrent layer's kernels hold
+            the outputs of all gates.
+        input_axes, output_axes: axes that count instead, if both are given.
+
+    >>> compute_fans((3, 3, 16, 32)), compute_fans((3, 3, 16, 32), input_axes=2, output_axes=3)
+    ((144, 288), (16, 32))
     """
+    if input_axes is not None and output_axes is not None:
+        return _sizes(shape, input_axes), _sizes(shape, output_axes)
     if not shape:
         return 1, 1
     if len(shape) == 1:
         return shape[0], shape[0]
     window = math.prod(shape[:-2])
     return shape[-2] * window, shape[-1] * window
+
+
+def _sizes(shape: tuple[int, ...], axes: int | Sequence[int]) -> int:
+    return math.prod(shape[axis] for axis in ((axes,) if isinstance(axes, int) else axes))
 
 
 def _truncated(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -207,7 +293,7 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
         raise AxisError(f"{what} {value!r} is not known", at=user_line(), remedy=f"use one of {', '.join(allowed)}")
 
 
-_BY_NAME: dict[str, Callable[[], Initializer]] = {
+_BY_NAME: dict[str, type[Initializer]] = {
     "zeros": Zeros,
     "ones": Ones,
     "constant": Constant,
@@ -223,7 +309,12 @@ _BY_NAME: dict[str, Callable[[], Initializer]] = {
     "he_normal": HeNormal,
     "lecun_uniform": LecunUniform,
     "lecun_normal": LecunNormal,
+    "orthogonal": Orthogonal,
+    "identity": Identity,
+    "zero": Zeros,
+    "one": Ones,
 }
+_BY_NAME.update({made.__name__.lower(): made for made in tuple(_BY_NAME.values())})
 
 
 def get(value: Any) -> Any:

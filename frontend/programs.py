@@ -36,12 +36,14 @@ class Forward:
         outputs: the nodes of the outputs, flat.
         structure: the outputs as the model returns them.
         updates: state changes that layers declared, for training.
+        losses: what layers added to the loss.
     """
 
     inputs: list[Node]
     outputs: list[Node]
     structure: Any
     updates: dict[Parameter, Node]
+    losses: list[Node]
 
 
 def trace_model(model: Trainer, rng: Rng) -> Forward:
@@ -53,7 +55,7 @@ def trace_model(model: Trainer, rng: Rng) -> Forward:
     with tracing.tracing(Trace(lambda: rng)) as trace:
         structure = model.run_layers(inputs)
     outputs = [leaf for leaf in nest.leaves(structure) if isinstance(leaf, Node)]
-    return Forward(inputs, outputs, structure, dict(trace.updates.values()))
+    return Forward(inputs, outputs, structure, dict(trace.updates.values()), trace.losses)
 
 
 class Programs(Mapping[str, Any]):
@@ -202,7 +204,7 @@ class Programs(Mapping[str, Any]):
         compiled = self._model.compiled
         assert compiled is not None  # objective() raised otherwise
         targets = self._targets(objective, forward)
-        penalties = self._model.penalties()
+        penalties = [*self._model.penalties(), *forward.losses]
         factors = self._factors(objective, weights_types, {node.name for node in (*forward.inputs, *targets)})
         results, updates = objective.build(forward.outputs, targets, penalties, factors)
         if kind == "train":
@@ -214,8 +216,8 @@ class Programs(Mapping[str, Any]):
                 )
             with location.at(compiled.loc):
                 weights = self._model.trainable_weights
-                gradients = gx.grad(results["loss"], weights)
-                updates.update(compiled.optimizer.updates(weights, gradients))
+                gradients = compiled.optimizer.gradients(results["loss"], weights)
+                updates.update(compiled.optimizer.updates(weights, gradients, self._model.constraints()))
                 if norms:
                     results = {**results, "gradient_norms": self._norms(gradients)}
             updates.update(forward.updates)

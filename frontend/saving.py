@@ -82,9 +82,9 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             model: Model = deserialize_whole(text["model"], custom_objects)
         if compile and text["compiled"] is not None:
             model.compile(**{key: deserialize(value, custom_objects) for key, value in text["compiled"].items()})
-            slots = model.optimizer.slots
+            slots = model.optimizer.slot_names
             named = model.named_weights().items()
-            model.optimizer.build([w for key, w in named if any(f"optimizer/{key}/{s}" in arrays for s in slots)])
+            model.optimizer.build([w for key, w in named if any(f"optimizer/{key}/{s}" in arrays for s in slots(w))])
         model.epochs_begun = int(text["epochs_begun"])
         state = find_state(model)
     except FileError as error:

@@ -132,6 +132,7 @@ class Trace:
 
     Attributes:
         updates: next values of state that the layers declared, by ``id`` of the parameter.
+        losses: what the layers add to the loss.
         layers: the layers whose code is running, outermost first.
         training: what ``training=`` of an enclosing call said, or None: whatever the program is compiled for.
     """
@@ -143,6 +144,7 @@ class Trace:
         self.layers: list[WeightHolder] = []
         self._calls: Counter[str] = Counter()
         self.updates: dict[int, tuple[Parameter, Node]] = {}
+        self.losses: list[Node] = []
         self.training: bool | None = None
 
     @property

@@ -253,6 +253,7 @@ class Trainer(Layer):
                         logs.update((f"val_{key}", value) for key, value in found.items())
                     position.end(logs)
                     hooks.call("on_epoch_end", epoch, logs=logs)
+                self.optimizer.finalize_variable_values(self.trainable_weights)
                 hooks.call("on_train_end", logs=position.logs)
         finally:
             self.running = None

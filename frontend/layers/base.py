@@ -6,11 +6,11 @@ import inspect
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphcError, GraphError
-from graphc.frontend import nest, seeds, tracing
+from graphc.frontend import nest, regularizers, seeds, tracing
 from graphc.frontend.config import suggestion, user_line
 from graphc.frontend.layers.weights import WeightHolder
 from graphc.frontend.tracing import Call, Rng, Symbol, Trace
@@ -18,6 +18,9 @@ from graphc.ir import location
 from graphc.ir.location import Location
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import as_dtype
+
+if TYPE_CHECKING:
+    from graphc.frontend.regularizers import Regularizer
 
 
 class Layer(WeightHolder):
@@ -30,6 +33,7 @@ class Layer(WeightHolder):
         name: default the class's name, numbered within the model.
         trainable: whether training changes the weights.
         dtype: element type of the weights, to which float inputs are cast; default that of the first float input.
+        activity_regularizer: a penalty on the outputs, divided by the number of samples and added to the loss.
 
     >>> import graphc as gx
     >>> class Scale(gx.layers.Layer):
@@ -45,20 +49,31 @@ class Layer(WeightHolder):
     """Whether a mask of the inputs holds for the outputs, too (as ``compute_mask`` says)."""
     input_dtype = "float32"
     """The element type of the inputs where only data shows their shape."""
+    activity_regularizer: Regularizer | None
     _loose: Trace | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls, *args, **kwargs)
         self._casts = False
         self._loose = None
+        self.activity_regularizer = None
         return self
 
-    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None, **unknown: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        activity_regularizer: Any = None,
+        **unknown: Any,
+    ) -> None:
         if unknown:
             raise _unknown_argument(type(self), next(iter(unknown)))
         if name is not None:
             self.name = name
         self._trainable = trainable
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         if dtype is not None:
             try:
                 self._dtype = as_dtype(dtype)
@@ -102,6 +117,10 @@ class Layer(WeightHolder):
         """
         _running().update(weight, change)
 
+    def add_loss(self, loss: Node) -> None:
+        """Add a scalar of the current call to the loss."""
+        _running().losses.append(loss)
+
     def random_state(self, seed: int | None = None) -> tuple[Node, Node, int]:
         """Seed, step and stream for a random op of the current call: ``gx.dropout(x, rate, *self.random_state())``.
 
@@ -119,6 +138,11 @@ class Layer(WeightHolder):
     def updates(self) -> dict[Parameter, Node]:
         """State changes that calls outside of a model declared, for ``gx.compile(updates=...)``."""
         return {} if self._loose is None else dict(self._loose.updates.values())
+
+    @property
+    def losses(self) -> list[Node]:
+        """What calls outside of a model added to the loss: penalties on weights, on outputs, and ``add_loss``."""
+        return [*self.penalties(), *([] if self._loose is None else self._loose.losses)]
 
     @property
     def input(self) -> Any:
@@ -224,6 +248,7 @@ class Layer(WeightHolder):
                 kwargs = {**kwargs, "mask": masks}
             outputs = self.call(*args, **kwargs, **self.training_argument(len(args)))
             self._check(outputs)
+            self._regularize(outputs)
             if self.supports_masking or (not masked and type(self).compute_mask is not Layer.compute_mask):
                 self._attach(outputs, self.compute_mask(first, kwargs.get("mask", masks if masked else None)))
             elif masked and not takes_mask and not self.sublayers:
@@ -274,6 +299,15 @@ class Layer(WeightHolder):
                 at=user_line(),
                 remedy="return nodes from call: compute with gx functions, not with NumPy",
             )
+
+    def _regularize(self, outputs: Any) -> None:
+        """Add the penalty on the outputs: the mean over the samples, so that batches of all sizes weigh alike."""
+        if self.activity_regularizer is None:
+            return
+        for node in nest.leaves(outputs):
+            if isinstance(node, Node) and node.dtype.is_float:
+                penalty = self.activity_regularizer(node)
+                self.add_loss(penalty / gx.size_of(node.shape[0], penalty.dtype) if node.ndim else penalty)
 
     def _attach(self, outputs: Any, masks: Any) -> None:
         nodes = [leaf for leaf in nest.leaves(outputs) if isinstance(leaf, Node)]

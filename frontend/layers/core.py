@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphcError, ShapeError
-from graphc.frontend import activations, initializers, regularizers, tracing
+from graphc.frontend import activations, constraints, initializers, regularizers, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.weights import WeightHolder
@@ -104,7 +104,8 @@ class Dense(Layer):
         activation: a name or a function of a node.
         use_bias: whether there is a bias.
         kernel_initializer, bias_initializer: first values.
-        kernel_regularizer, bias_regularizer: penalties added to the loss.
+        kernel_regularizer, bias_regularizer, activity_regularizer: penalties on weights and outputs, added to the loss.
+        kernel_constraint, bias_constraint: what the weights go through in every step.
 
     Shapes:
         x: (batch, ..., n); the result: (batch, ..., units). Weights: kernel (n, units), bias (units,).
@@ -132,9 +133,12 @@ class Dense(Layer):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if not isinstance(units, int) or isinstance(units, bool) or units <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise AxisError(
                 f"Dense takes a positive whole number of units, not {units!r}", at=user_line(), remedy="write Dense(10)"
@@ -146,6 +150,8 @@ class Dense(Layer):
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     def build(self, input_shape: Any) -> None:
         if len(input_shape) < 2:
@@ -159,6 +165,7 @@ class Dense(Layer):
             shape=(input_shape[-1], self.units),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         self.bias = None
         if self.use_bias:
@@ -167,6 +174,7 @@ class Dense(Layer):
                 shape=(self.units,),
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def call(self, inputs: Node) -> Node:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from graphc.errors import NameClashError, ShapeError
-from graphc.frontend import initializers, nest, regularizers, tracing
+from graphc.frontend import constraints, initializers, nest, regularizers, tracing
 from graphc.frontend.config import Configurable, user_line
 from graphc.ir import location
 from graphc.ir.location import Location
@@ -19,12 +19,13 @@ from graphc.ir.types import DType, as_dtype
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from graphc.frontend.constraints import Constraint
     from graphc.frontend.regularizers import Regularizer
     from graphc.frontend.tracing import Call
 
     Array = NDArray[np.generic]
 
-_NOT_SEARCHED = frozenset({"_given", "_weights", "_regularizers", "calls"})
+_NOT_SEARCHED = frozenset({"_given", "_weights", "_regularizers", "_constraints", "calls"})
 
 
 class WeightHolder(Configurable):
@@ -44,6 +45,7 @@ class WeightHolder(Configurable):
     calls: list[Call]
     _weights: list[tuple[str, Parameter]]
     _regularizers: list[tuple[Parameter, Regularizer]]
+    _constraints: list[tuple[Parameter, Constraint]]
     _name: str | None
     _dtype: DType | None
     _path: str | None
@@ -62,6 +64,7 @@ class WeightHolder(Configurable):
         self._dtype = None
         self._weights = []
         self._regularizers = []
+        self._constraints = []
         self.calls = []
         return self
 
@@ -72,6 +75,7 @@ class WeightHolder(Configurable):
         dtype: Any = None,
         trainable: bool = True,
         regularizer: Any = None,
+        constraint: Any = None,
         name: str | None = None,
     ) -> Parameter:
         """Make a weight.
@@ -83,6 +87,7 @@ class WeightHolder(Configurable):
             dtype: default the layer's.
             trainable: False for state that only ``add_update`` changes.
             regularizer: a penalty on it, added to the loss.
+            constraint: what its value goes through in every step of training.
             name: what it is called in files and texts.
 
         Raises:
@@ -117,6 +122,9 @@ class WeightHolder(Configurable):
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self._regularizers.append((weight, penalty))
+        bound = constraints.get(constraint)
+        if bound is not None:
+            self._constraints.append((weight, bound))
         return weight
 
     def _free_label(self, name: str) -> str:
@@ -267,6 +275,10 @@ class WeightHolder(Configurable):
     def penalties(self) -> list[Node]:
         """The regularization terms of this layer and those within."""
         return [penalty(weight) for layer in self.walk() for weight, penalty in layer._regularizers]
+
+    def constraints(self) -> dict[Parameter, Constraint]:
+        """What the weights of this layer and of those within go through in every step."""
+        return {weight: bound for layer in self.walk() for weight, bound in layer._constraints}
 
     def adopt(self, path: str, ordinal: int) -> None:
         """Make this the layer's path; the names of weights and the paths of layers within follow.
