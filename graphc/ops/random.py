@@ -210,11 +210,19 @@ class Uniform(Op):
         )
 
 
-def uniform(shape: ShapeLike, seed: Operand, step: Operand = 0, stream: int = 0, dtype: Any = "float32") -> Node:
-    """Random floats in [0, 1).
+def uniform(
+    shape: ShapeLike,
+    seed: Operand,
+    step: Operand = 0,
+    stream: int = 0,
+    dtype: Any = "float32",
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Node:
+    """Random floats in [low, high); rounding may give ``high`` itself where it is not 1.
 
     Shapes: ints, names and Dims; seed and step are scalars.
-    Raises: DTypeError; ShapeError; AxisError.
+    Raises: DTypeError; ShapeError; AxisError unless low < high.
     Source: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405
 
     >>> import graphc as gx
@@ -222,7 +230,11 @@ def uniform(shape: ShapeLike, seed: Operand, step: Operand = 0, stream: int = 0,
     <uniform: f32[n, 3]>
     """
     with explaining("random.uniform"):
-        return apply(Uniform(as_shape(shape), stream, as_dtype(dtype)), *_seed_nodes(seed, step))
+        if not low < high:
+            raise AxisError(f"nothing lies from {low} to below {high}", remedy="make low less than high")
+        drawn = apply(Uniform(as_shape(shape), stream, as_dtype(dtype)), *_seed_nodes(seed, step))
+    scaled = drawn if high - low == 1 else drawn * float(high - low)
+    return scaled if low == 0 else scaled + float(low)
 
 
 @op_class
@@ -382,3 +394,11 @@ def dropout(x: Operand, rate: float, seed: Operand, step: Operand = 0, stream: i
 __all__ = [
     "Bernoulli", "Dropout", "RandomBits", "Uniform", "bernoulli", "dropout", "uniform",
 ]  # fmt: skip
+
+# These draw from the bits above, so that their module imports this one; here they stand beside the others.
+from graphc.ops.normal import categorical as categorical  # noqa: E402
+from graphc.ops.normal import exponential as exponential  # noqa: E402
+from graphc.ops.normal import gumbel as gumbel  # noqa: E402
+from graphc.ops.normal import normal as normal  # noqa: E402
+from graphc.ops.normal import randint as randint  # noqa: E402
+from graphc.ops.normal import truncated_normal as truncated_normal  # noqa: E402
