@@ -144,7 +144,8 @@ def _numpy_error(case: Case, arrays: Sequence[np.ndarray], special: bool) -> flo
 
 def _truth(case: Case, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The result of the same operands in float64."""
-    return by_numpy(_precise(_in(DType.float64, case).op), [_to(np.float64, array) for array in arrays]).astype(np.float64)
+    wide = [_to(np.float64, array) for array in arrays]
+    return by_numpy(_precise(_in(DType.float64, case).op), wide).astype(np.float64)
 
 
 def _precise(op: Op) -> Op:
