@@ -23,7 +23,14 @@ from graphc.frontend.layers.merging import Maximum as Maximum
 from graphc.frontend.layers.merging import Minimum as Minimum
 from graphc.frontend.layers.merging import Multiply as Multiply
 from graphc.frontend.layers.merging import Subtract as Subtract
+from graphc.frontend.layers.regularization import ActivityRegularization as ActivityRegularization
+from graphc.frontend.layers.regularization import AlphaDropout as AlphaDropout
 from graphc.frontend.layers.regularization import Dropout as Dropout
+from graphc.frontend.layers.regularization import GaussianDropout as GaussianDropout
+from graphc.frontend.layers.regularization import GaussianNoise as GaussianNoise
+from graphc.frontend.layers.regularization import SpatialDropout1D as SpatialDropout1D
+from graphc.frontend.layers.regularization import SpatialDropout2D as SpatialDropout2D
+from graphc.frontend.layers.regularization import SpatialDropout3D as SpatialDropout3D
 from graphc.frontend.layers.reshaping import Flatten as Flatten
 from graphc.frontend.layers.reshaping import Permute as Permute
 from graphc.frontend.layers.reshaping import Reshape as Reshape
