@@ -152,7 +152,8 @@ class Perceptron:
         """The label of each sample; on the line itself it is the positive one."""
         self._trained()
         (found,) = self.programs["predict"].call([self._samples(x)])
-        return np.where(found > 0.5, self.classes[1], self.classes[0])
+        negative, positive = self.classes
+        return np.array([positive if side > 0.5 else negative for side in found.tolist()])
 
     def score(self, x: Any, y: Any) -> float:
         """Which part of the samples gets its label."""

@@ -35,6 +35,16 @@ class Expression(Layer):
         self.built = True
         self._weights = [(node.label, node) for node in topological([output]) if isinstance(node, Parameter)]
 
+    @property
+    def leaves(self) -> tuple[Node, ...]:
+        """The leaves that stand for the arguments of a call."""
+        return self._leaves
+
+    @property
+    def output_node(self) -> Node:
+        """The value, over the leaves."""
+        return self._output
+
     def call(self, *args: Node) -> Node:
         sizes = _sizes([leaf.type for leaf in self._leaves], [arg.type for arg in args])
         values = {id(leaf): arg for leaf, arg in zip(self._leaves, args, strict=True)}
