@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.errors import DTypeError, GraphcError, GraphError, ShapeError, VerifyError
+from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.ir import location
 from graphc.ir.graph import rebuild
 from graphc.ir.node import Input, Node, ParameterLeaf, apply, topological
 from graphc.ir.op import Op
+from graphc.ir.sweep import pull, push
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add
 from graphc.ops.base import full, user_line, zeros_like
@@ -134,7 +135,7 @@ def jvp(outputs: Sequence[Node], wrt: Sequence[Node], tangents: Sequence[Node]) 
     for node, tangent in zip(wanted, tangents, strict=True):
         if node is not None:
             given[node] = add(given[node], tangent) if node in given else tangent
-    found = _forward(primal, given)
+    found = push(primal, given)
     return restore(found.get(output, zeros_like(output)) for output in primal)
 
 
@@ -163,23 +164,7 @@ def _reverse(
 ) -> Sweep:
     """Accumulate cotangents from the outputs back to ``wrt``."""
     primal, wanted, restore = _simplified(outputs, wrt, log)
-    order = topological(primal)
-    active = _active(order, {node for node in wanted if node is not None})
-    parts: dict[Node, list[Node]] = {}
-    for output, cotangent in zip(primal, cotangents, strict=True):
-        parts.setdefault(output, []).append(cotangent)
-    table: dict[Node, Node] = {}
-    for node in reversed(order):
-        if node not in active or node not in parts:
-            continue
-        with location.at(node.loc):
-            total = table[node] = _sum(parts.pop(node))
-            if not any(arg in active for arg in node.args):
-                continue
-            for arg, part in zip(node.args, node.op.vjp(node, total), strict=True):
-                if part is not None and arg in active:
-                    _check_type(node, "vjp", part, arg)
-                    parts.setdefault(arg, []).append(part)
+    table = pull(primal, cotangents, [node for node in wanted if node is not None])
     gradients: list[Node] = []
     for given, node in zip(wrt, wanted, strict=True):
         cotangent = None if node is None else table.get(node)
@@ -189,43 +174,6 @@ def _reverse(
     first, second, third = len(primal), len(primal) + len(wrt), len(primal) + len(wrt) + len(table)
     between = dict(zip(restored[second:third], restored[third:], strict=True))
     return Sweep(restored[:first], restored[first:second], between)
-
-
-def _sum(parts: list[Node]) -> Node:
-    total = parts[0]
-    for part in parts[1:]:
-        total = add(total, part)
-    return total
-
-
-def _active(order: Iterable[Node], wanted: set[Node]) -> set[Node]:
-    """The nodes through which a derivative flows from a wanted node."""
-    active = set(wanted)
-    for node in order:
-        if node.dtype.is_float and node.op.no_vjp is None and any(arg in active for arg in node.args):
-            active.add(node)
-    return active
-
-
-def _forward(outputs: tuple[Node, ...], given: dict[Node, Node]) -> dict[Node, Node]:
-    """Tangents of all nodes that depend on the given ones."""
-    table: dict[Node, Node] = {}
-    order = topological(outputs)
-    active = _active(order, set(given))
-    for node in order:
-        if node not in active:
-            continue
-        tangent = given.get(node)
-        incoming = [table.get(arg) for arg in node.args]
-        if any(item is not None for item in incoming):
-            with location.at(node.loc):
-                moved = node.op.jvp(node, incoming)
-                if moved is not None:
-                    _check_type(node, "jvp", moved, node)
-                    tangent = moved if tangent is None else add(tangent, moved)
-        if tangent is not None:
-            table[node] = tangent
-    return table
 
 
 class _Kept(Op):
@@ -343,13 +291,3 @@ def _check_directions(nodes: Sequence[Node], directions: Sequence[Any], what: st
 
 def _described(*nodes: Node) -> tuple[str, ...]:
     return tuple(f"{node!r}   {node.loc}" if node.loc else repr(node) for node in nodes)
-
-
-def _check_type(node: Node, rule: str, derivative: Node, primal: Node) -> None:
-    if derivative.type != primal.type:
-        error: GraphcError = VerifyError(
-            f"{rule} of {node.op!r} gives {derivative.type} for a value of type {primal.type}",
-            at=str(node.loc) if node.loc else None,
-            remedy=f"correct {rule} in the op's class",
-        )
-        raise error

@@ -28,6 +28,8 @@ from graphc.backends.numba.table import (
     LAUNCH_COUNT,
     LAUNCH_WORDS,
     LAUNCHES,
+    LOOP_WORDS,
+    MOVE_WORDS,
     OUTPUT_PATCH_COUNT,
     OUTPUT_PATCHES,
     OUTPUT_RANGES,
@@ -43,7 +45,7 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORK,
 )
-from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Place, Plan, size_of
+from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Launch, Place, Plan, size_of
 
 Array: TypeAlias = NDArray[np.generic]
 
@@ -169,6 +171,8 @@ class _Table:
         self.ranges: dict[tuple[Place, int], tuple[int, int]] = {}  # by place and slot: word, bytes
         self.arena_words: list[tuple[int, int]] = []  # word, byte offset in the arena
         self.status_words: list[int] = []
+        self.bases: dict[int, int] = {}  # by buffer: the word that holds its address
+        self.moves: dict[int, list[tuple[int, int, int, int, int]]] = {}  # by loop: move records
         self.arrays = _Arrays(plan)
         self.records: list[int] = []  # argument records, after the tables
         self.records_at = 0
@@ -178,21 +182,35 @@ class _Table:
 
     def _build(self) -> NDArray[np.int64]:
         plan, native = self.plan, self._executable.native
+        marks = _Marks(plan)
         item_count = sum(len(launch.items) for launch in plan.launches)
         launches_at = HEADER_WORDS
-        items_at = launches_at + LAUNCH_WORDS * len(plan.launches)
-        self.records_at = items_at + ITEM_WORDS * item_count
+        items_at = launches_at + LAUNCH_WORDS * len(marks.order)
+        loops_at = items_at + ITEM_WORDS * item_count
+        self.records_at = loops_at + LOOP_WORDS * (1 + len(plan.loops))
+        self._place_bases()
         launches: list[int] = []
         items: list[int] = []
-        for launch in plan.launches:
+        for launch in marks.order:
+            if isinstance(launch, int):  # a mark of this loop
+                launches += [0, 0, 0, 0, loops_at + LOOP_WORDS * (1 + launch)]
+                continue
             first, units, cost = len(items) // ITEM_WORDS, 0, 0
             for item in launch.items:
                 added, added_cost, words = self._item(item, units)
                 items += words
                 units += added
                 cost += added_cost
-            launches += [first, len(items) // ITEM_WORDS, units, int(cost > PARALLEL_COST and units > 1)]
-        patches_at = self.records_at + len(self.records)
+            launches += [first, len(items) // ITEM_WORDS, units, int(cost > PARALLEL_COST and units > 1), 0]
+        moves_at = self.records_at + len(self.records)
+        moves: list[int] = []
+        loops: list[int] = []
+        for number in range(-1, len(plan.loops)):
+            count = 1 if number < 0 else size_of(plan.loops[number].count, self._dims)
+            mine = [word for move in self.moves.get(number, ()) for word in move]
+            loops += [count, 0, *marks.ends[number], moves_at + len(moves), len(mine) // MOVE_WORDS]
+            moves += mine
+        patches_at = moves_at + len(moves)
         patches = [word for patch in (*self.input_patches, *self.output_patches) for word in patch]
         outputs, inputs, state = (
             [record for (place, _), record in self.ranges.items() if place is wanted]
@@ -200,8 +218,8 @@ class _Table:
         )
         ranges = [word for record in (*outputs, *inputs, *state) for word in record]
         header = [0] * HEADER_WORDS
-        header[LAUNCH_COUNT] = len(plan.launches)
-        header[COMMIT] = plan.commit
+        header[LAUNCH_COUNT] = len(marks.order)
+        header[COMMIT] = marks.commit
         header[LAUNCHES] = launches_at
         header[ITEMS] = items_at
         header[INPUT_PATCHES] = patches_at
@@ -219,20 +237,24 @@ class _Table:
         header[POOL] = threads.pool_address()
         if objects.LAYOUT is not None:
             header[TUPLE_ITEMS], header[ARRAY_DATA] = objects.LAYOUT
-        return np.array([*header, *launches, *items, *self.records, *patches, *ranges], np.int64)
+        return np.array([*header, *launches, *items, *loops, *self.records, *moves, *patches, *ranges], np.int64)
 
     def _item(self, item: KernelItem | GemmItem, first_unit: int) -> tuple[int, int, list[int]]:
         """Units, cost and record of an item; its arguments go to the end of the table."""
         args = self.records_at + len(self.records)
-        for index in item.buffers:
-            self._address(index)
         if isinstance(item, GemmItem):
+            width = item.dtype.itemsize
+            self._address(item.a, width * size_of(item.offset_a, self._dims))
+            self._address(item.b, width * size_of(item.offset_b, self._dims))
+            self._address(item.c)
             fixed = product(item, self._dims)
             self.records += fixed.words
             extent, chunk = fixed.tiles, 1
             cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
             kernel = self._executable.native[f"gemm_{item.dtype}"]
         else:
+            for index in item.buffers:
+                self._address(index)
             self.records += [size_of(size, self._dims) for size in item.sizes]
             if item.kernel.has_checks:
                 self.status_words.append(self.records_at + len(self.records))
@@ -245,16 +267,45 @@ class _Table:
         units = -(-extent // chunk)
         return units, cost, [kernel, args, extent, chunk, first_unit, first_unit + units]
 
-    def _address(self, index: int) -> None:
-        """Append the word for a buffer's address."""
+    def _place_bases(self) -> None:
+        """A word for the address of every buffer that others are parts of, or that products read from its middle."""
+        products = [item for launch in self.plan.launches for item in launch.items if isinstance(item, GemmItem)]
+        inside = [item.a for item in products if item.offset_a != 0] + [
+            item.b for item in products if item.offset_b != 0
+        ]
+        for index in (*(buffer.part.of for buffer in self.plan.buffers if buffer.part is not None), *inside):
+            if index not in self.bases:
+                self._address(index)
+                self.bases[index] = self.records_at + len(self.records) - 1
+
+    def _address(self, index: int, start: int = 0) -> None:
+        """Append the word for the address of a buffer, or of what begins ``start`` bytes behind it."""
         buffer = self.plan.buffers[index]
         word, value = self.records_at + len(self.records), 0
         elements = size_of(buffer.type.size, self._dims)
         if elements == 0:  # element 0 may be read, whatever memory the array points to
             self.records.append(NOTHING.ctypes.data)
             return
-        if buffer.place in (Place.INPUT, Place.OUTPUT, Place.STATE):
-            self.ranges.setdefault((buffer.place, buffer.slot), (word, elements * buffer.type.dtype.numpy.itemsize))
+        self.records.append(0)
+        part = buffer.part
+        if part is not None and part.loop is not None:
+            width = buffer.type.dtype.itemsize
+            first, step = (width * size_of(size, self._dims) for size in (part.offset, part.step))
+            move = (word, self.bases[part.of], start + first, step, int(part.alternates))
+            self.moves.setdefault(part.loop, []).append(move)
+            return
+        if part is not None:
+            self.records.pop()
+            self._address(part.of, start + buffer.type.dtype.itemsize * size_of(part.offset, self._dims))
+            return
+        if buffer.place is Place.ARENA:
+            self.arena_words.append((word, self.layout.offsets[index] + start))
+            return
+        if start:
+            self.moves.setdefault(-1, []).append((word, self.bases[index], start, 0, 0))
+            return
+        if buffer.place is not Place.CONSTANT:
+            self.ranges.setdefault((buffer.place, buffer.slot), (word, elements * buffer.type.dtype.itemsize))
         match buffer.place:
             case Place.INPUT:
                 self.input_patches.append((buffer.slot, word))
@@ -262,11 +313,45 @@ class _Table:
                 self.output_patches.append((buffer.slot, word))
             case Place.STATE:
                 value = self.arrays.state[buffer.slot].ctypes.data
-            case Place.CONSTANT:
+            case _:
                 value = self.arrays.constants[buffer.slot].ctypes.data
-            case Place.ARENA:
-                self.arena_words.append((word, self.layout.offsets[index]))
-        self.records.append(value)
+        self.records[word - self.records_at] = value
+
+
+class _Marks:
+    """The launches of a plan in their order, between the numbers of the loops that begin and end there.
+
+    Loop -1 is there if the address of some part of a buffer must be computed at each run: it begins before all, runs
+    once, and has no end.
+
+    Attributes:
+        order: launches, and a loop's number at its begin and at its end.
+        commit: the place in it from which launches write state.
+        ends: of each loop, the place of its begin and the place behind its end.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        items = [item for launch in plan.launches for item in launch.items]
+        inside = any(isinstance(item, GemmItem) and (item.offset_a != 0 or item.offset_b != 0) for item in items)
+        parts = inside or any(buffer.part is not None for buffer in plan.buffers)
+        self.order: list[Launch | int] = [-1] if parts else []
+        self.commit = 0
+        begins = {-1: 0}
+        self.ends: dict[int, tuple[int, int]] = {-1: (0, 0)}
+        numbers = range(len(plan.loops))
+        for position, launch in enumerate((*plan.launches, None)):
+            for number in reversed(numbers):  # inner ones end first
+                if plan.loops[number].end == position and number in begins:
+                    self.order.append(number)
+                    self.ends[number] = (begins[number], len(self.order))
+            if position == plan.commit:
+                self.commit = len(self.order)
+            for number in numbers:
+                if plan.loops[number].first == position and launch is not None:
+                    begins[number] = len(self.order)
+                    self.order.append(number)
+            if launch is not None:
+                self.order.append(launch)
 
 
 class _Arrays:

@@ -62,11 +62,24 @@ from graphc.backends.numba.table import (
     LAUNCH_COUNT,
     LAUNCH_END_ITEM,
     LAUNCH_FIRST_ITEM,
+    LAUNCH_LOOP,
     LAUNCH_PARALLEL,
     LAUNCH_UNITS,
     LAUNCH_WORDS,
     LAUNCHES,
+    LOOP_BEGIN,
+    LOOP_COUNT,
+    LOOP_END,
+    LOOP_MOVE_COUNT,
+    LOOP_MOVES,
+    LOOP_STEP,
     MOST_SHARES,
+    MOVE_ALTERNATES,
+    MOVE_BASE,
+    MOVE_START,
+    MOVE_STEP,
+    MOVE_WORD,
+    MOVE_WORDS,
     OUTPUT_PATCH_COUNT,
     OUTPUT_PATCHES,
     OUTPUT_RANGES,
@@ -302,10 +315,34 @@ def execute(words, inputs, outputs):
     threads = word_at(words[THREAD_COUNT])
     pool = words_at(words[POOL])
     commit = words[COMMIT]
-    launch = words[LAUNCHES]
-    for number in range(words[LAUNCH_COUNT]):
+    launches = words[LAUNCHES]
+    count = words[LAUNCH_COUNT]
+    number = 0
+    while number < count:
         if number == commit and words[STATUS_CHECK] != 0:
             return CHECK_FAILED
+        launch = launches + LAUNCH_WORDS * number
+        loop = words[launch + LAUNCH_LOOP]
+        if loop != 0:
+            # a loop begins, or goes on to its next step: the addresses of its elements move
+            begins = number == words[loop + LOOP_BEGIN]
+            step = 0 if begins else words[loop + LOOP_STEP] + 1
+            if step >= words[loop + LOOP_COUNT]:
+                number = words[loop + LOOP_END]
+                continue
+            words[loop + LOOP_STEP] = step
+            move = words[loop + LOOP_MOVES]
+            for _ in range(words[loop + LOOP_MOVE_COUNT]):
+                word = words[move + MOVE_WORD]
+                if begins:
+                    words[word] = words[words[move + MOVE_BASE]] + words[move + MOVE_START]
+                elif words[move + MOVE_ALTERNATES] != 0 and step & 1 == 0:
+                    words[word] -= words[move + MOVE_STEP]
+                else:
+                    words[word] += words[move + MOVE_STEP]
+                move += MOVE_WORDS
+            number = words[loop + LOOP_BEGIN] + 1
+            continue
         units = words[launch + LAUNCH_UNITS]
         # another executor may have the pool: then this one does its work alone
         if threads > 1 and words[launch + LAUNCH_PARALLEL] != 0 and atomic_exchange(pool, POOL_OWNER, 1) == 0:
@@ -335,7 +372,7 @@ def execute(words, inputs, outputs):
                 args = address_of(words, words[item + ITEM_ARGS])
                 call_kernel(words[item + ITEM_KERNEL], args, 0, words[item + ITEM_EXTENT])
                 item += ITEM_WORDS
-        launch += LAUNCH_WORDS
+        number += 1
     if words[STATUS_CHECK] != 0:
         return CHECK_FAILED
     return DONE

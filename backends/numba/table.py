@@ -1,6 +1,6 @@
 """The words of a step: what the compiled executor reads, and where.
 
-A context is one array of int64. It begins with the header below; launches, items, patches and the kernels'
+A context is one array of int64. It begins with the header below; launches, items, loops, patches and the kernels'
 argument records follow at the word offsets that the header gives. Contexts are per call: two threads that run one
 program have one each.
 """
@@ -56,8 +56,16 @@ POOL_SPINS = 53  # how often a worker looks for a job before it sleeps
 POOL_WORDS = 56
 
 # launch record
-LAUNCH_FIRST_ITEM, LAUNCH_END_ITEM, LAUNCH_UNITS, LAUNCH_PARALLEL = range(4)
-LAUNCH_WORDS = 4
+LAUNCH_FIRST_ITEM, LAUNCH_END_ITEM, LAUNCH_UNITS, LAUNCH_PARALLEL, LAUNCH_LOOP = range(5)
+LAUNCH_WORDS = 5
+# a launch whose LAUNCH_LOOP is not 0 has no items: it is the first or the last of a loop, whose record is there
+LOOP_COUNT, LOOP_STEP, LOOP_BEGIN, LOOP_END, LOOP_MOVES, LOOP_MOVE_COUNT = range(6)
+LOOP_WORDS = 6
+
+# move record: at the first step of its loop a word is another one plus a start; at each further step it grows by a
+# step, or grows and shrinks in turn (all in bytes)
+MOVE_WORD, MOVE_BASE, MOVE_START, MOVE_STEP, MOVE_ALTERNATES = range(5)
+MOVE_WORDS = 5
 
 # item record: a unit is a sub-range of `chunk` iterations
 ITEM_KERNEL, ITEM_ARGS, ITEM_EXTENT, ITEM_CHUNK, ITEM_FIRST_UNIT, ITEM_END_UNIT = range(6)

@@ -14,9 +14,12 @@ from graphc.backend import Failure
 from graphc.errors import BackendError
 from graphc.ir.dims import Dim, Size, evaluate
 from graphc.ir.node import Input, Node, Parameter
+from graphc.ir.sweep import Part
+from graphc.ir.types import TupleType
 from graphc.lower.checks import find_checks
 from graphc.ops.checked import Checked
 from graphc.ops.halves import reference_of
+from graphc.ops.scan import CheckFault
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -102,7 +105,10 @@ class BoundGraph:
                     detail = op.fault(*operands)
                     if detail is not None:
                         return Failure(self._check_numbers[id(node)], detail)
-                values[id(node)] = _computed(node, op, operands)
+                try:
+                    values[id(node)] = _computed(node, op, operands)
+                except CheckFault as fault:
+                    return Failure(self._check_numbers[id(fault.node)], fault.detail)
         for (_, node), out in zip(self.graph.outputs, outputs, strict=True):
             np.copyto(out, values[id(node)], casting="no")
         # Every new value is copied before the first is written: it may be a view of another parameter.
@@ -114,6 +120,8 @@ class BoundGraph:
 
 def _computed(node: Node, op: Op, operands: list[Any]) -> Array:
     """An array of exactly the element type that was inferred: NumPy's scalars become arrays."""
+    if isinstance(node.type, TupleType) or isinstance(op, Part):
+        return op.reference(*operands)
     result = reference_of(op, operands, node.dtype)
     if result.dtype != node.dtype.numpy:
         raise BackendError(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
+    from graphc.ir.graph import Graph
     from graphc.ir.node import Node
 
 Array = NDArray[Any]
@@ -135,6 +136,23 @@ class Op:
     def decompose(self, *args: Node) -> Node:
         """A composite op in terms of other ops."""
         raise NotImplementedError(f"{type(self).__name__} lacks decompose")
+
+    def vjp_parts(self, node: Node, cotangents: Sequence[Node | None]) -> Sequence[Node | None]:
+        """:meth:`vjp` of an op with several results: a cotangent or None for each of them."""
+        raise NotImplementedError(f"{type(self).__name__} lacks vjp_parts")
+
+    def jvp_parts(self, node: Node, tangents: Sequence[Node | None]) -> Sequence[Node | None]:
+        """:meth:`jvp` of an op with several results: a tangent or None for each of them."""
+        raise NotImplementedError(f"{type(self).__name__} lacks jvp_parts")
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs that the op runs, such as a scan's step."""
+        return ()
+
+    def with_bodies(self, bodies: Sequence[Graph]) -> Op:
+        """The op with other bodies, whose roots have the same types."""
+        return self
 
     def with_sizes(self, bind: Callable[[Any], Any]) -> Op:
         """The op with ``bind`` applied to each attribute that holds symbolic sizes (shapes, sizes, slices)."""

@@ -209,6 +209,29 @@ class TensorType:
     __repr__ = __str__
 
 
+@dataclass(frozen=True)
+class TupleType(TensorType):
+    """The type of a node with several results, such as a scan; ``Part`` takes one of them.
+
+    As a tensor it has no elements and no derivative, so that whatever counts bytes leaves it alone.
+
+    >>> TupleType.of((TensorType(DType.float32, (3,)), TensorType(DType.int32, ())))
+    (f32[3], i32[])
+    """
+
+    parts: tuple[TensorType, ...] = ()
+
+    @staticmethod
+    def of(parts: Iterable[TensorType]) -> TupleType:
+        """The type of these results."""
+        return TupleType(DType.bool, (0,), tuple(parts))
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.parts))})"
+
+    __repr__ = __str__
+
+
 def as_shape(shape: Iterable[object] | int | Dim) -> Shape:
     """A shape from ints, names and Dims.
 

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def find_checks(graph: Graph) -> tuple[Check, ...]:
-    """One check for each node that can fail at run time, in the order of ``graph.nodes``.
+    """One check for each node that can fail at run time, in the order of ``graph.nodes``, then those of the bodies.
 
     Lowering and the reference backend number their failures by this.
     """
-    return tuple(
+    own = tuple(
         Check(node.op.check, node, node.op.limit(*[arg.type for arg in node.args]), _what(node))
         for node in graph.nodes
         if isinstance(node.op, Checked)
     )
+    return own + tuple(check for node in graph.nodes for body in node.op.bodies for check in find_checks(body))
 
 
 def _what(node: Node) -> str:

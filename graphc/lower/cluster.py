@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from graphc.ir.dims import Size, evaluate, names, substitute
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf
+from graphc.ir.sweep import Part
 from graphc.lower.index import Index, loop_index
+from graphc.lower.loop import LoopOp
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
@@ -30,7 +32,7 @@ from graphc.ops.movement import Concatenate, Pad
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative)
+OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative, LoopOp, Part)
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

@@ -6,6 +6,7 @@ that items of one launch do not depend on each other, and that state changes onl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,7 @@ def run_plan(plan: Plan, inputs: Sequence[Array], dims: Mapping[str, int]) -> li
         VerifyError: the plan or one of its kernels breaks a rule.
     """
     run = _Run(plan, inputs, dims)
-    for position, launch in enumerate(plan.launches):
-        if position == plan.commit:
-            run.test_checks()
-        run.launch(launch, commits=position >= plan.commit)
+    run.launches(0, len(plan.launches), 0)
     if plan.commit >= len(plan.launches):
         run.test_checks()
     return run.finish()
@@ -56,9 +54,50 @@ class _Run:
         self.failure: Failure | None = None
         self.arrays: list[Array] = []
         self.written: list[bool] = []
+        self.steps = [0] * len(plan.loops)
         for buffer in plan.buffers:
             self.arrays.append(self._array(buffer, inputs))
             self.written.append(buffer.place not in (Place.ARENA, Place.OUTPUT))
+
+    def launches(self, first: int, end: int, loop: int) -> None:
+        """Launches ``first`` to ``end - 1``, with the loops from number ``loop`` on that lie among them."""
+        position = first
+        while position < end:
+            if position == self.plan.commit:
+                self.test_checks()
+            while loop < len(self.plan.loops) and self.plan.loops[loop].end <= position:
+                loop += 1
+            if loop < len(self.plan.loops) and self.plan.loops[loop].first == position:
+                inside = self.plan.loops[loop]
+                for step in range(size_of(inside.count, self.dims)):
+                    self.steps[loop] = step
+                    self.launches(inside.first, inside.end, loop + 1)
+                position = inside.end
+                continue
+            self.launch(self.plan.launches[position], commits=position >= self.plan.commit)
+            position += 1
+
+    def array(self, index: int) -> Array:
+        """The elements of a buffer where they lie now."""
+        buffer = self.plan.buffers[index]
+        part = buffer.part
+        if part is None:
+            return self.arrays[index]
+        whole = self.array(part.of).reshape(-1)
+        step = 0 if part.loop is None else self.steps[part.loop]
+        start = size_of(part.offset, self.dims) + size_of(part.step, self.dims) * (
+            step % 2 if part.alternates else step
+        )
+        shape = tuple(size_of(size, self.dims) for size in buffer.type.shape)
+        size = math.prod(shape)
+        if size and not 0 <= start <= whole.size - size:
+            raise VerifyError(f"{_label(buffer)} lies outside of {_label(self.plan.buffers[part.of])}")
+        return whole[start : start + size].reshape(shape)
+
+    def root(self, index: int) -> int:
+        """The buffer that a slice lies in, however deep."""
+        part = self.plan.buffers[index].part
+        return index if part is None else self.root(part.of)
 
     def _array(self, buffer: PlanBuffer, inputs: Sequence[Array]) -> Array:
         shape = tuple(size_of(size, self.dims) for size in buffer.type.shape)
@@ -69,6 +108,8 @@ class _Run:
                 given = self.plan.constants[buffer.slot]
             case Place.STATE:
                 given = self.plan.parameters[buffer.slot].value
+            case Place.SLICE:
+                return np.empty(0)  # see :meth:`array`
             case Place.OUTPUT | Place.ARENA:
                 unlikely = np.nan if buffer.type.dtype.is_float else 77
                 return np.full(shape, unlikely, buffer.type.dtype.numpy)
@@ -94,9 +135,9 @@ class _Run:
         if evaluate_size(item.kernel.extent, named) != extent:
             raise VerifyError(f"kernel {item.kernel.name}: the item's extent is {extent}, the kernel's another")
         status = np.zeros(2, np.int64)
-        run_kernel(item.kernel, [self.arrays[index] for index in item.buffers], sizes, status)
+        run_kernel(item.kernel, [self.array(index) for index in item.buffers], sizes, status)
         for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
-            self.written[index] |= buffer.access is not Access.READ
+            self.written[self.root(index)] |= buffer.access is not Access.READ
         if status[0]:
             check = int(status[0]) - 1 + item.check_base
             if self.failure is None or check < self.failure.check:
@@ -105,18 +146,23 @@ class _Run:
     def _gemm(self, item: GemmItem) -> None:
         m, n, k, batch = (size_of(size, self.dims) for size in (item.m, item.n, item.k, item.batch))
         for i in range(batch):
-            a = self._matrix(item.a, i, item.stride_a, item.lda, (k, m) if item.transpose_a else (m, k))
-            b = self._matrix(item.b, i, item.stride_b, item.ldb, (n, k) if item.transpose_b else (k, n))
-            c = self._matrix(item.c, i, item.stride_c, item.ldc, (m, n))
+            at_a, at_b = (
+                size_of(offset, self.dims) + i * size_of(stride, self.dims)
+                for offset, stride in ((item.offset_a, item.stride_a), (item.offset_b, item.stride_b))
+            )
+            at_c = i * size_of(item.stride_c, self.dims)
+            a = self._matrix(item.a, at_a, item.lda, (k, m) if item.transpose_a else (m, k))
+            b = self._matrix(item.b, at_b, item.ldb, (n, k) if item.transpose_b else (k, n))
+            c = self._matrix(item.c, at_c, item.ldc, (m, n))
             with np.errstate(all="ignore"):
                 np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)
-        self.written[item.c] = True
+        self.written[self.root(item.c)] = True
 
-    def _matrix(self, buffer: int, i: int, stride: Size, distance: Size, shape: tuple[int, int]) -> Array:
-        """Matrix ``i`` of a batch as a view of a buffer; the strides are checked against its end."""
-        flat = self.arrays[buffer].reshape(-1)
+    def _matrix(self, buffer: int, offset: int, distance: Size, shape: tuple[int, int]) -> Array:
+        """The matrix that begins at an offset as a view of a buffer; the strides are checked against its end."""
+        flat = self.array(buffer).reshape(-1)
         rows, columns = shape
-        offset, row = i * size_of(stride, self.dims), size_of(distance, self.dims)
+        row = size_of(distance, self.dims)
         if rows and columns and offset + (rows - 1) * row + columns > flat.size:
             raise VerifyError(f"a matrix of a product ends behind {_label(self.plan.buffers[buffer])}")
         return np.lib.stride_tricks.as_strided(flat[offset:], shape, (row * flat.itemsize, flat.itemsize))
@@ -124,16 +170,27 @@ class _Run:
     def _verify_independence(self, launch: Launch) -> None:
         for i, item in enumerate(launch.items):
             for j, other in enumerate(launch.items):
-                if i != j and (shared := _writes(item) & _reads(other)):
-                    label = _label(self.plan.buffers[min(shared)])
-                    raise VerifyError(f"launch {launch.label!r}: one item reads {label}, another writes it")
+                if i == j:
+                    continue
+                for written in _writes(item):
+                    if any(self._overlap(written, read) for read in _reads(other)):
+                        label = _label(self.plan.buffers[written])
+                        raise VerifyError(f"launch {launch.label!r}: one item reads {label}, another writes it")
+
+    def _overlap(self, a: int, b: int) -> bool:
+        if a == b or self.root(a) != self.root(b):
+            return a == b
+        return np.may_share_memory(self.array(a), self.array(b))
+
+    def _roots(self, indices: set[int]) -> set[int]:
+        return {self.root(index) for index in indices}
 
     def _verify_access(self, launch: Launch, item: Item, commits: bool) -> None:
         where = f"launch {launch.label!r}"
-        for index in _reads(item):
+        for index in self._roots(_reads(item)):
             if not self.written[index]:
                 raise VerifyError(f"{where} reads {_label(self.plan.buffers[index])} before it is written")
-        for index in _writes(item):
+        for index in self._roots(_writes(item)):
             buffer = self.plan.buffers[index]
             if buffer.place in (Place.INPUT, Place.CONSTANT):
                 raise VerifyError(f"{where} writes {_label(buffer)}, which is not the plan's to change")

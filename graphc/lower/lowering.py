@@ -7,20 +7,24 @@ failed step changes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.dims import Size, product
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, Parameter
-from graphc.ir.types import DType
+from graphc.ir.sweep import Part
+from graphc.ir.types import DType, TensorType, TupleType
+from graphc.lower.assembly import Assembly, Gemm, Work
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources
 from graphc.lower.cumulative import build_cumulative
+from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, replace_scans, slab, stand_in
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
-from graphc.lower.plan import Check, GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer
+from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.split import split_full_reductions
 from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise, cast_to
@@ -30,37 +34,6 @@ from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, broadcast_to
-
-
-@dataclass(eq=False)
-class Gemm:
-    """A matrix product before buffers have numbers."""
-
-    dtype: DType
-    a: Matrix
-    b: Matrix
-    c: Node
-    m: Size
-    n: Size
-    k: Size
-    batch: Size
-    strides: tuple[Size, Size, Size]
-
-
-@dataclass(eq=False)
-class Work:
-    """One kernel application or product: what it reads and writes decides when it can run."""
-
-    what: Built | Gemm
-    reads: tuple[Node, ...]
-    writes: tuple[Node, ...]
-    label: str
-    nodes: tuple[Node, ...]
-    level: int = 0
-
-    @property
-    def has_checks(self) -> bool:
-        return isinstance(self.what, Built) and self.what.kernel.has_checks
 
 
 @dataclass
@@ -73,6 +46,7 @@ class Lowering:
     key: dict[int, Node] = field(default_factory=dict[int, Node])
     converted: dict[int, Node] = field(default_factory=dict[int, Node])
     places: dict[int, tuple[Place, int]] = field(default_factory=dict[int, tuple[Place, int]])
+    moving: dict[int, Moving] = field(default_factory=dict[int, Moving])
     work: list[Work] = field(default_factory=list[Work])
     clusters: list[Cluster] = field(default_factory=list[Cluster])
 
@@ -223,6 +197,10 @@ class Lowering:
             match node.op:
                 case MatMul():
                     self._add_matmul(node)
+                case LoopOp():
+                    self._add_loop(node, node.op)
+                case Part():
+                    pass  # the loop writes it
                 case Concatenate():
                     for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of):
                         self._add(built, "concatenate")
@@ -265,7 +243,10 @@ class Lowering:
         stride_c: Size = m * n
         if batch != 1 and stride_b == 0 and not left.transposed and stride_a == left.leading * m:
             m, batch, stride_a, stride_c = m * batch, 1, 0, 0
-        gemm = Gemm(node.dtype, left, right, self.key_of(node), m, n, k, batch, (stride_a, stride_b, stride_c))
+        gemm = Gemm(
+            node.dtype, left, right, self.key_of(node), m, n, k, batch,
+            (stride_a, stride_b, stride_c), (left.offset, right.offset),
+        )  # fmt: skip
         reads = (left.key, right.key)
         self.work.append(Work(gemm, reads, (self.key_of(node),), "matmul", (node,)))
 
@@ -294,6 +275,53 @@ class Lowering:
             self._add(build_copy(wide, self.converted[id(source)], self.key_of, self.check_of), "convert")
         return self.converted[id(source)]
 
+    def _add_loop(self, node: Node, op: LoopOp) -> None:
+        """A scan: its operands in buffers, first values where the carries lie, and the plan of its steps."""
+        scan = op.scan
+        assert isinstance(node.type, TupleType)
+        stored = [stand_in(type) for type in node.type.parts]
+        for part in self.graph.users[id(node)]:
+            assert isinstance(part.op, Part)
+            stored[part.op.index] = self.key_of(part)
+        inputs: list[Node] = []
+        outputs: list[Node] = []
+        reads: list[Node] = list(stored[: scan.carries])
+        for position, arg in enumerate(node.args):
+            inner = scan.body.inputs[position].type
+            if position < scan.carries:
+                here, there, first = carry_places(scan, position, stored[position])
+                inputs.append(self._slice(inner, here))
+                outputs.append(self._slice(inner, there))
+                target = self._slice(inner, Moving(stored[position], first))
+                copy = build_copy(arg, target, self.key_of, self.check_of)
+                self._add(copy, "copy")
+                self.work[-1].writes = (stored[position],)
+                continue
+            sequence = position < scan.carries + scan.sequences
+            found = slab(arg, sequence)
+            if found is None or free(found[0]):
+                key, offset, stride = _fresh_key(arg), 0, inner.size
+                self._add(build_copy(arg, key, self.key_of, self.check_of), "copy")
+            else:
+                key, offset, stride = self.key_of(found[0]), *found[1:]
+            reads.append(key)
+            place = element_place(scan, key, offset, stride) if sequence else Moving(key, offset)
+            dense = not sequence and offset == 0 and key.type == inner
+            inputs.append(key if dense else self._slice(inner, place))
+        for position in range(scan.carries, len(stored)):
+            inner = scan.body.outputs[position][1].type
+            outputs.append(self._slice(inner, element_place(scan, stored[position], 0, inner.size)))
+        own = sum(isinstance(n.op, Checked) for n in self.graph.nodes)
+        earlier = itertools.takewhile(lambda other: other is not node, self.graph.nodes)
+        before = sum(len(find_checks(body)) for other in earlier for body in other.op.bodies)
+        steps = Steps(lower(scan.body), tuple(inputs), tuple(outputs), scan.length, own + before)
+        self.work.append(Work(steps, tuple(reads), tuple(stored), "scan", (node,)))
+
+    def _slice(self, type: TensorType, place: Moving) -> Node:
+        key = stand_in(type)
+        self.moving[id(key)] = place
+        return key
+
     def _add_late_copies(self, in_place: dict[int, Parameter]) -> None:
         """Updates that were computed elsewhere are copied into their parameters at the end."""
         for target, node in self.graph.updates:
@@ -316,30 +344,17 @@ class Lowering:
 
     def _plan(self) -> Plan:
         order, commit = self._schedule()
-        buffers: list[PlanBuffer] = []
-        number: dict[int, int] = {}
-
-        def buffer(key: Node) -> int:
-            if id(key) not in number:
-                place, slot = self.places.get(id(key), (Place.ARENA, 0))
-                if isinstance(key, Parameter):
-                    place, slot = Place.STATE, next(i for i, p in enumerate(self.graph.parameters) if p is key)
-                number[id(key)] = len(buffers)
-                label = f"{place.value}{slot if place is not Place.ARENA else len(buffers)}"
-                type = self.graph.outputs[slot][1].type if place is Place.OUTPUT else key.type
-                buffers.append(PlanBuffer(len(buffers), label, type, place, slot, (key,)))
-            return number[id(key)]
-
+        arrays = tuple(node.op.array for node in self.constants if isinstance(node.op, Constant))
+        assembly = Assembly(self.graph, self.places, self.moving, arrays)
         for node in (*self.graph.inputs, *self.graph.parameters):
-            buffer(node)
-        launches = [
-            Launch(
-                tuple(_item(w, buffer) for w in group), _launch_label(group), tuple(n for w in group for n in w.nodes)
-            )
-            for group in order
-        ]
-        constants = tuple(node.op.array for node in self.constants if isinstance(node.op, Constant))
-        return Plan(self.graph, tuple(buffers), tuple(launches), commit, self.graph.parameters, constants, self.checks)
+            assembly.buffer(node)
+        for number, group in enumerate(order):
+            if number == commit:
+                assembly.begin_commit()
+            assembly.launch(group)
+        if commit == len(order):
+            assembly.begin_commit()
+        return assembly.plan(self.checks)
 
     def _schedule(self) -> tuple[list[list[Work]], int]:
         """Groups of independent work, in order, and the number of the first group that writes state."""
@@ -371,13 +386,16 @@ class Lowering:
             mine = [w for w in ordered if (id(w) in late) is phase]
             commit = len(groups) if phase else 0
             for level in sorted({w.level for w in mine}):
-                groups.append([w for w in mine if w.level == level])
+                together = [w for w in mine if w.level == level]
+                groups.extend([[w] for w in together if isinstance(w.what, Steps)])
+                kernels = [w for w in together if not isinstance(w.what, Steps)]
+                groups.extend([kernels] if kernels else [])
         return groups, commit
 
 
 def lower(graph: Graph) -> Plan:
     """The plan of a graph whose composites are decomposed."""
-    return Lowering(split_full_reductions(graph)).run()
+    return Lowering(replace_scans(split_full_reductions(graph))).run()
 
 
 def label_of(cluster: Cluster) -> str:
@@ -387,10 +405,6 @@ def label_of(cluster: Cluster) -> str:
     if len(shown) > 4:
         shown = [*shown[:2], *shown[-2:]]
     return "_".join(shown) if shown else "copy"
-
-
-def _launch_label(group: Sequence[Work]) -> str:
-    return " + ".join(dict.fromkeys(work.label for work in group))
 
 
 def _stored(node: Node) -> Node:
@@ -478,21 +492,3 @@ def _dense_batch(node: Node) -> tuple[Size, ...]:
         strides.append(step)
         step = step * size
     return tuple(reversed(strides))
-
-
-def _item(work: Work, buffer: Callable[[Node], int]) -> Item:
-    if isinstance(work.what, Built):
-        built = work.what
-        return KernelItem(
-            built.kernel,
-            tuple(buffer(key) for key in built.keys),
-            tuple(built.sizes),
-            built.extent,
-            built.grain,
-            built.cost,
-        )
-    g = work.what
-    return GemmItem(
-        g.dtype, buffer(g.a.key), buffer(g.b.key), buffer(g.c), g.m, g.n, g.k,
-        g.a.leading, g.b.leading, g.n, g.a.transposed, g.b.transposed, g.batch, *g.strides,
-    )  # fmt: skip

@@ -16,14 +16,31 @@ ALIGNMENT = 64
 
 
 def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
-    """First and last launch of each arena buffer, by its index."""
-    found: dict[int, tuple[int, int]] = {}
+    """First and last launch of each arena buffer, by its index.
+
+    What is also used outside of a loop, or read or written piece by piece as the loop goes on, lives through all of it.
+    """
+    uses: dict[int, list[int]] = {}
+    through: dict[int, set[int]] = {}  # the loops that move slices of a buffer
     for step, launch in enumerate(plan.launches):
         for item in launch.items:
             for index in item.buffers:
-                if plan.buffers[index].place is Place.ARENA:
-                    first, _ = found.get(index, (step, step))
-                    found[index] = (first, step)
+                buffer = plan.buffers[index]
+                moving: set[int] = set()
+                while buffer.part is not None:
+                    moving |= {buffer.part.loop} if buffer.part.loop is not None else set()
+                    buffer = plan.buffers[buffer.part.of]
+                if buffer.place is Place.ARENA:
+                    uses.setdefault(buffer.index, []).append(step)
+                    through.setdefault(buffer.index, set()).update(moving)
+    found: dict[int, tuple[int, int]] = {}
+    for index, steps in uses.items():
+        first, last = min(steps), max(steps)
+        for number, loop in reversed(list(enumerate(plan.loops))):
+            meets = first < loop.end and loop.first <= last
+            if meets and (number in through[index] or first < loop.first or last >= loop.end):
+                first, last = min(first, loop.first), max(last, loop.end - 1)
+        found[index] = (first, last)
     return found
 
 

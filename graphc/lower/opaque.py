@@ -11,7 +11,7 @@ from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, Let, Load, Loop
 from graphc.lower.build import LANES, Built, KernelBuilder, Target, copy_cluster
 from graphc.lower.canonical import canonical_kernel
 from graphc.lower.emit import Emitter
-from graphc.lower.index import Index, linear, loop_index
+from graphc.lower.index import Index, linear, loop_index, loop_names
 from graphc.lower.views import is_view, through_views
 from graphc.ops.indexing import ScatterAlong, TakeAdd
 
@@ -162,13 +162,14 @@ def _zero(dtype: DType) -> Const:
 
 
 class Matrix:
-    """How an operand of a product lies in its buffer: which node's buffer, and its strides."""
+    """How an operand of a product lies in its buffer: which node's buffer, its strides, and where it begins."""
 
-    def __init__(self, key: Node, transposed: bool, leading: Size, batch: tuple[Size, ...]) -> None:
+    def __init__(self, key: Node, transposed: bool, leading: Size, batch: tuple[Size, ...], offset: Size = 0) -> None:
         self.key = key
         self.transposed = transposed
         self.leading = leading
         self.batch = batch
+        self.offset = offset
 
 
 def as_matrix(node: Node) -> Matrix | None:
@@ -189,17 +190,17 @@ def as_matrix(node: Node) -> Matrix | None:
             return None
         strides.append(stride)
         rest = rest - stride * index[a]
-    if rest != 0:
+    if loop_names(rest):
         return None
     rows, columns = node.shape[-2], node.shape[-1]
     row, column = strides[-2], strides[-1]
     batch = tuple(strides[:-2])
     if column == 1 or columns == 1:
         leading = row if rows != 1 and row != 0 else columns
-        return None if row == 0 and rows != 1 else Matrix(source, False, leading, batch)
+        return None if row == 0 and rows != 1 else Matrix(source, False, leading, batch, rest)
     if row == 1 or rows == 1:
         leading = column if columns != 1 and column != 0 else rows
-        return None if column == 0 and columns != 1 else Matrix(source, True, leading, batch)
+        return None if column == 0 and columns != 1 else Matrix(source, True, leading, batch, rest)
     return None
 
 

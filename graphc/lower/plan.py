@@ -28,6 +28,38 @@ class Place(Enum):
     STATE = "state"  # a parameter's own buffer
     CONSTANT = "constant"  # an array that belongs to the program
     ARENA = "arena"  # at an offset in the program's arena
+    SLICE = "slice"  # inside another buffer
+
+
+@dataclass(frozen=True)
+class BufferPart:
+    """Where a ``SLICE`` lies.
+
+    Attributes:
+        of: the buffer that it lies in; perhaps a slice itself.
+        offset: where it begins, in elements; in a loop, at the first step.
+        step: how far it moves from one step of the loop to the next, in elements; what begins inside ends inside.
+        alternates: whether it moves back at every second step.
+        loop: number of the loop that moves it in ``Plan.loops``, or None where it lies still.
+    """
+
+    of: int
+    offset: Size
+    step: Size = 0
+    alternates: bool = False
+    loop: int | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Launches ``first`` to ``end - 1`` run ``count`` times, in order; loops nest or lie apart.
+
+    At each step the slices of the loop begin elsewhere; nothing else changes.
+    """
+
+    first: int
+    end: int
+    count: Size
 
 
 @dataclass(frozen=True)
@@ -39,6 +71,7 @@ class PlanBuffer:
         label: a name for reports, made here (never the user's text).
         slot: position among the inputs, outputs, ``Plan.parameters`` or ``Plan.constants``; 0 in the arena.
         nodes: the graph's nodes whose value it holds, in order of time.
+        part: of a ``SLICE``: where it lies in which buffer.
     """
 
     index: int
@@ -47,6 +80,7 @@ class PlanBuffer:
     place: Place
     slot: int = 0
     nodes: tuple[Node, ...] = ()
+    part: BufferPart | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +123,8 @@ class GemmItem:
     stride_a: Size = 0
     stride_b: Size = 0
     stride_c: Size = 0
+    offset_a: Size = 0
+    offset_b: Size = 0
 
     @property
     def buffers(self) -> tuple[int, ...]:
@@ -135,6 +171,7 @@ class Plan:
     Attributes:
         graph: after all passes; the reference backend executes it directly and the rest is empty.
         launches: in order. Those from ``commit`` on write state; the status cell is tested before them.
+        loops: ranges of launches that run several times; outer ones before those within.
         inputs: input buffers in the order of ``graph.inputs``; outputs likewise, of ``graph.outputs``.
     """
 
@@ -145,6 +182,7 @@ class Plan:
     parameters: tuple[Parameter, ...] = ()
     constants: tuple[object, ...] = ()
     checks: tuple[Check, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +200,15 @@ class ArenaLayout:
     peak_bytes: int
     naive_bytes: int
     largest_live_set_bytes: int
+
+
+def repetitions(plan: Plan, launch: int, dims: Mapping[str, int]) -> int:
+    """How often a launch runs in a step of the program."""
+    times = 1
+    for loop in plan.loops:
+        if loop.first <= launch < loop.end:
+            times *= evaluate(loop.count, dims)
+    return times
 
 
 def size_of(size: Size, dims: Mapping[str, int]) -> int:

@@ -48,7 +48,7 @@ def run_passes(
         graph: where to start.
         passes: in the order in which they run.
         log: gets every firing of a rule.
-        record: called after each pass with its name and the graph.
+        record: called after each pass that made another graph, with its name and the graph.
 
     Raises:
         VerifyError: a pass left an invalid graph; the message names it.
@@ -67,7 +67,10 @@ def run_passes(
     <BLANKLINE>
     """
     for step in passes:
+        before = graph
         graph = step.run(graph, log)
+        if graph is before:  # it does not concern this graph
+            continue
         verify(graph, step.name)
         if record is not None:
             record(step.name, graph)

@@ -7,7 +7,7 @@ import numpy as np
 from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.op import Op
-from graphc.ir.types import shape_names
+from graphc.ir.types import TupleType, shape_names
 from graphc.ops.checked import Checked
 from graphc.ops.create import SizeOf
 from graphc.ops.halves import reference_of
@@ -35,6 +35,8 @@ def fold_constants(node: Node) -> Node | None:
     """
     operands = [arg.op for arg in node.args if isinstance(arg.op, Constant)]
     if not operands or len(operands) != len(node.args) or node.op.name in _NEVER or node.op.composite:
+        return None
+    if isinstance(node.type, TupleType):
         return None
     if isinstance(node.op, BroadcastTo) or shape_names(node.shape) or node.type.nbytes() > LARGEST_BYTES:
         return None

@@ -358,6 +358,26 @@ def merge_rows_of_matmul(node: Node) -> Node | None:
 
 
 @rule(
+    Sum,
+    example=(
+        lambda leaf: sum_of(matmul(leaf(2, 3, 4), leaf(2, 4, 5)), axis=0),
+        lambda leaf: sum_of(matmul(transpose(leaf("n", 4, 3), (0, 2, 1)), leaf("n", 4, 5)), axis=0),
+    ),
+)
+def merge_sum_into_product(node: Node) -> Node | None:
+    """The sum of products of pairs of matrices is one product of the matrices side by side: a weight's gradient."""
+    (product,) = node.args
+    if not isinstance(product.op, MatMul) or not isinstance(node.op, Sum) or node.op.axes != (0,) or node.op.keepdims:
+        return None
+    a, b = product.args
+    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0]:
+        return None
+    columns = a.args[0] if isinstance(a.op, Transpose) and a.op.axes == (0, 2, 1) else transpose(a, (0, 2, 1))
+    rows = TensorType(b.dtype, b.shape[:2]).size
+    return matmul(transpose(reshape(columns, (rows, a.shape[1]))), reshape(b, (rows, b.shape[2])))
+
+
+@rule(
     Slice,
     Flip,
     Concatenate,
@@ -413,6 +433,7 @@ LAYOUT = RuleSet(
         take_sign_out,
         move_last,
         merge_rows_of_matmul,
+        merge_sum_into_product,
         drop_idle_selection,
         merge_flips,
     )

@@ -3,7 +3,7 @@
 ::
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
-    simplify      simplify                                       fewer, faster, more stable operations
+    simplify      simplify, improve_scans                        fewer, faster, more stable operations
     decompose     widen_halves, decompose, specialize            only what the backend takes, in its cheapest form
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
@@ -17,7 +17,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.fold import FOLD
-from graphc.passes.simplify import CANONICAL, SIMPLIFY
+from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
 from graphc.passes.widen import WidenHalves
@@ -25,7 +25,7 @@ from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
 SPECIALIZE = RewritePass("specialize", FOLD + CANONICAL + SPECIAL)
-SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY),)
+SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ImproveScans())
 
 
 def prepare_passes(training: bool, check_finite: bool = False) -> tuple[Pass, ...]:

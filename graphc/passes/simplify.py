@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from graphc.errors import DTypeError
+from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ops.base import user_line
 from graphc.passes.algebra import ALGEBRA
@@ -12,6 +14,7 @@ from graphc.passes.choices import CHOICES
 from graphc.passes.fold import FOLD
 from graphc.passes.layout import LAYOUT
 from graphc.passes.recognize import COMPOSITES
+from graphc.passes.scans import improve_scans, merge_scans
 from graphc.passes.stabilize import STABLE
 from graphc.rewrite import RewriteLog, rewrite
 
@@ -40,5 +43,21 @@ def simplify(node: Node, log: RewriteLog | None = None) -> Node:
 
 
 def simplify_primal(roots: Iterable[Node], log: RewriteLog | None = None) -> tuple[Node, ...]:
-    """Several nodes simplified together: what differentiation does first."""
-    return rewrite(roots, SIMPLIFY, log)
+    """Several nodes simplified together, with scans improved: what differentiation does first."""
+    simple = rewrite(roots, SIMPLIFY, log)
+    improved = improve_scans(simple)
+    return simple if improved is simple else rewrite(improved, SIMPLIFY, log)
+
+
+@dataclass(frozen=True)
+class ImproveScans:
+    """Prune scans, take large products out of them, simplify what came of it, and make one of those that step alike."""
+
+    name: str = "improve_scans"
+
+    def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
+        roots = graph.roots
+        improved = improve_scans(roots)
+        if improved is roots:
+            return graph
+        return graph.with_roots(merge_scans(rewrite(improved, SIMPLIFY, log)))

@@ -133,6 +133,7 @@ class _Run:
         self.normal: dict[Node, Node] = {}
         self.pending: dict[Node, str] = {}
         self.commutative: dict[tuple[str, Node, Node], Node] = {}
+        self.bodies: dict[Op, Op] = {}
         self.fired = 0
 
     def normalize(self, root: Node) -> Node:
@@ -166,9 +167,21 @@ class _Run:
 
     def _with_normal_args(self, node: Node) -> Node:
         args = tuple([self.normal[arg] for arg in node.args])
-        if all([a is b for a, b in zip(args, node.args, strict=True)]):
+        op = self._with_normal_bodies(node.op) if node.op.bodies else node.op
+        if op is node.op and all([a is b for a, b in zip(args, node.args, strict=True)]):
             return node
-        return intern(node.op, args, node.type, node.loc)
+        return intern(op, args, node.type, node.loc)
+
+    def _with_normal_bodies(self, op: Op) -> Op:
+        """The op with its bodies rewritten by the same rules."""
+        known = self.bodies.get(op)
+        if known is None:
+            new = [body.with_roots(self.normalize(root) for root in body.roots) for body in op.bodies]
+            pairs = zip(op.bodies, new, strict=True)
+            same = all(a is b for old, body in pairs for a, b in zip(old.roots, body.roots, strict=True))
+            known = self.bodies[op] = op if same else op.with_bodies(new)
+            self.bodies[known] = known
+        return known
 
     def _commuted(self, node: Node) -> Node | None:
         """The normal node with the same operands in the other order, if there is one."""

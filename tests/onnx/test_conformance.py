@@ -18,12 +18,15 @@ from graphc.errors import ExportError, FileError
 from graphc.ir.graph import make_graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply, placeholder
 from graphc.ir.op import Case, Op, registry
+from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, kind_of
 from graphc.ops.control import WhenTraining
 from graphc.ops.halves import reference_of
+from graphc.ops.scan import Scan
 
 LEAVES = (Input, ParameterLeaf, Constant)
-OPS = sorted(name for name, op in registry.items() if not issubclass(op, (*LEAVES, WhenTraining)))
+CONTROL = (Scan, Part)
+OPS = sorted(name for name, op in registry.items() if not issubclass(op, (*LEAVES, *CONTROL, WhenTraining)))
 TOLERANCE = {
     DType.float16: (2.0**-10, 2e-6),  # a unit in the last place
     DType.bfloat16: (2.0**-7, 2e-6),

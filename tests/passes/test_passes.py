@@ -124,6 +124,7 @@ def test_the_order_of_passes_is_data() -> None:
         "drop_markers",
         "check_roots",
         "simplify",
+        "improve_scans",
         "widen_halves",
         "decompose",
         "specialize",

@@ -1,0 +1,165 @@
+"""Scans on their way to a plan: where carries, elements and results of a loop lie.
+
+The steps of a scan are lowered to a plan of their own, whose launches stand in the outer plan between the marks of a
+``Loop``. Nothing is copied from step to step: an element of a sequence is the outer buffer at an address that moves,
+and so is the place of a result. A carry lies in a ring of two, or, where all its values are wanted, in an array of
+``length + 1``; a step reads one of them and writes the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.ir.dims import Size, coefficient
+from graphc.ir.graph import Graph
+from graphc.ir.node import Input, Node, apply
+from graphc.ir.op import Op
+from graphc.ir.sweep import Part
+from graphc.ir.types import TensorType, TupleType
+from graphc.lower.index import linear, loop_index, loop_names, strides_of
+from graphc.lower.plan import Plan
+from graphc.lower.views import is_view, through_views
+from graphc.ops.movement import reshape
+from graphc.ops.scan import Scan
+from graphc.ops.slicing import Slice
+
+
+class LoopOp(Op):
+    """A scan whose carries lie as the plan wants them: of each that is not kept, the last two values are a result."""
+
+    name = "loop"
+    attributes = ("scan",)
+    scan: Scan
+
+    def __init__(self, scan: Scan) -> None:
+        object.__setattr__(self, "scan", scan)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (LoopOp, self.scan.key)
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        return self.scan.bodies
+
+    def infer(self, *types: TensorType) -> TensorType:
+        whole = self.scan.infer(*types)
+        assert isinstance(whole, TupleType)
+        kept = [*self.scan.keep, *[True] * (len(whole.parts) - self.scan.carries)]
+        return TupleType.of(
+            part if keep else TensorType(part.dtype, (2, *part.shape))
+            for part, keep in zip(whole.parts, kept, strict=True)
+        )
+
+
+def replace_scans(graph: Graph) -> Graph:
+    """The graph with loops for scans; the last value of a carry is read out of its ring."""
+    if not any(isinstance(node.op, Scan) for node in graph.nodes):
+        return graph
+
+    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+        if isinstance(node.op, Scan):
+            return apply(LoopOp(node.op), *args)
+        if isinstance(node.op, Part):
+            scan, part = node.args[0].op, apply(node.op, *args)
+            assert isinstance(scan, Scan)
+            if node.op.index >= scan.carries or scan.keep[node.op.index]:
+                return part
+            # the value after step t lies at (t + 1) % 2
+            place = scan.length % 2
+            rest = node.shape
+            op = Slice((place, *[0] * len(rest)), (place + 1, *rest), (1,) * part.ndim)
+            return reshape(apply(op, part), rest)
+        return None
+
+    return graph.rebuild(replace)
+
+
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """A part of a buffer, as an array of its own.
+
+    Attributes:
+        of: the node whose buffer it lies in.
+        offset: where it begins, in elements; in a loop, at the first step.
+        step: how far it moves from each step to the next, in elements.
+        alternates: whether it moves back at every second step.
+    """
+
+    of: Node
+    offset: Size
+    step: Size = 0
+    alternates: bool = False
+
+
+def stand_in(type: TensorType) -> Node:
+    """A key for a buffer that is no node's."""
+    return Node(Input("buffer", type), (), type, None)
+
+
+def slab(node: Node, leading: bool) -> tuple[Node, Size, Size] | None:
+    """Where an operand lies densely, read through its views: (the node with the buffer, offset, stride).
+
+    Args:
+        node: the operand.
+        leading: whether it is a sequence, whose elements are dense, and ``stride`` elements apart.
+    """
+    index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
+    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
+    source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
+    if source.dtype is not node.dtype:
+        return None
+    rest = linear(place, source.shape)
+    stride: Size = 0
+    for axis, dense in enumerate(strides_of(node.shape)):
+        found = coefficient(rest, f"%i{axis}")
+        if found is None:
+            return None
+        rest = rest - found * index[axis]
+        if leading and axis == 0:
+            stride = found
+        elif found != dense and node.shape[axis] != 1:
+            return None
+    return None if loop_names(rest) else (source, rest, stride)
+
+
+@dataclass(eq=False)
+class Steps:
+    """A loop before buffers have numbers.
+
+    Attributes:
+        plan: that of one step.
+        inputs, outputs: for each input and output of the step the key of its buffer.
+        first_check: the number of the step's first check in the outer plan.
+    """
+
+    plan: Plan
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    count: Size
+    first_check: int
+
+
+def storage(node: Node, parts: Sequence[Node | None]) -> list[Node]:
+    """The node whose buffer holds each result: the ``Part`` that someone reads, or a stand-in."""
+    assert isinstance(node.type, TupleType)
+    return [stand_in(type) if part is None else part for type, part in zip(node.type.parts, parts, strict=True)]
+
+
+def carry_places(op: Scan, position: int, stored: Node) -> tuple[Moving, Moving, Size]:
+    """Where a step reads a carry and where it writes the next one, and the offset of the first value."""
+    size = TensorType(stored.dtype, stored.shape[1:]).size
+    if not op.keep[position]:
+        return Moving(stored, 0, size, True), Moving(stored, size, -size, True), 0
+    if op.reverse:
+        return Moving(stored, op.length * size, -size), Moving(stored, (op.length - 1) * size, -size), op.length * size
+    return Moving(stored, 0, size), Moving(stored, size, size), 0
+
+
+def element_place(op: Scan, source: Node, offset: Size, stride: Size) -> Moving:
+    """Where the element of a step lies in a sequence."""
+    if op.reverse:
+        return Moving(source, offset + (op.length - 1) * stride, -stride)
+    return Moving(source, offset, stride)

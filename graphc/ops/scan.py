@@ -1,0 +1,360 @@
+"""Scan: a loop over time as an op, with a graph for its step.
+
+A step takes the carries, one element of each sequence, and what does not change; it gives the next carries and one
+element of each result. The reverse derivative of a scan is a scan in the other direction, and its forward derivative
+a scan whose carries are twice as many, so that both differentiate again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
+from graphc.ir import location
+from graphc.ir.dims import Size
+from graphc.ir.graph import Graph, substitute_nodes
+from graphc.ir.node import Constant, Input, Node, apply, topological
+from graphc.ir.op import Op
+from graphc.ir.sweep import Part
+from graphc.ir.types import TensorType, TupleType
+from graphc.ops.base import (
+    Array,
+    BadCase,
+    Operand,
+    Tangents,
+    as_node,
+    ints,
+    op_class,
+    user_line,
+)
+from graphc.ops.checked import Checked
+from graphc.ops.create import Iota, SizeOf
+from graphc.ops.halves import reference_of
+from graphc.ops.movement import BroadcastTo
+
+Nest = Any
+"""A node, or lists, tuples and dicts of nodes, or None."""
+
+
+@op_class
+class Scan(Op):
+    """A loop of ``length`` steps.
+
+    Operands: the first values of the carries; the sequences, with time as their first axis; what does not change.
+    Results: of each carry its last value, or, where ``keep`` says so, all ``length + 1`` with the first one; then
+    what the steps result in, stacked along a first axis.
+
+    Attributes:
+        body: the step. Its inputs are the carries, the elements of the sequences, and what does not change; its
+            outputs the next carries and the results.
+        carries, sequences: how many there are.
+        length: the number of steps; 0 is allowed.
+        reverse: whether steps go from the last element to the first. Elements keep their places in the results.
+        keep: for each carry, whether all its values are a result: the value before the step of element t stands at t
+            and the one after it at t + 1, or the other way round in reverse.
+
+    Shapes: operands those of the body's inputs, sequences with ``length`` in front.
+    Raises: ShapeError, DTypeError: an operand or a next carry is not of its input's type.
+    Source: https://docs.jax.dev/en/latest/_autosummary/jax.lax.scan.html
+    """
+
+    body: Graph
+    carries: int
+    sequences: int
+    length: Size
+    reverse: bool
+    keep: tuple[bool, ...]
+
+    operands = ("operand",)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        inputs = self.body.inputs
+        if len(types) != len(inputs):
+            raise ShapeError(f"{len(types)} operands for {len(inputs)} inputs of the step", remedy="give one for each")
+        for position, (given, node) in enumerate(zip(types, inputs, strict=True)):
+            stacked = self.carries <= position < self.carries + self.sequences
+            wanted = TensorType(node.dtype, (self.length, *node.shape) if stacked else node.shape)
+            _require(given, wanted, _role(self, position))
+        parts: list[TensorType] = []
+        for position, (_, node) in enumerate(self.body.outputs):
+            if position < self.carries:
+                _require(node.type, inputs[position].type, f"the next value of carry {position}")
+                kept = self.keep[position]
+                parts.append(TensorType(node.dtype, (self.length + 1, *node.shape)) if kept else node.type)
+            else:
+                parts.append(TensorType(node.dtype, (self.length, *node.shape)))
+        return TupleType.of(parts)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Identity: the very nodes of the body, and the attributes."""
+        body = self.body
+        return (
+            Scan, *map(id, body.inputs), "roots", *map(id, body.roots), self.carries, self.sequences,
+            ("size", self.length), self.reverse, self.keep,
+        )  # fmt: skip
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        return (self.body,)
+
+    def with_bodies(self, bodies: Sequence[Graph]) -> Scan:
+        return Scan(bodies[0], self.carries, self.sequences, self.length, self.reverse, self.keep)
+
+    def with_sizes(self, bind: Callable[[Any], Any]) -> Op:
+        bound = Scan(self.body, self.carries, self.sequences, bind(self.length), self.reverse, self.keep)
+        object.__setattr__(bound, "_steps", [(node, node.op.with_sizes(bind)) for node in self.body.nodes])
+        object.__setattr__(bound, "_bind", bind)
+        return bound
+
+    def reference(self, *args: Array) -> list[Array]:
+        """Step by step. Where a check of the body fails, :class:`CheckFault` is raised."""
+        nodes: list[tuple[Node, Op]] = self.__dict__.get("_steps") or [(node, node.op) for node in self.body.nodes]
+        first = self.carries + self.sequences
+        state = list(args[: self.carries])
+        history = [[value] for value in state]
+        (length,) = ints((self.length,))
+        results: list[list[Array]] = [[] for _ in self.body.outputs[self.carries :]]
+        for step in range(length):
+            place = length - 1 - step if self.reverse else step
+            elements = [sequence[place] for sequence in args[self.carries : first]]
+            given = zip(self.body.inputs, (*state, *elements, *args[first:]), strict=True)
+            values: dict[int, Any] = {id(node): np.asarray(value) for node, value in given}
+            for node, op in nodes:
+                if id(node) not in values:
+                    operands = [values[id(arg)] for arg in node.args]
+                    if isinstance(op, Checked) and (detail := op.fault(*operands)) is not None:
+                        raise CheckFault(node, detail)
+                    whole = isinstance(node.type, TupleType) or isinstance(op, Part)
+                    values[id(node)] = op.reference(*operands) if whole else reference_of(op, operands, node.dtype)
+            out = [values[id(node)] for _, node in self.body.outputs]
+            state = out[: self.carries]
+            for kept, value in zip(history, state, strict=True):
+                kept.append(value)
+            for collected, value in zip(results, out[self.carries :], strict=True):
+                collected.append(value)
+        found: list[Array] = []
+        for kept, all_of_them in zip(history, self.keep, strict=True):
+            ordered = kept[::-1] if self.reverse else kept
+            found.append(np.stack(ordered) if all_of_them else kept[-1])
+        for (_, node), collected in zip(self.body.outputs[self.carries :], results, strict=True):
+            ordered = collected[::-1] if self.reverse else collected
+            found.append(np.stack(ordered) if ordered else np.zeros((0, *self._sizes(node)), node.dtype.numpy))
+        return found
+
+    def _sizes(self, node: Node) -> tuple[int, ...]:
+        bind = self.__dict__.get("_bind")
+        return ints(node.shape if bind is None else tuple(bind(size) for size in node.shape))
+
+    # derivatives
+
+    def vjp_parts(self, node: Node, cotangents: Sequence[Node | None]) -> Sequence[Node | None]:
+        from graphc.ops.scan_derivative import Reverse
+
+        return Reverse(node, cotangents).run()
+
+    def jvp_parts(self, node: Node, tangents: Tangents) -> Sequence[Node | None]:
+        from graphc.ops.scan_derivative import forward
+
+        return forward(node, tangents)
+
+    @classmethod
+    def bad_cases(cls) -> Sequence[BadCase]:
+        """See the tests of scan: a case needs a body."""
+        return ()
+
+
+class CheckFault(Exception):
+    """A check inside a body failed: at which node, with which detail."""
+
+    def __init__(self, node: Node, detail: int) -> None:
+        super().__init__(f"{node!r}: {detail}")
+        self.node = node
+        self.detail = detail
+
+
+def _require(given: TensorType, wanted: TensorType, what: str) -> None:
+    if given.dtype is not wanted.dtype:
+        raise DTypeError(f"{what} is {given}, the step takes {wanted}", remedy="convert it with gx.cast")
+    if given.shape != wanted.shape:
+        raise ShapeError(f"{what} is {given}, the step takes {wanted}", remedy="make the shapes equal")
+
+
+def _role(op: Scan, position: int) -> str:
+    if position < op.carries:
+        return f"carry {position}"
+    if position < op.carries + op.sequences:
+        return f"sequence {position - op.carries}"
+    return f"operand {position}"
+
+
+# building
+
+
+def scan(
+    fn: Callable[[Nest, Nest], tuple[Nest, Nest]],
+    init: Nest,
+    xs: Nest = None,
+    length: Size | None = None,
+    reverse: bool = False,
+) -> tuple[Nest, Nest]:
+    """A loop over the first axis of ``xs`` that carries state from step to step.
+
+    Args:
+        fn: ``fn(carry, x)`` builds one step and returns the next carry and a result (or None). It is called once. Nodes
+            from outside that it uses stay the same for all steps.
+        init: the first carry: a node, or lists, tuples and dicts of nodes.
+        xs: sequences, time first, in the same forms; or None.
+        length: the number of steps, where ``xs`` does not say it.
+        reverse: go from the last element to the first; results stand where their elements stood.
+
+    Returns:
+        the last carry, and the results stacked along a first axis.
+
+    Shapes: carries keep their types; sequences and results ``(length, ...)``.
+    Raises: GraphError: no sequence and no length; ShapeError, DTypeError: a next carry is not of its carry's type, or
+        sequences differ in length.
+    Source: https://docs.jax.dev/en/latest/_autosummary/jax.lax.scan.html
+
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", ("time", 3))
+    >>> total, sums = gx.scan(lambda c, x: (c + x, c + x), gx.zeros((3,)), x)
+    >>> total, sums.type
+    (<part: f32[3]>, f32[time, 3])
+    """
+    at = user_line()
+    carries = [as_node(value) for value in _flatten(init)]
+    sequences = [as_node(value) for value in _flatten(xs)]
+    steps = _length(sequences, length, at)
+    taken = [stand_in(f"c{i}", node.type) for i, node in enumerate(carries)]
+    elements = [stand_in(f"x{i}", TensorType(node.dtype, node.shape[1:])) for i, node in enumerate(sequences)]
+    given = fn(_like(init, iter(taken)), _like(xs, iter(elements)))
+    if not isinstance(given, tuple) or len(given) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise GraphError("scan: the step gives no pair", at=at, remedy="return (carry, result), or (carry, None)")
+    next_carry, result = given
+    _check_nest(init, next_carry, at)
+    following = [as_node(value, node.dtype) for value, node in zip(_flatten(next_carry), carries, strict=True)]
+    results = [as_node(value) for value in _flatten(result)]
+    whole = make_scan(taken, elements, following, results, carries, sequences, steps, reverse)
+    parts = [apply(Part(i), whole) for i in range(len(following) + len(results))]
+    return _like(init, iter(parts[: len(following)])), _like(result, iter(parts[len(following) :]))
+
+
+def make_scan(
+    taken: Sequence[Node],
+    elements: Sequence[Node],
+    following: Sequence[Node],
+    results: Sequence[Node],
+    carries: Sequence[Node],
+    sequences: Sequence[Node],
+    length: Size,
+    reverse: bool = False,
+    keep: Sequence[bool] | None = None,
+) -> Node:
+    """A scan from the pieces of its step; what the step uses from outside becomes an operand.
+
+    Args:
+        taken, elements: the step's placeholders for carries and elements.
+        following, results: what the step gives.
+        carries, sequences: the operands.
+    """
+    inner = [*taken, *elements]
+    roots, constants, outside = close((*following, *results), inner)
+    outputs = tuple((f"y{i}", node) for i, node in enumerate(roots))
+    body = Graph((*inner, *constants), outputs)
+    op = Scan(body, len(taken), len(elements), length, reverse, tuple(keep or [False] * len(taken)))
+    return apply(op, *carries, *sequences, *outside)
+
+
+def close(roots: Sequence[Node], inner: Sequence[Node]) -> tuple[tuple[Node, ...], list[Node], list[Node]]:
+    """Roots that use nothing from outside but new placeholders: (the roots, the placeholders, what they stand for).
+
+    What depends on no placeholder of ``inner`` is computed outside, once; constants and positions stay inside.
+    """
+    within = set(inner)
+    order = topological(tuple(roots))
+    depends: dict[Node, bool] = {}
+    for node in order:
+        depends[node] = node in within or any(depends[arg] for arg in node.args)
+    free = free_nodes(order)
+    outside: dict[Node, Node] = {}
+    used = [arg for node in order if depends[node] for arg in node.args]
+    for node in (*used, *roots):
+        if not depends[node] and node not in free and node not in outside:
+            outside[node] = stand_in(f"k{len(outside)}", node.type)
+    return substitute_nodes(roots, outside), list(outside.values()), list(outside)
+
+
+def free_nodes(order: Iterable[Node]) -> set[Node]:
+    """The nodes of an order, operands first, that are small constants, positions, sizes, or these repeated."""
+    free: set[Node] = set()
+    for node in order:
+        small = len(node.op.data) <= 64 if isinstance(node.op, Constant) else isinstance(node.op, Iota | SizeOf)
+        if small or (isinstance(node.op, BroadcastTo) and node.args[0] in free):
+            free.add(node)
+    return free
+
+
+def stand_in(label: str, type: TensorType) -> Node:
+    return Node(Input(label, type), (), type, location.here())
+
+
+def _length(sequences: Sequence[Node], length: Size | None, at: str | None) -> Size:
+    sizes = [] if length is None else [length]
+    for node in sequences:
+        if not node.shape:
+            raise ShapeError(f"scan: the sequence {node!r} has no axis", at=at, remedy="put time on its first axis")
+        sizes.append(node.shape[0])
+    if not sizes:
+        raise GraphError("scan: there is no sequence and no length", at=at, remedy="give xs or length=")
+    if any(size != sizes[0] for size in sizes):
+        shown = " and ".join(dict.fromkeys(map(str, sizes)))
+        raise ShapeError(f"scan: the sequences differ in length: {shown}", at=at, remedy="give sequences of one length")
+    if isinstance(sizes[0], int) and sizes[0] < 0:
+        raise AxisError(f"scan: {sizes[0]} steps", at=at, remedy="give 0 or more")
+    return sizes[0]
+
+
+def _flatten(nest: Nest) -> list[Operand]:
+    if nest is None:
+        return []
+    if isinstance(nest, tuple | list):
+        return [leaf for item in nest for leaf in _flatten(item)]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(nest, Mapping):
+        return [leaf for item in nest.values() for leaf in _flatten(item)]  # pyright: ignore[reportUnknownVariableType]
+    return [nest]
+
+
+def _like(nest: Nest, leaves: Any) -> Nest:
+    if nest is None:
+        return None
+    if isinstance(nest, tuple) and hasattr(nest, "_fields"):  # pyright: ignore[reportUnknownArgumentType]
+        return type(nest)(*(_like(item, leaves) for item in nest))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(nest, tuple | list):
+        return type(nest)(_like(item, leaves) for item in nest)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(nest, Mapping):
+        return {name: _like(item, leaves) for name, item in nest.items()}  # pyright: ignore[reportUnknownVariableType]
+    return next(leaves)
+
+
+def _shape_of_nest(nest: Nest) -> Any:
+    if isinstance(nest, tuple | list):
+        return tuple(_shape_of_nest(item) for item in nest)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(nest, Mapping):
+        return {name: _shape_of_nest(item) for name, item in nest.items()}  # pyright: ignore[reportUnknownVariableType]
+    return None if nest is None else "*"
+
+
+def _check_nest(init: Nest, following: Nest, at: str | None) -> None:
+    if _shape_of_nest(init) != _shape_of_nest(following):
+        raise GraphError(
+            f"scan: the step takes a carry of the form {_shape_of_nest(init)} and gives {_shape_of_nest(following)}",
+            at=at,
+            remedy="return the next carry in the form of init",
+        )
+
+
+__all__ = ["Scan", "scan"]
