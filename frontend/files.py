@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.errors import FileError
 from graphc.frontend.config import user_line
+from graphc.ir.types import as_dtype
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -75,11 +76,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     try:
         with cast("Any", safe_open)(path, "numpy") as file:
-            names: list[str] = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            metadata: dict[str, str] = dict(file.metadata() or {})
+        return decode_tensors(path.read_bytes()), metadata
     except FileNotFoundError:
         raise FileError(f"there is no file {path}", at=user_line(), remedy="look at the path") from None
     except (OSError, SafetensorError) as error:
         raise FileError(
             f"{path} cannot be read: {error}", at=user_line(), remedy="write it again, or take a copy that is whole"
         ) from error
+
+
+def decode_tensors(data: bytes) -> dict[str, Any]:
+    """The arrays in the bytes of a safetensors file, bfloat16 included, which its own reader for NumPy refuses.
+
+    Raises:
+        SafetensorError: the bytes are damaged.
+    """
+    from safetensors import deserialize
+
+    entries: list[tuple[str, dict[str, Any]]] = cast("Any", deserialize)(data)
+    return {name: np.frombuffer(e["data"], _element_type(e["dtype"])).reshape(e["shape"]) for name, e in entries}
+
+
+def _element_type(text: str) -> np.dtype[Any]:
+    """That of "F32", "U8", "BOOL", "BF16"."""
+    if text in ("BOOL", "BF16"):
+        return as_dtype(text.lower()).numpy
+    return np.dtype(f"{text[0].lower()}{int(text[1:]) // 8}")

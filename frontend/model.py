@@ -24,6 +24,7 @@ from graphc.frontend.tracing import Call, Symbol
 from graphc.frontend.training import Trainer
 from graphc.ir import location
 from graphc.ir.node import Node
+from graphc.ir.types import kind_of
 
 if TYPE_CHECKING:
     from graphc.frontend.drawing import Picture
@@ -227,7 +228,7 @@ class Model(Trainer):
 
         def symbol(value: Any) -> Symbol:
             array = as_numpy(value, "the inputs")
-            dtype = {"f": "float32", "i": "int64", "u": "int64", "b": "bool"}.get(array.dtype.kind, "float32")
+            dtype = {"f": "float32", "i": "int64", "u": "int64", "b": "bool"}.get(kind_of(array.dtype), "float32")
             if array.ndim == 0:
                 raise ShapeError("the data has no samples axis", at=user_line(), remedy="give an array of samples")
             return InputLayer(array.shape[1:] or (1,), None, self.dtype_for(dtype)).symbol

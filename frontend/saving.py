@@ -19,7 +19,7 @@ from graphc.errors import FileError, GraphcError
 from graphc.frontend import tracing
 from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole
 from graphc.frontend.config import register as register
-from graphc.frontend.files import replace_file
+from graphc.frontend.files import decode_tensors, replace_file
 from graphc.ir.node import Parameter
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ def _read_arrays(folder: Path, text: Json) -> dict[str, Any]:
         raise FileError(f"{path} cannot be read: {error.strerror or error}", remedy="check its permissions") from error
     if hashlib.blake2b(data, digest_size=16).hexdigest() != text["arrays"]["blake2b"]:
         raise _damaged(path, "its content is not what was saved")
-    from safetensors.numpy import load
-
-    return load(data)
+    return decode_tensors(data)
 
 
 def _damaged(path: Path, why: str) -> FileError:

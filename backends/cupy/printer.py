@@ -45,6 +45,8 @@ TYPES = {
     DType.uint32: "unsigned int",
     DType.int32: "int",
     DType.int64: "long long",
+    DType.float16: "unsigned short",  # the bits: nothing is computed in these two
+    DType.bfloat16: "unsigned short",
     DType.float32: "float",
     DType.float64: "double",
 }
@@ -140,6 +142,7 @@ namespace new noexcept nullptr operator private protected public register reinte
 signed sizeof static static_assert static_cast struct switch template this throw true try typedef typeid typename
 union unsigned using virtual void volatile wchar_t while and or not xor bitand bitor compl and_eq or_eq xor_eq not_eq
 threadIdx blockIdx blockDim gridDim warpSize INFINITY NAN status main
+from_float16 from_bfloat16 to_float16 to_bfloat16
 absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power record_failure rotate_left
 shift_left sigmoid sign_of softplus threefry wrapping_add wrapping_sub wrapping_mul wrapping_neg
 Add Mul Min Max And Or WRAPPING ORDERED fmod fmodf copysign copysignf exp log pow powf
@@ -275,6 +278,9 @@ class _CudaPrinter(Printer):
 
     def form(self, apply: Apply) -> Form:
         fn, dtype = apply.fn, apply.dtype
+        if fn == "cast" and (dtype.is_half or apply.args[0].dtype.is_half):
+            source = apply.args[0].dtype
+            return Form("{0}", 0) if source is dtype else call(_conversion(source, dtype), 1)
         if fn == "cast":
             return _TO_BOOL if dtype is DType.bool else prefix(f"({TYPES[dtype]})", _UNARY)
         if fn in _ARITHMETIC and (id(apply) in self.in_bounds or self._is_index(apply)):
@@ -285,6 +291,8 @@ class _CudaPrinter(Printer):
         value, dtype = constant.value, constant.dtype
         if dtype is DType.bool:
             return str(value).lower(), ATOM
+        if dtype.is_half:
+            return f"(unsigned short){np.array(value, dtype.numpy).view(np.uint16)}", _UNARY
         if dtype.is_float:
             return _float_text(float(value), dtype)
         if dtype.kind is Kind.UINT:
@@ -317,6 +325,10 @@ class _CudaPrinter(Printer):
                 return all(self._is_index(argument) for argument in args)
             case _:
                 return False
+
+
+def _conversion(source: DType, dtype: DType) -> str:
+    return f"from_{source.value}" if source.is_half else f"to_{dtype.value}"
 
 
 def _float_text(value: float, dtype: DType) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.frontend.config import user_line
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, TensorType, kind_of
 
 Array = NDArray[Any]
 
@@ -128,7 +128,7 @@ def as_numpy(value: Any, title: str, remedy: str = "give an array of numbers") -
             remedy="bring all samples to one shape; x and y are two arguments: fit(x, y); batches come from a generator"
             " or another iterable, not from a list",
         ) from None
-    if array.dtype.kind not in "biuf":
+    if kind_of(array.dtype) not in "biuf":
         raise DTypeError(f"the data for {title} holds {array.dtype}, not numbers", at=user_line(), remedy=remedy)
     return array
 
@@ -177,14 +177,14 @@ def _convert(array: Array, slot: Slot) -> Array:
     if dtype.is_float:
         return array.astype(dtype.numpy)
     if dtype is DType.bool:
-        if array.dtype.kind != "f" or bool(np.isin(array, (0, 1)).all()):
+        if kind_of(array.dtype) != "f" or bool(np.isin(array, (0, 1)).all()):
             return array.astype(np.bool_)
     elif array.dtype.kind == "b":
         return array.astype(dtype.numpy)
     elif array.size:
         low, high = np.min(array), np.max(array)
         info = np.iinfo(dtype.numpy)
-        whole = array.dtype.kind != "f" or bool(np.all(np.equal(array, np.floor(array))))
+        whole = kind_of(array.dtype) != "f" or bool(np.all(np.equal(array, np.floor(array))))
         if whole and int(info.min) <= int(low) and int(high) <= int(info.max):
             return array.astype(dtype.numpy)
     raise DTypeError(
@@ -214,7 +214,7 @@ def check_lengths(arrays: Sequence[Array], slots: Sequence[Slot]) -> int:
 def type_of_data(value: Any, batch: Any) -> TensorType:
     """The type of targets that no loss prescribes: that of the data, floats as float32 and whole numbers as int64."""
     array = np.asarray(value)
-    kind = {"f": DType.float32, "i": DType.int64, "u": DType.int64, "b": DType.bool}.get(array.dtype.kind)
+    kind = {"f": DType.float32, "i": DType.int64, "u": DType.int64, "b": DType.bool}.get(kind_of(array.dtype))
     if kind is None:
         raise DTypeError(f"the targets hold {array.dtype}, not numbers", at=user_line(), remedy="give numbers or bools")
     return TensorType(kind, (batch, *array.shape[1:]))

@@ -128,3 +128,32 @@ static inline unsigned long long atomicCAS(unsigned long long* cell, unsigned lo
 }
 static inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 static inline double rsqrt(double x) { return 1 / std::sqrt(x); }
+
+static inline float __int_as_float(int bits) {
+    float value;
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+static inline int __float_as_int(float value) {
+    int bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+// The conversions that a GPU has instructions for, by arithmetic.
+static inline float from_float16(unsigned short a) {
+    int exponent = a >> 10 & 31, digits = a & 1023;
+    float size = exponent == 31 ? (digits ? NAN : INFINITY)
+                 : exponent     ? ldexpf((float)(1024 + digits), exponent - 25)
+                                : ldexpf((float)digits, -24);
+    return copysignf(size, a & 0x8000 ? -1.0f : 1.0f);
+}
+static inline unsigned short to_float16(float a) {
+    unsigned short sign = __builtin_signbit(a) ? 0x8000 : 0;
+    float size = fabsf(a);
+    if (a != a) return sign | 0x7e00;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    if (size < ldexpf(1, -14)) return sign | (unsigned short)rintf(ldexpf(size, 24));
+    int exponent;
+    frexpf(size, &exponent);  // rounding up may give the next one
+    return sign | (unsigned short)(((exponent + 13) << 10) + (int)rintf(ldexpf(size, 11 - exponent)));
+}
