@@ -15,6 +15,7 @@ from graphc.frontend.data.arrays import Slot, type_of_data
 from graphc.frontend.losses import Loss
 from graphc.frontend.losses.base import extended
 from graphc.frontend.metrics import Metric
+from graphc.frontend.metrics.names import BY_TARGETS
 from graphc.frontend.optimizers import Optimizer
 from graphc.ir import location
 from graphc.ir.graph import substitute_nodes
@@ -184,7 +185,7 @@ def check_names(loss: Any, chosen: Any, weighted: Any = None) -> None:
         if isinstance(value, str):
             losses.get(value)
     for value in (*nest.leaves(chosen), *nest.leaves(weighted)):
-        if isinstance(value, str) and value.lower() not in ("accuracy", "acc"):
+        if isinstance(value, str) and value.lower() not in BY_TARGETS:
             metrics.get(value)
 
 
@@ -225,6 +226,7 @@ def settle(
         for number, name in enumerate(names):
             for value in chosen_metrics[number]:
                 metric = metrics.get(value, *kinds[number])
+                metric.build(kinds[number][1])
                 prefix = "" if len(names) == 1 else f"{name}_"
                 taken = [key for key, _, _ in found]
                 key = f"{prefix}{metric.name}"
@@ -239,7 +241,7 @@ def settle(
 
 
 def _metric_target(value: Any, output: TensorType) -> TensorType | None:
-    if isinstance(value, str) and value.lower() in ("accuracy", "acc"):
+    if isinstance(value, str) and value.lower() in BY_TARGETS:
         return None
     return metrics.get(value).target_type(output)
 

@@ -1,0 +1,55 @@
+"""Metrics as graph state, by their Keras 3 names: sums that every step updates inside its program."""
+
+from __future__ import annotations
+
+from graphc.frontend.metrics.area import AUC as AUC
+from graphc.frontend.metrics.base import Mean as Mean
+from graphc.frontend.metrics.base import MeanMetricWrapper as MeanMetricWrapper
+from graphc.frontend.metrics.base import Metric as Metric
+from graphc.frontend.metrics.base import Sum as Sum
+from graphc.frontend.metrics.confusion import FalseNegatives as FalseNegatives
+from graphc.frontend.metrics.confusion import FalsePositives as FalsePositives
+from graphc.frontend.metrics.confusion import Precision as Precision
+from graphc.frontend.metrics.confusion import PrecisionAtRecall as PrecisionAtRecall
+from graphc.frontend.metrics.confusion import Recall as Recall
+from graphc.frontend.metrics.confusion import RecallAtPrecision as RecallAtPrecision
+from graphc.frontend.metrics.confusion import SensitivityAtSpecificity as SensitivityAtSpecificity
+from graphc.frontend.metrics.confusion import SpecificityAtSensitivity as SpecificityAtSensitivity
+from graphc.frontend.metrics.confusion import TrueNegatives as TrueNegatives
+from graphc.frontend.metrics.confusion import TruePositives as TruePositives
+from graphc.frontend.metrics.fscore import F1Score as F1Score
+from graphc.frontend.metrics.fscore import FBetaScore as FBetaScore
+from graphc.frontend.metrics.hits import Accuracy as Accuracy
+from graphc.frontend.metrics.hits import BinaryAccuracy as BinaryAccuracy
+from graphc.frontend.metrics.hits import CategoricalAccuracy as CategoricalAccuracy
+from graphc.frontend.metrics.hits import SparseCategoricalAccuracy as SparseCategoricalAccuracy
+from graphc.frontend.metrics.hits import SparseTopKCategoricalAccuracy as SparseTopKCategoricalAccuracy
+from graphc.frontend.metrics.hits import TopKCategoricalAccuracy as TopKCategoricalAccuracy
+from graphc.frontend.metrics.hits import accuracy as accuracy
+from graphc.frontend.metrics.hits import binary_accuracy as binary_accuracy
+from graphc.frontend.metrics.hits import categorical_accuracy as categorical_accuracy
+from graphc.frontend.metrics.hits import sparse_categorical_accuracy as sparse_categorical_accuracy
+from graphc.frontend.metrics.hits import sparse_top_k_categorical_accuracy as sparse_top_k_categorical_accuracy
+from graphc.frontend.metrics.hits import top_k_categorical_accuracy as top_k_categorical_accuracy
+from graphc.frontend.metrics.iou import BinaryIoU as BinaryIoU
+from graphc.frontend.metrics.iou import ConfusionMatrix as ConfusionMatrix
+from graphc.frontend.metrics.iou import IoU as IoU
+from graphc.frontend.metrics.iou import MeanIoU as MeanIoU
+from graphc.frontend.metrics.names import get as get
+from graphc.frontend.metrics.probabilistic import BinaryCrossentropy as BinaryCrossentropy
+from graphc.frontend.metrics.probabilistic import CategoricalCrossentropy as CategoricalCrossentropy
+from graphc.frontend.metrics.probabilistic import CategoricalHinge as CategoricalHinge
+from graphc.frontend.metrics.probabilistic import Hinge as Hinge
+from graphc.frontend.metrics.probabilistic import KLDivergence as KLDivergence
+from graphc.frontend.metrics.probabilistic import Perplexity as Perplexity
+from graphc.frontend.metrics.probabilistic import Poisson as Poisson
+from graphc.frontend.metrics.probabilistic import SparseCategoricalCrossentropy as SparseCategoricalCrossentropy
+from graphc.frontend.metrics.probabilistic import SquaredHinge as SquaredHinge
+from graphc.frontend.metrics.regression import CosineSimilarity as CosineSimilarity
+from graphc.frontend.metrics.regression import LogCoshError as LogCoshError
+from graphc.frontend.metrics.regression import MeanAbsoluteError as MeanAbsoluteError
+from graphc.frontend.metrics.regression import MeanAbsolutePercentageError as MeanAbsolutePercentageError
+from graphc.frontend.metrics.regression import MeanSquaredError as MeanSquaredError
+from graphc.frontend.metrics.regression import MeanSquaredLogarithmicError as MeanSquaredLogarithmicError
+from graphc.frontend.metrics.regression import R2Score as R2Score
+from graphc.frontend.metrics.regression import RootMeanSquaredError as RootMeanSquaredError
