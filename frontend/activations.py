@@ -141,9 +141,41 @@ def glu(x: Node, axis: int = -1) -> Node:
     return gx.glu(x, axis)
 
 
+def sparsemax(x: Node, axis: int = -1) -> Node:
+    """The probabilities that are nearest to x along an axis."""
+    return gx.sparsemax(x, axis=axis)
+
+
+def hard_shrink(x: Node, threshold: float = 0.5) -> Node:
+    """``x`` where it is further from 0 than the threshold, else 0."""
+    return gx.where(gx.abs(x) > threshold, x, 0.0)
+
+
+def soft_shrink(x: Node, threshold: float = 0.5) -> Node:
+    """``x`` moved towards 0 by the threshold, and 0 where it is nearer than that."""
+    return x - gx.minimum(gx.maximum(x, -threshold), threshold)
+
+
+def tanh_shrink(x: Node) -> Node:
+    """``x - tanh(x)``."""
+    return x - gx.tanh(x)
+
+
+def sparse_plus(x: Node) -> Node:
+    """0 up to -1, ``(x + 1)**2 / 4`` up to 1, then ``x``."""
+    cut = gx.minimum(gx.maximum(x, -1.0), 1.0)
+    return gx.square(cut + 1.0) * 0.25 + gx.relu(x - 1.0)
+
+
+def sparse_sigmoid(x: Node) -> Node:
+    """0 up to -1, ``(x + 1) / 2`` up to 1, then 1: the derivative of ``sparse_plus``."""
+    return (gx.hard_tanh(x) + 1.0) * 0.5
+
+
 _ALL: tuple[Callable[..., Node], ...] = (
     linear, relu, sigmoid, tanh, softmax, log_softmax, softplus, gelu, silu, mish, exponential, leaky_relu, relu6, elu,
     selu, celu, softsign, hard_sigmoid, hard_silu, hard_tanh, log_sigmoid, squareplus, threshold, glu,
+    sparsemax, hard_shrink, soft_shrink, tanh_shrink, sparse_plus, sparse_sigmoid,
 )  # fmt: skip
 _BY_NAME: dict[str, Callable[..., Node]] = {function.__name__: function for function in _ALL}
 _BY_NAME |= {"swish": silu, "hard_swish": hard_silu}

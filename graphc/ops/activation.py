@@ -1,4 +1,4 @@
-"""Activations: relu, softmax, log_softmax, logsumexp."""
+"""Activations: relu, softmax, softmin, log_softmax, logsumexp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType
 from graphc.loops.kernel import Apply, Const, Expr
-from graphc.ops.arithmetic import divide, multiply, subtract
+from graphc.ops.arithmetic import divide, multiply, negative, subtract
 from graphc.ops.base import (
     FLOATS,
     NUMBERS,
@@ -77,7 +77,13 @@ def relu(x: Operand) -> Node:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Normalizer(Op):
+class Normalizer(Op):
+    """Base of ops that make weights of the scores along an axis.
+
+    Attributes:
+        axis: counted from the front.
+    """
+
     axis: int
 
     composite = True
@@ -114,7 +120,7 @@ def _total(x: Node, axis: int) -> Node:
 
 
 @op_class
-class Softmax(_Normalizer):
+class Softmax(Normalizer):
     """``exp(x) / sum(exp(x))`` along an axis, with the largest element subtracted first. A row of all -inf gives NaN.
 
     Shapes: that of x.
@@ -155,11 +161,53 @@ def softmax(x: Operand, axis: int = -1) -> Node:
     >>> gx.softmax(gx.placeholder("logits", ("n", 10)))
     <softmax: f32[n, 10]>
     """
-    return _normalize(Softmax, x, axis)
+    return normalize_along(Softmax, x, axis)
 
 
 @op_class
-class LogSoftmax(_Normalizer):
+class Softmin(Normalizer):
+    """``exp(-x) / sum(exp(-x))`` along an axis: the softmax of -x.
+
+    Shapes: that of x.
+    Raises: AxisError; DTypeError for integers and bool.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmin.html
+    """
+
+    onnx = ("Neg", "Softmax")
+
+    def reference(self, x: Array) -> Array:
+        return Softmax(self.axis).reference(-x)
+
+    def decompose(self, *args: Node) -> Node:
+        return apply(Softmax(self.axis), negative(args[0]))
+
+    def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
+        return (self._derivative(node, cotangent),)
+
+    def jvp(self, node: Node, tangents: Tangents) -> Node | None:
+        return None if tangents[0] is None else self._derivative(node, tangents[0])
+
+    def _derivative(self, node: Node, g: Node) -> Node:
+        """Minus that of softmax at this result."""
+        return multiply(node, subtract(_total(multiply(g, node), self.axis), g))
+
+
+def softmin(x: Operand, axis: int = -1) -> Node:
+    """``exp(-x) / sum(exp(-x))`` along an axis, safe for large values.
+
+    Shapes: that of x.
+    Raises: AxisError; DTypeError for integers and bool.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmin.html
+
+    >>> import graphc as gx
+    >>> gx.softmin(gx.placeholder("distances", ("n", 10)))
+    <softmin: f32[n, 10]>
+    """
+    return normalize_along(Softmin, x, axis)
+
+
+@op_class
+class LogSoftmax(Normalizer):
     """``x - log(sum(exp(x)))`` along an axis, with the largest element subtracted first.
 
     Shapes: that of x.
@@ -202,10 +250,11 @@ def log_softmax(x: Operand, axis: int = -1) -> Node:
     >>> gx.log_softmax(gx.placeholder("logits", ("n", 10)))
     <log_softmax: f32[n, 10]>
     """
-    return _normalize(LogSoftmax, x, axis)
+    return normalize_along(LogSoftmax, x, axis)
 
 
-def _normalize(op: type[_Normalizer], x: Operand, axis: int) -> Node:
+def normalize_along(op: type[Normalizer], x: Operand, axis: int) -> Node:
+    """The op along an axis that may be counted from the end."""
     node = as_node(x)
     with explaining(op.name, node):
         place = normalize_axis(axis, node.ndim)
@@ -307,4 +356,7 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Node:
     return apply(LogSumExp(axes, bool(keepdims)), node)
 
 
-__all__ = ["LogSoftmax", "LogSumExp", "Relu", "Softmax", "log_softmax", "logsumexp", "relu", "softmax"]
+__all__ = [
+    "LogSoftmax", "LogSumExp", "Normalizer", "Relu", "Softmax", "Softmin", "log_softmax", "logsumexp", "relu",
+    "softmax", "softmin",
+]  # fmt: skip

@@ -16,6 +16,12 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def sparsemax(x):
+    ordered = -np.sort(-x, axis=-1)
+    thresholds = (np.cumsum(ordered, axis=-1) - 1) / np.arange(1, x.shape[-1] + 1)
+    return np.maximum(x - thresholds.max(-1, keepdims=True), 0)
+
+
 BY_NAME = {
     "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
     "relu6": lambda x: np.clip(x, 0, 6),
@@ -32,6 +38,12 @@ BY_NAME = {
     "hard_tanh": lambda x: np.clip(x, -1, 1),
     "log_sigmoid": lambda x: np.log(sigmoid(x)),
     "squareplus": lambda x: (x + np.sqrt(x * x + 4)) / 2,
+    "sparsemax": sparsemax,
+    "hard_shrink": lambda x: np.where(np.abs(x) > 0.5, x, 0),
+    "soft_shrink": lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0),
+    "tanh_shrink": lambda x: x - np.tanh(x),
+    "sparse_plus": lambda x: np.where(x <= -1, 0, np.where(x < 1, 0.25 * (x + 1) ** 2, x)),
+    "sparse_sigmoid": lambda x: np.clip((x + 1) / 2, 0, 1),
     "glu": lambda x: x[..., :2] * sigmoid(x[..., 2:]),
 }
 
