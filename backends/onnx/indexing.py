@@ -13,7 +13,9 @@ from graphc.backends.onnx.writer import Writer
 from graphc.ir.dims import product
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape
-from graphc.ops.indexing import ScatterAlong, Take, TakeAdd, TakeAlong
+from graphc.loops.scalar import identity
+from graphc.ops.indexing import Take, TakeAlong
+from graphc.ops.scatter import ScatterAlong, TakeAdd
 
 if TYPE_CHECKING:
     from graphc.backends.onnx.rules import Rule
@@ -47,13 +49,24 @@ def _take_along(w: Writer, node: Node, x: str, indices: str) -> str:
 def _scatter_along(w: Writer, node: Node, values: str, indices: str) -> str:
     op = node.op
     assert isinstance(op, ScatterAlong)
-    return _scatter(w, node, values, indices, op.axis)
+    if op.fn == "add":
+        return _scatter(w, node, values, indices, op.axis)
+    if op.fn in ("min", "max"):
+        w.require(18, node, "ScatterElements with min and max")
+    result = _scatter(w, node, values, indices, op.axis, op.fn)
+    if op.fn == "mul" or not node.dtype.is_float:
+        return result
+    # onnxruntime drops NaN in comparisons; graphc's extremes are NaN where one of them is
+    nan = w.constant(float("nan"), node.dtype)
+    missing = w.emit("Where", w.emit("IsNaN", values), w.constant(1, node.dtype), w.constant(0, node.dtype))
+    counts = _scatter(w, node, missing, indices, op.axis)
+    return w.emit("Where", w.emit("Greater", counts, w.constant(0, node.dtype)), nan, result)
 
 
-def _scatter(w: Writer, node: Node, values: str, indices: str, axis: int) -> str:
+def _scatter(w: Writer, node: Node, values: str, indices: str, axis: int, fn: str = "add") -> str:
     indices = _signed(w, node.args[1], indices)
-    zeros = expand(w, w.constant(0, node.dtype), (), node.shape)
-    return w.emit("ScatterElements", zeros, indices, values, axis=axis, reduction="add")
+    neutral = expand(w, w.constant(identity(fn, node.dtype), node.dtype), (), node.shape)
+    return w.emit("ScatterElements", neutral, indices, values, axis=axis, reduction=fn)
 
 
 def _signed(w: Writer, node: Node, indices: str) -> str:

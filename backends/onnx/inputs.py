@@ -15,8 +15,9 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.cast import Cast
 from graphc.ops.checked import InRange
-from graphc.ops.indexing import ScatterAlong, Take, TakeAdd, TakeAlong
+from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Reshape, Transpose
+from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.slicing import Slice
 
 _MOVES = (Cast, InRange, BroadcastTo, Concatenate, Flip, Reshape, Transpose, Slice)

@@ -12,7 +12,8 @@ from graphc.ir.dims import Size, maximum
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape
 from graphc.ops.create import Iota, SizeOf
-from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Pad, Reshape, Transpose
+from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Reshape, Transpose
+from graphc.ops.padding import Pad
 from graphc.ops.slicing import Slice
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from graphc.backends.onnx import composites, cumulative, elementwise, indexing, movement, random, reductions
+from graphc.backends.onnx import composites, cumulative, elementwise, indexing, movement, random, reductions, sorting
 from graphc.backends.onnx.lines import line_of
 from graphc.backends.onnx.writer import Writer
 from graphc.errors import ExportError
@@ -28,6 +28,7 @@ RULES: Mapping[type[Op], Rule] = {
     **cumulative.RULES,
     **movement.RULES,
     **indexing.RULES,
+    **sorting.RULES,
     **random.RULES,
     **composites.RULES,
     InRange: _same,

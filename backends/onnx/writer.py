@@ -97,6 +97,13 @@ class Writer:
         self.nodes.append(node)
         return name
 
+    def emit_second(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """:meth:`emit` for a node whose second output is wanted; the first one gets a name that nothing reads."""
+        name, unread = (self.names.unique(f"{self._prefix}/{op_type}") for _ in range(2))
+        self.emit_named(name, op_type, *inputs, **attributes)
+        self.nodes[-1].output.insert(0, unread)
+        return name
+
     def rename(self, old: str, new: str, since: int) -> None:
         """Give a value another name; only nodes from position ``since`` on may mention it."""
         for node in self.nodes[since:]:

@@ -26,13 +26,16 @@ from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.create import Iota, SizeOf
 from graphc.ops.cumulative import Cumulative
-from graphc.ops.indexing import ScatterAlong, Take, TakeAdd, TakeAlong
+from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import Concatenate, Pad
+from graphc.ops.movement import Concatenate
+from graphc.ops.padding import Pad
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
+from graphc.ops.scatter import ScatterAlong, TakeAdd
+from graphc.ops.sorting import ArgSort
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative, LoopOp, Part)
+OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative, ArgSort, LoopOp, Part)
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

@@ -34,7 +34,7 @@ from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.create import Iota, SizeOf
 from graphc.ops.indexing import Take, TakeAlong
-from graphc.ops.movement import Pad
+from graphc.ops.padding import Pad
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 

@@ -25,6 +25,7 @@ from graphc.lower.cumulative import build_cumulative
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, replace_scans, slab, stand_in
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
 from graphc.lower.plan import Check, Place, Plan
+from graphc.lower.sort import build_argsort
 from graphc.lower.split import split_full_reductions
 from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise, cast_to
@@ -34,6 +35,7 @@ from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, broadcast_to
+from graphc.ops.sorting import ArgSort
 
 
 @dataclass
@@ -206,6 +208,8 @@ class Lowering:
                         self._add(built, "concatenate")
                 case Cumulative():
                     self._add(build_cumulative(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
+                case ArgSort():
+                    self._add(build_argsort(node, self.key_of(node), self.key_of, self.check_of), "argsort")
                 case _:
                     self._add(build_scatter(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
             return

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 from graphc.ir.dims import Size, ceildiv, coefficient, product
 from graphc.ir.node import Node
-from graphc.ir.types import DType
+from graphc.ir.types import DType, Shape
 from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, Let, Load, LoopKind, Store, Var
+from graphc.loops.scalar import identity
 from graphc.lower.build import LANES, Built, KernelBuilder, Target, copy_cluster
 from graphc.lower.canonical import canonical_kernel
 from graphc.lower.emit import Emitter
 from graphc.lower.index import Index, linear, loop_index, loop_names
 from graphc.lower.views import is_view, through_views
-from graphc.ops.indexing import ScatterAlong, TakeAdd
+from graphc.ops.scatter import ScatterAlong, TakeAdd
 
 I64 = DType.int64
 ZERO = Const(0, I64)
@@ -48,9 +49,10 @@ def build_concatenate(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -
 
 
 def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Built:
-    """Zeros, then values added at data-dependent positions, in order: the result is the same at every run."""
+    """The neutral element, then values combined at data-dependent places, in order: the same bits at every run."""
     op = node.op
     values, indices = node.args
+    fn = op.fn if isinstance(op, ScatterAlong) else "add"
     emitter = Emitter(frozenset(), key_of, check_of)
     if isinstance(op, TakeAdd):
         before = list(range(op.axis))
@@ -77,7 +79,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
         count = emitter.sizes.argument(blocks)
         first = emitter.let(Apply("mul", (emitter.let(Apply("mod", (rest, count), I64)), Const(LANES, I64)), I64))
         rest = emitter.let(Apply("floordiv", (rest, count), I64))
-    _decode(emitter, before, values, rest)
+    decode(emitter, before, values.shape, rest)
     lanes: Expr = Const(1, I64)
     if after:
         left = Apply("sub", (emitter.sizes.argument(width), first), I64)
@@ -93,7 +95,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     emitter.open("z")
     emitter.bounds["%z"] = node.shape[axis]
     _open_columns(emitter, after, values, first)
-    emitter.store(key, target(loop_index("z")), _zero(node.dtype))
+    emitter.store(key, target(loop_index("z")), Const(identity(fn, node.dtype), node.dtype))
     _close_columns(emitter, lanes)
     emitter.add(For("z", ZERO, emitter.sizes.argument(node.shape[axis]), LoopKind.SEQ, emitter.close()))
     for a in along:
@@ -114,7 +116,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     emitter.store(key, place, ZERO)
     store = emitter.blocks[-1].pop()
     assert isinstance(store, Store)
-    total = Apply("add", (Load(store.buffer, store.index, node.dtype), addend), node.dtype)
+    total = Apply(fn, (Load(store.buffer, store.index, node.dtype), addend), node.dtype)
     emitter.add(Store(store.buffer, store.index, total))
     _close_columns(emitter, lanes)
     for a in reversed(along):
@@ -135,30 +137,26 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     return Built(canonical_kernel(kernel), emitter.keys, [key], list(emitter.sizes.values), extent, 1, cost, (node,))
 
 
-def _decode(emitter: Emitter, axes: list[int], values: Node, rest: Expr) -> None:
-    for position in range(len(axes) - 1, -1, -1):
-        a = axes[position]
-        if values.shape[a] == 1:
-            continue
-        size = emitter.sizes.argument(values.shape[a])
+def decode(emitter: Emitter, axes: list[int], shape: Shape, position: Expr) -> None:
+    """Name the index along each axis, of a position among all the elements of these axes."""
+    long = [a for a in axes if shape[a] != 1]
+    for a in reversed(long):
+        size = emitter.sizes.argument(shape[a])
         emitter.depth_of[f"i{a}"] = len(emitter.blocks) - 1
-        emitter.add(Let(Var(f"i{a}", I64), Apply("mod", (rest, size), I64)))
-        rest = emitter.let(Apply("floordiv", (rest, size), I64))
+        emitter.add(Let(Var(f"i{a}", I64), position if a == long[0] else Apply("mod", (position, size), I64)))
+        if a != long[0]:
+            position = emitter.let(Apply("floordiv", (position, size), I64))
 
 
 def _open_columns(emitter: Emitter, after: list[int], values: Node, first: Expr) -> None:
     emitter.open("lane")
     if after:
         column = Apply("add", (first, Var("lane", I64)), I64)
-        _decode(emitter, after, values, emitter.let(column))
+        decode(emitter, after, values.shape, emitter.let(column))
 
 
 def _close_columns(emitter: Emitter, lanes: Expr) -> None:
     emitter.add(For("lane", ZERO, lanes, LoopKind.VECTOR, emitter.close()))
-
-
-def _zero(dtype: DType) -> Const:
-    return Const(0.0 if dtype.is_float else dtype is not DType.bool and 0, dtype)
 
 
 class Matrix:

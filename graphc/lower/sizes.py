@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphc.errors import ShapeError
 from graphc.ir.dims import Dim, Function, Size, evaluate, names
 from graphc.ir.node import Node, describe_operands
-from graphc.ops.movement import Pad
+from graphc.ops.padding import Pad
 from graphc.ops.slicing import Slice
 
 

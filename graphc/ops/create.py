@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, DTypeError
+from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Node, apply, constant
 from graphc.ir.op import Op
@@ -95,6 +95,39 @@ def arange(count: int | str | Dim, dtype: Any = "int64") -> Node:
     <iota: i64[n]>
     """
     return iota((count,), 0, dtype)
+
+
+def linspace(
+    start: Operand, stop: Operand, num: int | str | Dim, endpoint: bool = True, dtype: Any = "float32"
+) -> Node:
+    """``num`` values at equal distances from start to stop, stop itself included unless ``endpoint`` is false.
+
+    Shapes: start and stop are scalars; the result is (num,).
+    Raises: ShapeError; DTypeError for types other than floats.
+    Source: Array API ``linspace``.
+
+    >>> import graphc as gx
+    >>> gx.linspace(0, 1, 5)
+    <constant: f32[5]>
+    >>> gx.linspace(gx.placeholder("low", ()), 1.0, "n")
+    <where: f32[n]>
+    """
+    from graphc.ops.arithmetic import maximum
+    from graphc.ops.compare import where
+
+    with explaining("linspace"):
+        (count,) = as_shape((num,))
+        element = as_dtype(dtype)
+        require_dtype(TensorType(element, ()), base.FLOATS)
+        if isinstance(count, int) and isinstance(start, int | float) and isinstance(stop, int | float):
+            return constant(np.linspace(start, stop, count, endpoint).astype(element.numpy))
+        first, last = (base.cast_to(base.as_node(end, element), element) for end in (start, stop))
+        if first.ndim or last.ndim:
+            raise ShapeError(f"start and stop are {first.type} and {last.type}", remedy="give scalars")
+        steps = maximum(size_of(count, element) - (1 if endpoint else 0), 1)
+        place = iota((count,), 0, element)
+        values = first + place * ((last - first) / steps)
+        return where(place == steps, last, values) if endpoint else values
 
 
 @op_class
@@ -234,5 +267,5 @@ def _like(x: Operand, value: int, dtype: Any) -> Node:
 
 
 __all__ = [
-    "Iota", "SizeOf", "arange", "full", "iota", "ones", "ones_like", "size_of", "zeros", "zeros_like",
+    "Iota", "SizeOf", "arange", "full", "iota", "linspace", "ones", "ones_like", "size_of", "zeros", "zeros_like",
 ]  # fmt: skip

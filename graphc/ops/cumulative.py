@@ -39,7 +39,7 @@ from graphc.ops.base import (
 )
 from graphc.ops.compare import equal, greater, isfinite, less, where
 from graphc.ops.exponential import exp, log
-from graphc.ops.movement import pad
+from graphc.ops.padding import pad
 from graphc.ops.reduction import Reduce, check_axes
 from graphc.ops.slicing import take_range
 

@@ -1,4 +1,4 @@
-"""Indexing by integers that are known only when a program runs: take, take_along, one_hot, and their transposes.
+"""Indexing by integers that are known only when a program runs: take, take_along, gather_nd, one_hot.
 
 An index outside its axis, negative ones included, is found while the program runs: no state changes, and the error
 shows the user's line.
@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DTypeError, ShapeError
-from graphc.ir.dims import Dim, Size
+from graphc.ir.dims import Dim, Size, product
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape
 from graphc.ops.base import (
-    FLOATS,
     INTEGERS,
     Absent,
     Array,
@@ -26,24 +25,28 @@ from graphc.ops.base import (
     Operand,
     Tangents,
     as_node,
+    cast_to,
     explaining,
+    full,
     ints,
     normalize_axis,
     op_class,
     require_dtype,
 )
-from graphc.ops.checked import Checked, first_outside, require_in_range
+from graphc.ops.checked import Checked, first_outside, in_range, require_in_range
+from graphc.ops.create import iota, size_of
+from graphc.ops.movement import reshape
 
 f32, i64 = DType.float32, DType.int64
-_INDEX = (DType.int32, DType.int64, DType.uint32)
+INDEX_TYPES = (DType.int32, DType.int64, DType.uint32)
 
 
-def _check_axis(axis: int, rank: int) -> None:
+def check_axis(axis: int, rank: int) -> None:
     if not 0 <= axis < rank:
         raise AxisError(f"axis {axis} does not exist", remedy=f"the operand has {rank} axes: use 0 to {rank - 1}")
 
 
-def _random_rows(limit: int, *shape: int, dtype: str = "int64") -> Array:
+def random_rows(limit: int, *shape: int, dtype: str = "int64") -> Array:
     """Indices that hit each place about once, in no order, with repetitions."""
     return (np.arange(int(np.prod(shape))) * 7 % 5 % limit).astype(dtype).reshape(shape)
 
@@ -65,8 +68,8 @@ class Take(Checked):
 
     def infer(self, *types: TensorType) -> TensorType:
         x, indices = types
-        require_dtype(indices, _INDEX, "indices")
-        _check_axis(self.axis, x.rank)
+        require_dtype(indices, INDEX_TYPES, "indices")
+        check_axis(self.axis, x.rank)
         return TensorType(x.dtype, (*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]))
 
     def limit(self, *types: TensorType) -> Size:
@@ -81,6 +84,8 @@ class Take(Checked):
         return np.take(x, indices, axis=self.axis)
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
+        from graphc.ops.scatter import TakeAdd
+
         x, indices = node.args
         return apply(TakeAdd(self.axis, x.shape[self.axis]), cotangent, indices), None
 
@@ -93,12 +98,12 @@ class Take(Checked):
         rows = [
             Case(cls(axis), (TensorType(f32, shape), indices))
             for axis, shape, indices in (
-                (0, (5, 3), _random_rows(5, 8)), (1, (3, 5), _random_rows(5, 2, 4)), (1, (2, 5, 3), _random_rows(5, 6)),
+                (0, (5, 3), random_rows(5, 8)), (1, (3, 5), random_rows(5, 2, 4)), (1, (2, 5, 3), random_rows(5, 6)),
                 (0, (5,), np.array(4)), (0, (5, 2), np.zeros((0,), np.int64)), (0, (1, 2), np.zeros((3,), np.int64)),
-                (0, (5, 3), _random_rows(5, 8, dtype="int32")), (0, (5, 3), _random_rows(5, 8, dtype="uint32")),
+                (0, (5, 3), random_rows(5, 8, dtype="int32")), (0, (5, 3), random_rows(5, 8, dtype="uint32")),
             )
         ]  # fmt: skip
-        rows += [Case(cls(0), (TensorType(d, (5, 2)), _random_rows(5, 4))) for d in DType if d is not f32]
+        rows += [Case(cls(0), (TensorType(d, (5, 2)), random_rows(5, 4))) for d in DType if d is not f32]
         return rows
 
     @classmethod
@@ -127,95 +132,13 @@ def take(x: Operand, indices: Operand, axis: int = 0) -> Node:
         return apply(Take(normalize_axis(axis, node.ndim)), node, chosen)
 
 
-@op_class
-class TakeAdd(Checked):
-    """Zeros of ``size`` along an axis, with rows of ``values`` added at indices: the transpose of :class:`Take`.
-
-    Rows that meet are added in the order of the indices, so that the result is the same bits every time.
-
-    Shapes: values hold the axes of indices from ``axis`` on; in the result they are one axis of ``size``.
-    Raises: AxisError; ShapeError; DTypeError; at run time IndexRangeError.
-    Source: the transpose of https://onnx.ai/onnx/operators/onnx__Gather.html
-    """
-
-    axis: int
-    size: Size
-
-    operands = ("values", "indices")
-    onnx = ("Expand", "ScatterND")
-
-    def infer(self, *types: TensorType) -> TensorType:
-        values, indices = types
-        require_dtype(indices, _INDEX, "indices")
-        require_dtype(values, (*INTEGERS, *FLOATS))
-        end = self.axis + indices.rank
-        if not 0 <= self.axis <= values.rank or end > values.rank:
-            raise AxisError(
-                f"axis {self.axis} with {indices.rank} axes of indices does not lie in values of {values.rank} axes",
-                remedy="values have the axes of indices in place of one",
-            )
-        if values.shape[self.axis : end] != indices.shape:
-            raise ShapeError(
-                f"indices have shape {indices.shape}, values {values.shape[self.axis : end]} there",
-                remedy="give one index for each row of values",
-            )
-        return TensorType(values.dtype, (*values.shape[: self.axis], self.size, *values.shape[end:]))
-
-    def limit(self, *types: TensorType) -> Size:
-        return self.size
-
-    def fault(self, *arrays: Any) -> int | None:
-        return first_outside(arrays[1], self.size)
-
-    def reference(self, values: Array, indices: Array) -> Array:
-        require_in_range(indices, self.size)
-        before, after = values.shape[: self.axis], values.shape[self.axis + indices.ndim :]
-        total = np.zeros((*before, *ints((self.size,)), *after), values.dtype)
-        rows = values.reshape(*before, indices.size, *after)
-        np.add.at(np.moveaxis(total, self.axis, 0), indices.ravel(), np.moveaxis(rows, self.axis, 0))
-        return total
-
-    def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
-        return TakeAdd(self.axis, bind(self.size))
-
-    def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
-        return apply(Take(self.axis), cotangent, node.args[1]), None
-
-    def jvp(self, node: Node, tangents: Tangents) -> Node | None:
-        return None if tangents[0] is None else apply(self, tangents[0], node.args[1])
-
-    @classmethod
-    def cases(cls) -> Sequence[Case]:
-        """Each axis; indices of no, one and two axes; places that meet and places that get nothing."""
-        rows = [
-            Case(cls(axis, size), (TensorType(f32, shape), indices))
-            for axis, size, shape, indices in (
-                (0, 5, (8, 3), _random_rows(5, 8)), (1, 6, (3, 2, 4), _random_rows(5, 2, 4)), (0, 5, (), np.array(4)),
-                (1, 5, (2, 6, 3), _random_rows(5, 6)), (0, 3, (0, 2), np.zeros((0,), np.int64)),
-                (0, 1, (4, 2), np.zeros((4,), np.int64)), (0, 5, (8,), _random_rows(5, 8, dtype="int32")),
-            )
-        ]  # fmt: skip
-        return [*rows, Case(cls(0, 5), (TensorType(DType.int32, (8, 2)), _random_rows(5, 8)))]
-
-    @classmethod
-    def bad_cases(cls) -> Sequence[BadCase]:
-        """Values without the axes of indices, other sizes than the indices, indices that are floats, bools."""
-        indices = TensorType(i64, (4,))
-        return (
-            BadCase(cls(1, 5), (TensorType(f32, (4,)), indices), AxisError, ("take_add", "axis 1", "1 axes")),
-            BadCase(cls(0, 5), (TensorType(f32, (3, 2)), indices), ShapeError, ("take_add", "(4,)", "(3,)")),
-            BadCase(cls(0, 5), (TensorType(f32, (4,)), TensorType(f32, (4,))), DTypeError, ("indices", "float32")),
-            BadCase(cls(0, 5), (TensorType(DType.bool, (4,)), indices), DTypeError, ("take_add", "bool")),
-        )
-
-
-def _require_same_off_axis(shape: Shape, indices: Shape, axis: int, rank_of: str) -> None:
+def require_same_off_axis(shape: Shape, indices: Shape, axis: int, rank_of: str) -> None:
     if len(shape) != len(indices):
         raise ShapeError(
             f"{rank_of} has {len(shape)} axes, indices have {len(indices)}",
             remedy="give both as many axes, with gx.expand_dims if need be",
         )
-    _check_axis(axis, len(shape))
+    check_axis(axis, len(shape))
     for place, (a, b) in enumerate(zip(shape, indices, strict=True)):
         if place != axis and a != b:
             raise ShapeError(
@@ -240,8 +163,8 @@ class TakeAlong(Checked):
 
     def infer(self, *types: TensorType) -> TensorType:
         x, indices = types
-        require_dtype(indices, _INDEX, "indices")
-        _require_same_off_axis(x.shape, indices.shape, self.axis, "x")
+        require_dtype(indices, INDEX_TYPES, "indices")
+        require_same_off_axis(x.shape, indices.shape, self.axis, "x")
         return TensorType(x.dtype, indices.shape)
 
     def limit(self, *types: TensorType) -> Size:
@@ -256,6 +179,8 @@ class TakeAlong(Checked):
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
+        from graphc.ops.scatter import ScatterAlong
+
         x, indices = node.args
         return apply(ScatterAlong(self.axis, x.shape[self.axis]), cotangent, indices), None
 
@@ -268,13 +193,13 @@ class TakeAlong(Checked):
         rows = [
             Case(cls(axis), (TensorType(f32, shape), indices))
             for axis, shape, indices in (
-                (1, (4, 5), _random_rows(5, 4, 1)), (1, (4, 5), _random_rows(5, 4, 7)),
-                (0, (5, 3), _random_rows(5, 2, 3)),
-                (1, (2, 5, 3), _random_rows(5, 2, 4, 3)), (0, (5,), _random_rows(5, 0)), (0, (1,), _random_rows(1, 2)),
-                (1, (4, 5), _random_rows(5, 4, 1, dtype="int32")),
+                (1, (4, 5), random_rows(5, 4, 1)), (1, (4, 5), random_rows(5, 4, 7)),
+                (0, (5, 3), random_rows(5, 2, 3)),
+                (1, (2, 5, 3), random_rows(5, 2, 4, 3)), (0, (5,), random_rows(5, 0)), (0, (1,), random_rows(1, 2)),
+                (1, (4, 5), random_rows(5, 4, 1, dtype="int32")),
             )
         ]  # fmt: skip
-        rows += [Case(cls(1), (TensorType(d, (4, 5)), _random_rows(5, 4, 2))) for d in DType if d is not f32]
+        rows += [Case(cls(1), (TensorType(d, (4, 5)), random_rows(5, 4, 2))) for d in DType if d is not f32]
         return rows
 
     @classmethod
@@ -305,81 +230,58 @@ def take_along(x: Operand, indices: Operand, axis: int = -1) -> Node:
         return apply(TakeAlong(normalize_axis(axis, node.ndim)), node, chosen)
 
 
-@op_class
-class ScatterAlong(Checked):
-    """Zeros of ``size`` along an axis, each value added in its own row at its index: the transpose of TakeAlong.
+def gather_nd(x: Operand, indices: Operand, batch_dims: int = 0) -> Node:
+    """Slices of x at the places that the last axis of indices names.
 
-    Shapes: values and indices of one shape; the result has ``size`` along the axis.
-    Raises: AxisError; ShapeError; DTypeError; at run time IndexRangeError.
-    Source: https://onnx.ai/onnx/operators/onnx__ScatterElements.html
+    With indices of shape (..., k), each names a slice over the axes that follow the first k of x (after batch axes,
+    which x and indices share).
+
+    Shapes: the axes of indices but for the last, then those of a slice.
+    Raises: ShapeError; DTypeError; at run time IndexRangeError.
+    Source: https://onnx.ai/onnx/operators/onnx__GatherND.html
+
+    >>> import graphc as gx
+    >>> gx.gather_nd(gx.placeholder("x", (8, 5, 3)), gx.placeholder("i", ("n", 2), "int64"))
+    <take: f32[n, 3]>
     """
+    node, places = as_node(x), as_node(indices)
+    with explaining("gather_nd", node, places):
+        flat, depth = flat_places(node, places, batch_dims)
+        rows = reshape(node, (product(node.shape[:depth]), *node.shape[depth:]))
+        return reshape(take(rows, flat, 0), (*places.shape[:-1], *node.shape[depth:]))
 
-    axis: int
-    size: Size
 
-    operands = ("values", "indices")
-    onnx = ("Expand", "ScatterElements")
+def flat_places(x: Node, indices: Node, batch_dims: int) -> tuple[Node, int]:
+    """Indices of slices as positions among all slices of x, in one axis, and how many axes of x they count through.
 
-    def infer(self, *types: TensorType) -> TensorType:
-        values, indices = types
-        require_dtype(indices, _INDEX, "indices")
-        require_dtype(values, (*INTEGERS, *FLOATS))
-        _require_same_off_axis(values.shape, indices.shape, self.axis, "values")
-        if values.shape != indices.shape:
-            raise ShapeError(
-                f"values have shape {values.shape}, indices {indices.shape}", remedy="give one index for each value"
-            )
-        shape = (*values.shape[: self.axis], self.size, *values.shape[self.axis + 1 :])
-        return TensorType(values.dtype, shape)
-
-    def limit(self, *types: TensorType) -> Size:
-        return self.size
-
-    def fault(self, *arrays: Any) -> int | None:
-        return first_outside(arrays[1], self.size)
-
-    def reference(self, values: Array, indices: Array) -> Array:
-        require_in_range(indices, self.size)
-        before, after = values.shape[: self.axis], values.shape[self.axis + 1 :]
-        total = np.zeros((*before, *ints((self.size,)), *after), values.dtype)
-        places: list[Any] = list(np.indices(values.shape))
-        places[self.axis] = indices
-        np.add.at(total, tuple(places), values)
-        return total
-
-    def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
-        return ScatterAlong(self.axis, bind(self.size))
-
-    def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
-        return apply(TakeAlong(self.axis), cotangent, node.args[1]), None
-
-    def jvp(self, node: Node, tangents: Tangents) -> Node | None:
-        return None if tangents[0] is None else apply(self, tangents[0], node.args[1])
-
-    @classmethod
-    def cases(cls) -> Sequence[Case]:
-        """Each axis; places that meet and places that get nothing."""
-        rows = [
-            Case(cls(axis, size), (TensorType(f32, indices.shape), indices))
-            for axis, size, indices in (
-                (1, 5, _random_rows(5, 4, 1)), (1, 6, _random_rows(5, 4, 7)), (0, 5, _random_rows(5, 2, 3)),
-                (1, 5, _random_rows(5, 2, 4, 3)), (0, 5, _random_rows(5, 0)),
-                (1, 5, _random_rows(5, 4, 1, dtype="int32")),
-            )
-        ]  # fmt: skip
-        return [*rows, Case(cls(1, 5), (TensorType(DType.int32, (4, 7)), _random_rows(5, 4, 7)))]
-
-    @classmethod
-    def bad_cases(cls) -> Sequence[BadCase]:
-        """Values and indices of different shapes, an axis that does not exist, indices that are floats, bools."""
-        values = TensorType(f32, (4, 5))
-        return (
-            BadCase(cls(1, 5), (values, TensorType(i64, (4,))), ShapeError, ("scatter_along", "2 axes")),
-            BadCase(cls(1, 5), (values, TensorType(i64, (4, 1))), ShapeError, ("scatter_along", "(4, 5)", "(4, 1)")),
-            BadCase(cls(2, 5), (values, TensorType(i64, (4, 5))), AxisError, ("scatter_along", "axis 2")),
-            BadCase(cls(1, 5), (values, TensorType(f32, (4, 5))), DTypeError, ("indices", "float32")),
-            BadCase(cls(1, 5), (TensorType(DType.bool, (4,)), TensorType(i64, (4,))), DTypeError, ("bool",)),
+    Raises:
+        ShapeError: the axes do not fit.
+    """
+    require_dtype(indices.type, INDEX_TYPES, "indices")
+    if indices.ndim < 1 or not isinstance(indices.shape[-1], int):
+        raise ShapeError(f"indices are {indices.type}", remedy="give them a last axis of known size, one index each")
+    depth = batch_dims + indices.shape[-1]
+    if not 0 <= batch_dims < indices.ndim or depth > x.ndim:
+        raise ShapeError(
+            f"indices {indices.type} with {batch_dims} batch axes name more axes than {x.type} has",
+            remedy="the last axis of indices counts the axes of x that are indexed, after the batch axes",
         )
+    from graphc.ops.slicing import getitem
+
+    batch = indices.shape[:batch_dims]
+    if x.shape[:batch_dims] != batch:
+        raise ShapeError(
+            f"the batch axes of x are {x.shape[:batch_dims]}, those of indices {batch}", remedy="make them equal"
+        )
+    shape = indices.shape[:-1]
+    position = full(shape, 0, i64)
+    for axis in range(depth):
+        if axis < batch_dims:
+            index = iota(shape, axis)
+        else:
+            index = cast_to(in_range(getitem(indices, (..., axis - batch_dims)), x.shape[axis]), i64)
+        position = position * size_of(x.shape[axis]) + index
+    return reshape(position, (product(shape),)), depth
 
 
 @op_class
@@ -402,7 +304,7 @@ class OneHot(Op):
 
     def infer(self, *types: TensorType) -> TensorType:
         (indices,) = types
-        require_dtype(indices, _INDEX, "indices")
+        require_dtype(indices, INDEX_TYPES, "indices")
         return TensorType(self.dtype, (*indices.shape, self.depth))
 
     def reference(self, indices: Array) -> Array:
@@ -423,7 +325,7 @@ class OneHot(Op):
     @classmethod
     def cases(cls) -> Sequence[Case]:
         """Every element type of result and indices, an index outside, scalars, no indices, depths of 0 and 1."""
-        rows = [Case(cls(5, dtype), (_random_rows(5, 6),)) for dtype in DType]
+        rows = [Case(cls(5, dtype), (random_rows(5, 6),)) for dtype in DType]
         rows += [Case(cls(4, f32), (np.array([[0, 3, 4, 7]], dtype.numpy),)) for dtype in INTEGERS]
         rows += [Case(cls(4, f32), (np.array(value, np.int64),)) for value in (2, -1)]
         rows += [Case(cls(4, f32), (np.zeros((0,), np.int64),))]
@@ -456,5 +358,5 @@ def one_hot(indices: Operand, depth: int | str | Dim, dtype: Any = "float32") ->
 
 
 __all__ = [
-    "OneHot", "ScatterAlong", "Take", "TakeAdd", "TakeAlong", "one_hot", "take", "take_along",
+    "OneHot", "Take", "TakeAlong", "gather_nd", "one_hot", "take", "take_along",
 ]  # fmt: skip

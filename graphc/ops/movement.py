@@ -1,6 +1,6 @@
-"""Movement: the same elements in other places. Reshape, transpose, broadcast, flip, concatenate, pad.
+"""Movement: the same elements in other places. Reshape, transpose, broadcast, flip, concatenate.
 
-Slicing stands in ``slicing``. Names and meaning are those of the Array API standard,
+Slices stand in ``slicing``, pads in ``padding``. Names and meaning are those of the Array API standard,
 https://data-apis.org/array-api/latest/API_specification, section "manipulation functions".
 """
 
@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from graphc.errors import AxisError, DTypeError, ShapeError
-from graphc.ir.dims import Dim, Size, maximum, product, split_multiple
-from graphc.ir.node import Constant, Node, apply, constant, operators
+from graphc.ir.dims import Dim, Size, product, split_multiple
+from graphc.ir.node import Node, apply, operators
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType, as_shape, broadcast_shapes
 from graphc.ops.base import (
@@ -23,8 +23,6 @@ from graphc.ops.base import (
     Case,
     Operand,
     Tangents,
-    add_tangents,
-    as_int,
     as_node,
     as_operands,
     explaining,
@@ -63,7 +61,7 @@ class Reshape(Op):
         result = TensorType(x.dtype, self.shape)
         if result.size != x.size:
             raise ShapeError(
-                f"{x.size} elements do not fit in shape {_shown(self.shape)}, which has {result.size}",
+                f"{x.size} elements do not fit in shape {shown(self.shape)}, which has {result.size}",
                 remedy="give a shape with the same number of elements, or -1 for one size",
             )
         return result
@@ -99,11 +97,11 @@ class Reshape(Op):
         )
 
 
-def _shown(shape: Iterable[object]) -> str:
+def shown(shape: Iterable[object]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def _each(name: str, given: Any, rank: int) -> tuple[Any, ...]:
+def each(name: str, given: Any, rank: int) -> tuple[Any, ...]:
     """An argument that has an entry for each axis, as a tuple."""
     if not isinstance(given, tuple | list | range):
         raise AxisError(f"{name} is {given!r}", remedy=f"give a tuple with an entry for each of the {rank} axes")
@@ -134,14 +132,14 @@ def _fill_in(type: TensorType, shape: tuple[int | str | Dim, ...]) -> Shape:
     if not unknown:
         return as_shape(shape)
     if len(unknown) > 1:
-        raise ShapeError(f"-1 stands twice in {_shown(shape)}", remedy="leave one size open, name the others")
+        raise ShapeError(f"-1 stands twice in {shown(shape)}", remedy="leave one size open, name the others")
     axis = unknown[0]
     before, after = as_shape(shape[:axis]), as_shape(shape[axis + 1 :])
     others = product((*before, *after))
     quotient, rest = split_multiple(type.size, others) if others != 0 else (0, 1)
     if rest != 0:
         raise ShapeError(
-            f"{type.size} elements do not divide by the {others} of {_shown(shape)}",
+            f"{type.size} elements do not divide by the {others} of {shown(shape)}",
             remedy="give sizes whose product divides the number of elements",
         )
     return (*before, quotient, *after)
@@ -209,7 +207,7 @@ def transpose(x: Operand, axes: Sequence[int] | None = None) -> Node:
     """
     node = as_node(x)
     with explaining("transpose", node):
-        given = range(node.ndim)[::-1] if axes is None else _each("axes", axes, node.ndim)
+        given = range(node.ndim)[::-1] if axes is None else each("axes", axes, node.ndim)
         order = [normalize_axis(axis, node.ndim) for axis in given]
     return node if order == list(range(node.ndim)) else apply(Transpose(tuple(order)), node)
 
@@ -232,7 +230,7 @@ class BroadcastTo(Op):
         (x,) = types
         if len(x.shape) > len(self.shape) or broadcast_shapes(x.shape, self.shape) != self.shape:
             raise ShapeError(
-                f"shape {_shown(x.shape)} does not broadcast to {_shown(self.shape)}",
+                f"shape {shown(x.shape)} does not broadcast to {shown(self.shape)}",
                 remedy="sizes must be equal or 1, counted from the last axis",
             )
         return TensorType(x.dtype, self.shape)
@@ -453,137 +451,9 @@ def concatenate(parts: Sequence[Operand], axis: int = 0) -> Node:
     return apply(Concatenate(place), *nodes)
 
 
-@op_class
-class Pad(Op):
-    """``x`` with ``low[i]`` elements before, ``high[i]`` after and ``interior[i]`` between those of axis i.
-
-    Shapes: x of any shape, value a scalar of the same element type; axis i grows to
-    low + n + max(n - 1, 0) * interior + high.
-    Raises: AxisError for counts that are negative or not one for each axis; ShapeError; DTypeError.
-    Source: https://openxla.org/stablehlo/spec#pad
-    """
-
-    low: tuple[Size, ...]
-    high: tuple[Size, ...]
-    interior: tuple[int, ...]
-
-    operands = ("x", "value")
-    onnx = "Pad"
-    moves = True
-
-    def infer(self, *types: TensorType) -> TensorType:
-        x, value = types
-        for name in ("low", "high", "interior"):
-            counts: tuple[Size, ...] = getattr(self, name)
-            if len(counts) != x.rank:
-                raise AxisError(f"{name} has {len(counts)} counts", remedy=f"give one for each of the {x.rank} axes")
-            if not all(isinstance(count, Dim) or as_int(count) is not None for count in counts):
-                raise AxisError(f"{name} holds something that is no count: {counts}", remedy="give ints")
-            if any(isinstance(count, int) and count < 0 for count in counts):
-                raise AxisError(f"{name} has a negative count: {counts}", remedy="give 0 or more; cut with x[...]")
-        if value.rank:
-            raise ShapeError(f"the value has shape {_shown(value.shape)}", remedy="give a scalar")
-        if value.dtype is not x.dtype:
-            raise DTypeError(f"x is {x.dtype}, the value {value.dtype}", remedy="convert with gx.cast(x, dtype)")
-        rows = zip(x.shape, self.low, self.high, self.interior, strict=True)
-        return TensorType(x.dtype, tuple(low + _stretched(n, inner) + high for n, low, high, inner in rows))
-
-    def reference(self, x: Array, value: Array) -> Array:
-        low, high = ints(self.low), ints(self.high)
-        grown = ints(_stretched(n, inner) for n, inner in zip(x.shape, self.interior, strict=True))
-        padded = np.full(np.add(np.add(low, grown), high), value, x.dtype)
-        rows = zip(low, grown, self.interior, strict=True)
-        inside = tuple(slice(start, start + size, inner + 1) for start, size, inner in rows)
-        padded[inside] = x
-        return padded
-
-    def with_sizes(self, bind: Callable[[Size], Size]) -> Op:
-        return Pad(tuple(map(bind, self.low)), tuple(map(bind, self.high)), self.interior)
-
-    def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
-        from graphc.ops.compare import where
-        from graphc.ops.reduction import sum
-        from graphc.ops.slicing import Slice
-
-        x, value = node.args
-        stops = tuple(
-            low + _stretched(n, inner) for n, low, inner in zip(x.shape, self.low, self.interior, strict=True)
-        )
-        dx = apply(Slice(self.low, stops, tuple(inner + 1 for inner in self.interior)), cotangent)
-        if isinstance(value.op, Constant):
-            return (dx, None)
-        inside = apply(self, broadcast_to(constant(True), x.shape), constant(False))
-        return (dx, sum(where(inside, 0.0, cotangent)))
-
-    def jvp(self, node: Node, tangents: Tangents) -> Node | None:
-        dx, dvalue = tangents
-        if dx is None and dvalue is None:
-            return None
-        x = node.args[0]
-        zero = constant(0, x.dtype)
-        return add_tangents(
-            [
-                None if dx is None else apply(self, dx, zero),
-                None if dvalue is None else apply(self, zeros_like(x), dvalue),
-            ]
-        )
-
-    @classmethod
-    def cases(cls) -> Sequence[Case]:
-        """Each of the three kinds, together, on axes of size 0 and 1, and every element type."""
-
-        def case(shape: Shape, low: Shape, high: Shape, interior: tuple[int, ...], dtype: DType = f32) -> Case:
-            return Case(cls(low, high, interior), (TensorType(dtype, shape), TensorType(dtype, ())))
-
-        rows = [
-            case((3, 4), (1, 0), (0, 2), (0, 0)), case((3, 4), (0, 0), (0, 0), (2, 1)), case((3,), (1,), (2,), (1,)),
-            case((0, 2), (1, 1), (0, 0), (3, 0)), case((1, 2), (0, 0), (0, 0), (5, 0)),
-            case((2, 2), (0, 0), (0, 0), (0, 0)), case((), (), (), ()),
-        ]  # fmt: skip
-        return [*rows, *(case((2, 3), (1, 0), (0, 1), (0, 1), dtype) for dtype in DType if dtype is not f32)]
-
-    @classmethod
-    def bad_cases(cls) -> Sequence[BadCase]:
-        """Counts missing or negative, a value with axes or of another element type."""
-        x, scalar = TensorType(f32, (2, 3)), TensorType(f32, ())
-        good = cls((0, 0), (0, 0), (0, 0))
-        return (
-            BadCase(cls((0,), (0, 0), (0, 0)), (x, scalar), AxisError, ("pad", "low", "2 axes")),
-            BadCase(cls((0, -1), (0, 0), (0, 0)), (x, scalar), AxisError, ("pad", "negative", "-1")),
-            BadCase(good, (x, x), ShapeError, ("pad", "(2, 3)", "scalar")),
-            BadCase(good, (x, TensorType(DType.float64, ())), DTypeError, ("pad", "float32", "float64")),
-        )
-
-
-def _stretched(size: Size, interior: int) -> Size:
-    """The size of an axis with ``interior`` elements put between its own."""
-    return size + maximum(size - 1, 0) * interior if interior else size
-
-
-def pad(
-    x: Operand, low: Sequence[Size], high: Sequence[Size], interior: Sequence[int] | None = None, value: Operand = 0
-) -> Node:
-    """``x`` with elements added before, after and between its own.
-
-    Shapes: one count for each axis of x; axis i grows to low + n + (n - 1) * interior + high.
-    Raises: AxisError; ShapeError; DTypeError.
-    Source: StableHLO ``pad``.
-
-    >>> import graphc as gx
-    >>> gx.pad(gx.placeholder("x", ("n", 3)), (0, 1), (0, 1))
-    <pad: f32[n, 5]>
-    """
-    node = as_node(x)
-    with explaining("pad", node):
-        filler = as_node(value, node.dtype) if not isinstance(value, bool | int) else constant(value, node.dtype)
-        between = (0,) * node.ndim if interior is None else _each("interior", interior, node.ndim)
-        counts = _each("low", low, node.ndim), _each("high", high, node.ndim)
-    return apply(Pad(*counts, between), node, filler)
-
-
 operators.update({"reshape": reshape, "transpose": transpose})
 
 __all__ = [
-    "BroadcastTo", "Concatenate", "Flip", "Pad", "Reshape", "Transpose", "broadcast_to", "concatenate", "flip", "pad",
-    "reshape", "transpose",
+    "BroadcastTo", "Concatenate", "Flip", "Reshape", "Transpose", "broadcast_to", "concatenate", "flip", "reshape",
+    "transpose",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Slicing, ``x[...]``, and the small functions over movement: stack, squeeze, expand_dims, flatten."""
+"""Slicing, ``x[...]``, and the small functions over movement: squeeze, expand_dims, flatten."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from graphc.ops.base import (
     Tangents,
     as_int,
     as_node,
-    as_operands,
     explaining,
     ints,
     normalize_axes,
     normalize_axis,
     op_class,
 )
-from graphc.ops.movement import Pad, concatenate, flip, reshape
+from graphc.ops.movement import flip, reshape
 
 
 @op_class
@@ -77,6 +76,8 @@ class Slice(Op):
         return Slice(tuple(map(bind, self.starts)), tuple(map(bind, self.stops)), self.steps)
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
+        from graphc.ops.padding import Pad
+
         (x,) = node.args
         high: list[Size] = []
         for axis, step in enumerate(self.steps):
@@ -141,13 +142,16 @@ class _Part:
 
 
 def getitem(x: Operand, index: Any) -> Node:
-    """``x[index]``: ints, slices, None and Ellipsis as in NumPy; one array of integers takes along the first axis.
+    """``x[index]``: ints, slices, None, Ellipsis, arrays of integers and masks that are known, as in NumPy.
 
-    Bounds beyond the axis are cut, as in Python; of a symbolic size they become ``min`` and ``max``.
+    Bounds beyond the axis are cut, as in Python; of a symbolic size they become ``min`` and ``max``. Computed indices
+    count from the front; a negative one is an error while the program runs.
 
-    Shapes: ints drop their axis, None adds one, slices take a part.
-    Raises: AxisError for an int outside the axis, too many indices, a step of 0; DTypeError for other indices.
-    Source: Array API "indexing".
+    Shapes: ints drop their axis, None adds one, slices take a part; arrays broadcast against each other, and their axes
+    come where they stand, or first where something stands between them.
+    Raises: AxisError for an int outside the axis, too many indices, a step of 0; DTypeError for other indices; at run
+    time IndexRangeError.
+    Source: Array API "indexing"; NumPy "advanced indexing".
 
     >>> import graphc as gx
     >>> gx.placeholder("x", ("n", 4, 3))[:, -1, ::2]
@@ -156,28 +160,30 @@ def getitem(x: Operand, index: Any) -> Node:
     node = as_node(x)
     items = _as_tuple(index)
     with explaining("getitem", node):
-        if len(items) == 1 and isinstance(items[0], Node | np.ndarray | list):
-            return _take_rows(node, as_node(items[0]))
-        expanded = _expand_ellipsis(items, node.ndim)
-        parts: list[_Part | None] = []
-        axis = 0
-        for item in expanded:
-            parts.append(None if item is None else _part(item, node.shape[axis], axis))
-            axis += item is not None
-        return _take_parts(node, parts)
+        if any(isinstance(item, Node | np.ndarray | list) for item in items):
+            return _take_arrays(node, items)
+        return _take_slices(node, _expand_ellipsis(items, node.ndim))
+
+
+def _take_slices(x: Node, items: list[Any]) -> Node:
+    parts: list[_Part | None] = []
+    axis = 0
+    for item in items:
+        parts.append(None if item is None else _part(item, x.shape[axis], axis))
+        axis += item is not None
+    return _take_parts(x, parts)
+
+
+def _take_arrays(x: Node, items: tuple[Any, ...]) -> Node:
+    from graphc.ops.advanced import split_index, stand_together, take_arrays, without_masks
+
+    items = without_masks(items, x.shape)
+    simple, chosen = split_index(_expand_ellipsis(items, x.ndim))
+    return take_arrays(_take_slices(x, simple), chosen, stand_together(items))
 
 
 def _as_tuple(index: Any) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", index) if isinstance(index, tuple) else (index,)
-
-
-def _take_rows(x: Node, rows: Node) -> Node:
-    if not rows.dtype.is_integer:
-        remedy = "choose with gx.where" if rows.dtype is DType.bool else "cast the index: gx.cast(i, 'int64')"
-        raise DTypeError(f"an array index is {rows.dtype}", remedy=remedy)
-    from graphc.ops.indexing import take
-
-    return take(x, rows, axis=0)
 
 
 def _expand_ellipsis(items: tuple[Any, ...], rank: int) -> list[Any]:
@@ -198,7 +204,7 @@ def _part(item: Any, size: Size, axis: int) -> _Part:
     place = item if isinstance(item, Dim) else as_int(item)
     if place is None:
         raise DTypeError(
-            f"{item!r} cannot index axis {axis}", remedy="use ints, slices, None or ...; gx.take for arrays of indices"
+            f"{item!r} cannot index axis {axis}", remedy="use ints, slices, None, ... or arrays of integers"
         )
     if isinstance(place, int) and isinstance(size, int) and not -size <= place < size:
         allowed = f"{-size} to {size - 1} are" if size else "none is"
@@ -255,28 +261,6 @@ def _take_parts(x: Node, parts: list[_Part | None]) -> Node:
         if part is None or not part.drop:
             shape.append(size)
     return reshape(x, tuple(shape))
-
-
-def stack(parts: Sequence[Operand], axis: int = 0) -> Node:
-    """Values of one shape joined along a new axis.
-
-    Shapes: all of one shape; the new axis has as many elements as there are values.
-    Raises: AxisError; ShapeError; DTypeError for a mix that does not promote.
-    Source: Array API ``stack``.
-
-    >>> import graphc as gx
-    >>> gx.stack([gx.placeholder("x", ("n",)), gx.placeholder("y", ("n",))], axis=1)
-    <concatenate: f32[n, 2]>
-    """
-    with explaining("stack"):
-        nodes = as_operands(*parts)
-        if not nodes:
-            raise ShapeError("there is nothing to join", remedy="give at least one value")
-        for node in nodes:
-            if node.shape != nodes[0].shape:
-                raise ShapeError(f"{nodes[0].type} and {node.type} differ", remedy="give values of one shape")
-        place = normalize_axis(axis, nodes[0].ndim + 1)
-    return concatenate([expand_dims(node, place) for node in nodes], axis=place)
 
 
 def expand_dims(x: Operand, axis: int | Sequence[int]) -> Node:
@@ -338,4 +322,4 @@ def flatten(x: Operand, start: int = 0) -> Node:
 
 operators["getitem"] = getitem
 
-__all__ = ["Slice", "expand_dims", "flatten", "squeeze", "stack"]
+__all__ = ["Slice", "expand_dims", "flatten", "squeeze"]

@@ -17,13 +17,13 @@ from graphc.ops.movement import (
     BroadcastTo,
     Concatenate,
     Flip,
-    Pad,
     Reshape,
     Transpose,
     broadcast_to,
     reshape,
     transpose,
 )
+from graphc.ops.padding import Pad
 from graphc.ops.reduction import All, Any, Max, Min, Reduce, Sum, reduced_shape
 from graphc.ops.reduction import sum as sum_of
 from graphc.ops.slicing import Slice
