@@ -15,7 +15,7 @@ from graphc.frontend.metrics.base import Metric, Updates
 from graphc.ir.dims import product
 from graphc.ir.node import Node, Parameter, apply
 from graphc.ir.types import TensorType
-from graphc.ops.indexing import TakeAdd
+from graphc.ops.scatter import TakeAdd
 
 Thresholds = float | Sequence[float] | None
 

@@ -13,7 +13,7 @@ from graphc.frontend.metrics.base import Metric, Updates
 from graphc.ir.dims import product
 from graphc.ir.node import Node, apply
 from graphc.ir.types import DType, TensorType
-from graphc.ops.indexing import TakeAdd
+from graphc.ops.scatter import TakeAdd
 
 
 class ConfusionMatrix(Metric):
