@@ -11,9 +11,9 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError
-from graphc.frontend import schedules
 from graphc.frontend.config import Configurable, suggestion, user_line
 from graphc.frontend.optimizers.gradients import clipping
+from graphc.frontend.schedules.base import evaluate
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType
 
@@ -152,7 +152,7 @@ class Optimizer(Configurable):
     def learning_rate(self) -> float:
         """The current learning rate. Setting it takes effect at the next step and compiles nothing."""
         if self._schedule is not None:
-            return schedules.evaluate(self._schedule, int(self.iterations.value))
+            return evaluate(self._schedule, int(self.iterations.value))
         return float(self._rate.value)
 
     @learning_rate.setter

@@ -46,7 +46,63 @@ def test_fans_of_kernels():
     assert scaled.std() == pytest.approx(math.sqrt(3 / 200), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("shape", "fans"),
+    [
+        ((10, 20), (10, 20)),  # dense
+        ((5, 16, 32), (80, 160)),  # convolution along one axis
+        ((3, 3, 16, 32), (144, 288)),
+        ((2, 3, 4, 8, 16), (192, 384)),
+        ((3, 3, 16, 1), (144, 9)),  # depthwise
+        ((10, 4 * 20), (10, 80)),  # the kernel of an LSTM: outputs of all gates
+        ((20, 3 * 20), (20, 60)),  # the recurrent kernel of a GRU
+    ],
+)
+def test_kernels_of_all_layers_are_scaled_by_their_fans(shape, fans):
+    assert initializers.compute_fans(shape) == fans
+    for mode, fan in (("fan_in", fans[0]), ("fan_out", fans[1]), ("fan_avg", sum(fans) / 2)):
+        # One draw of a standard uniform, scaled: the bound of the interval tells the variance exactly.
+        values = initializers.VarianceScaling(1.5, mode, "uniform", seed=1)(shape, "float64")
+        unit = initializers.RandomUniform(-1.0, 1.0, seed=1)(shape, "float64")
+        np.testing.assert_allclose(values, unit * math.sqrt(3 * 1.5 / fan), rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+@pytest.mark.parametrize("distribution", ["truncated_normal", "untruncated_normal", "uniform", "normal"])
+def test_variance_scaling_has_its_variance_in_all_modes_and_distributions(mode, distribution):
+    fan = {"fan_in": 300, "fan_out": 200, "fan_avg": 250}[mode]
+    values = initializers.VarianceScaling(2.0, mode, distribution, seed=3)(SHAPE, "float64")
+    assert values.var() == pytest.approx(2.0 / fan, rel=0.03)
+    kurtosis = np.mean(values**4) / values.var() ** 2
+    expected = {"uniform": 1.8, "untruncated_normal": 3.0}.get(distribution, 2.3656)
+    assert kurtosis == pytest.approx(expected, rel=0.05)
+
+
+def test_axes_can_be_said_to_be_inputs_and_outputs():
+    made = initializers.GlorotUniform(seed=1, input_axes=[0, 1], output_axes=2)
+    limit = math.sqrt(6 / (4 * 5 + 60))
+    values = made((4, 5, 60))
+    assert 0.98 * limit < np.abs(values).max() <= limit
+    assert repr(type(made).from_config(made.get_config())) == repr(made)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 5), (5, 12), (3, 3, 4, 7), (2, 2, 3, 20)])
+def test_orthogonal_matrices(shape):
+    w = initializers.Orthogonal(gain=2.0, seed=5)(shape, "float64").reshape(-1, shape[-1])
+    square = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+    np.testing.assert_allclose(square, 4.0 * np.eye(len(square)), atol=1e-12)
+
+
+def test_orthogonal_matrices_are_drawn_alike():
+    """Of a uniform one every element has mean 0 and variance 1/n, the diagonal too, and the trace variance 1."""
+    drawn = np.array([initializers.Orthogonal(seed=i)((4, 4), "float64") for i in range(3000)])
+    assert np.abs(drawn.mean(axis=0)).max() < 4 / math.sqrt(4 * 3000)
+    np.testing.assert_allclose(drawn.var(axis=0), np.full((4, 4), 0.25), rtol=0.15)
+    assert np.trace(drawn, axis1=1, axis2=2).var() == pytest.approx(1.0, rel=0.15)
+
+
 def test_constants():
+    assert initializers.get("identity")((2, 3)).tolist() == [[1, 0, 0], [0, 1, 0]]
     assert initializers.get("zeros")((2, 2)).tolist() == [[0, 0], [0, 0]]
     assert initializers.get("ones")((2,), "int64").dtype == np.int64
     assert initializers.Constant(2.5)((2,)).tolist() == [2.5, 2.5]
@@ -93,6 +149,8 @@ def test_functions_are_initializers():
         (lambda: initializers.VarianceScaling(mode="fan"), "fan_avg"),
         (lambda: initializers.VarianceScaling(distribution="cauchy"), "uniform"),
         (lambda: initializers.get("glorot"), "no initializer is called 'glorot'"),
+        (lambda: initializers.Identity()((2, 3, 4)), "matrices"),
+        (lambda: initializers.Orthogonal()((2,)), "two axes"),
     ],
 )
 def test_bad_arguments(make, words):
