@@ -49,7 +49,23 @@ def linear(index: Sequence[Size], shape: Shape) -> Size:
     total: Size = 0
     for position, stride in zip(index, strides_of(shape), strict=True):
         total = total + position * stride
-    return total
+    return recombined(total)
+
+
+def recombined(position: Size) -> Size:
+    """The position with ``d * (x // d) + x % d`` written as ``x``: axes that were split and lie together."""
+    if isinstance(position, int):
+        return position
+    for monomial, factor in position.terms:
+        for atom, power in monomial:
+            if isinstance(atom, str) or atom.fn != "%" or power != 1:
+                continue
+            rest = tuple(part for part in monomial if part[0] != atom)
+            quotient = from_atom(Function("//", atom.left, atom.right))
+            together = position + polynomial({rest: factor}) * (atom.left - atom.right * quotient - from_atom(atom))
+            if isinstance(together, int) or len(together.terms) < len(position.terms):
+                return recombined(together)
+    return position
 
 
 class Argument(int):

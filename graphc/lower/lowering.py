@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from graphc.ir.dims import Size, product
 from graphc.ir.graph import Graph
@@ -20,10 +21,19 @@ from graphc.ir.types import DType, TensorType, TupleType
 from graphc.lower.assembly import Assembly, Gemm, Work
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources
+from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
 from graphc.lower.cumulative import build_cumulative
+from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, replace_scans, slab, stand_in
-from graphc.lower.opaque import Matrix, as_matrix, batch_strides, build_concatenate, build_copy, build_scatter
+from graphc.lower.opaque import (
+    Matrix,
+    as_matrix,
+    batch_strides,
+    build_concatenate,
+    build_copy,
+    build_scatter,
+    concatenated_places,
+)
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.sort import build_argsort
 from graphc.lower.split import split_full_reductions
@@ -204,7 +214,7 @@ class Lowering:
                 case Part():
                     pass  # the loop writes it
                 case Concatenate():
-                    for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of):
+                    for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of, self._joined):
                         self._add(built, "concatenate")
                 case Cumulative():
                     self._add(build_cumulative(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
@@ -214,8 +224,23 @@ class Lowering:
                     self._add(build_scatter(node, self.key_of(node), self.key_of, self.check_of), node.op.name)
             return
         targets = [Target(n, self.key_of(n)) for n in cluster.nodes if self._is_read_outside(n, cluster)]
+        for n in cluster.nodes:
+            targets += [Target(n, self.key_of(whole), place) for whole, place in self._joined.get(id(n), [])]
         label = label_of(cluster)
         self._add(KernelBuilder(cluster, targets, self.key_of, self.check_of, label).build(), label)
+
+    @cached_property
+    def _joined(self) -> dict[int, list[tuple[Node, Callable[[Index], Size]]]]:
+        """Of computed nodes the concatenations that they are part of: the kernel that computes one writes it there."""
+        computed = {id(n) for cluster in self.clusters if not cluster.is_opaque for n in cluster.nodes}
+        found: dict[int, list[tuple[Node, Callable[[Index], Size]]]] = {}
+        for cluster in self.clusters:
+            whole = cluster.nodes[0]
+            if isinstance(whole.op, Concatenate):
+                for arg, place in zip(whole.args, concatenated_places(whole), strict=True):
+                    if id(arg) in computed:
+                        found.setdefault(id(arg), []).append((whole, place))
+        return found
 
     def _is_read_outside(self, node: Node, cluster: Cluster) -> bool:
         if id(node) in self.places:
@@ -229,7 +254,10 @@ class Lowering:
             home = {id(n): c for c in self.clusters for n in c.nodes}
             for cluster in self.clusters:
                 for node in cluster.nodes:
-                    found.update(id(s) for s in _read_leaves(node) if home.get(id(s)) is not cluster)
+                    written = isinstance(node.op, Concatenate)
+                    args = [arg for arg in node.args if not (written and id(arg) in self._joined)]
+                    read = (s for arg in args for s in sources_of(arg))
+                    found.update(id(s) for s in read if home.get(id(s)) is not cluster)
                     found.update(id(s) for s in _data_dependent(node))
             for root in self.graph.roots:
                 found.update(id(s) for s in _read_leaves_of(root))

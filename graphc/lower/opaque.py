@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from graphc.ir.dims import Size, ceildiv, coefficient, product
 from graphc.ir.node import Node
@@ -14,6 +14,7 @@ from graphc.lower.canonical import canonical_kernel
 from graphc.lower.emit import Emitter
 from graphc.lower.index import Index, linear, loop_index, loop_names
 from graphc.lower.views import is_view, through_views
+from graphc.ops.movement import Concatenate
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 
 I64 = DType.int64
@@ -29,10 +30,29 @@ def build_copy(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf, name: st
     return built
 
 
-def build_concatenate(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> list[Built]:
-    """One kernel for each operand, which moves it to its part of the result; they can run together."""
-    axis: int = node.op.axis  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+def build_concatenate(
+    node: Node, key: Node, key_of: KeyOf, check_of: CheckOf, joined: Container[int] = ()
+) -> list[Built]:
+    """One kernel for each operand, which moves it to its part of the result; they can run together.
+
+    Operands in ``joined``, by ``id``, are written there by the kernels that compute them.
+    """
     built: list[Built] = []
+    for arg, place in zip(node.args, concatenated_places(node), strict=True):
+        if id(arg) in joined:
+            continue
+        builder = KernelBuilder(copy_cluster(arg), [Target(arg, key, place)], key_of, check_of, "concatenate")
+        item = builder.build()
+        item.nodes = (node,)
+        built.append(item)
+    return built
+
+
+def concatenated_places(node: Node) -> list[Callable[[Index], Size]]:
+    """For each operand where its element at an index lies in the result."""
+    assert isinstance(node.op, Concatenate)
+    axis = node.op.axis
+    places: list[Callable[[Index], Size]] = []
     start: Size = 0
     for arg in node.args:
 
@@ -40,12 +60,9 @@ def build_concatenate(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -
             moved = tuple(part + start if a == axis else part for a, part in enumerate(index))
             return linear(moved, node.shape)
 
-        builder = KernelBuilder(copy_cluster(arg), [Target(arg, key, place)], key_of, check_of, "concatenate")
-        item = builder.build()
-        item.nodes = (node,)
-        built.append(item)
+        places.append(place)
         start = start + arg.shape[axis]
-    return built
+    return places
 
 
 def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Built:

@@ -7,8 +7,8 @@ import numpy as np
 from graphc.ir.dims import Dim
 from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.types import TensorType
-from graphc.ops.arithmetic import Divide, Multiply, Negative, multiply, negative
-from graphc.ops.base import Elementwise, full
+from graphc.ops.arithmetic import Add, Divide, Multiply, Negative, multiply, negative
+from graphc.ops.base import Elementwise, full, scalar_value
 from graphc.ops.compare import where
 from graphc.ops.create import size_of
 from graphc.ops.exponential import exp
@@ -23,7 +23,7 @@ from graphc.ops.movement import (
     reshape,
     transpose,
 )
-from graphc.ops.padding import Pad
+from graphc.ops.padding import Pad, pad
 from graphc.ops.reduction import All, Any, Max, Min, Reduce, Sum, reduced_shape
 from graphc.ops.reduction import sum as sum_of
 from graphc.ops.slicing import Slice
@@ -405,6 +405,48 @@ def drop_idle_selection(node: Node) -> Node | None:
     return x if idle else None
 
 
+@rule(
+    Add,
+    example=(
+        lambda leaf: pad(leaf(2, 3), (0, 0), (0, 4)) + pad(leaf(2, 4), (0, 3), (0, 0)),
+        lambda leaf: pad(leaf(1), (2,), (1,)) + (pad(leaf(1), (3,), (0,)) + pad(leaf(2), (0,), (2,))),
+    ),
+)
+def join_padded_parts(node: Node) -> Node | None:
+    """Parts that are padded with zeros to one size and do not meet are joined: the gradient of slices."""
+    parts: list[tuple[int, int, Node]] = []
+    axis: int | None = None
+    terms = [node]
+    while terms:
+        term = terms.pop()
+        if isinstance(term.op, Add) and term.shape == node.shape:
+            terms.extend(term.args)
+            continue
+        place = _padded_along(term)
+        if place is None or axis not in (None, place[0]):
+            return None
+        axis = place[0]
+        parts.append((place[1], place[2], term.args[0]))
+    parts.sort(key=lambda part: part[:2])
+    ends = [0, *(stop for _, stop, _ in parts)]
+    assert axis is not None
+    if any(start != end for (start, _, _), end in zip(parts, ends[:-1], strict=True)) or ends[-1] != node.shape[axis]:
+        return None
+    return apply(Concatenate(axis), *(part for _, _, part in parts))
+
+
+def _padded_along(node: Node) -> tuple[int, int, int] | None:
+    """The axis along which a part was padded with zeros, and where the part begins and ends."""
+    if not isinstance(node.op, Pad) or scalar_value(node.args[1]) != 0 or any(node.op.interior):
+        return None
+    padded = [a for a, widths in enumerate(zip(node.op.low, node.op.high, strict=True)) if widths != (0, 0)]
+    if len(padded) != 1:
+        return None
+    (axis,) = padded
+    low, size = node.op.low[axis], node.args[0].shape[axis]
+    return (axis, low, low + size) if isinstance(low, int) and isinstance(size, int) else None
+
+
 @rule(Flip, example=lambda leaf: apply(Flip((1,)), apply(Flip((0, 1)), leaf(2, 3))))
 def merge_flips(node: Node) -> Node | None:
     """An axis that is reversed twice is not reversed."""
@@ -434,6 +476,7 @@ LAYOUT = RuleSet(
         move_last,
         merge_rows_of_matmul,
         merge_sum_into_product,
+        join_padded_parts,
         drop_idle_selection,
         merge_flips,
     )

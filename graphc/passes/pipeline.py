@@ -4,7 +4,8 @@
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify, improve_scans                        fewer, faster, more stable operations
-    decompose     widen_halves, decompose, specialize            only what the backend takes, in its cheapest form
+    decompose     widen_halves, decompose, specialize,           only what the backend takes, in its cheapest form
+                  select_early
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -17,6 +18,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.fold import FOLD
+from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
@@ -38,7 +40,7 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (WidenHalves(), Decompose(takes), SPECIALIZE)
+    return (WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly())
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

@@ -111,6 +111,11 @@ class _Working:
         self._hoist()
         wanted = sorted(index - self.op.carries for index in used if index >= self.op.carries)
         plans = {position: self._plan_of(self.results[position]) for position in wanted}
+        there = {node for plan in plans.values() for node in plan}
+        for position in wanted:  # a sum of what is there anyway is made behind the loop, too
+            result = self.results[position]
+            if isinstance(result.op, Reduce) and (source := _through_moves(result.args[0])) in there:
+                plans[position] = [source]
         cuts = dict.fromkeys(node for plan in plans.values() for node in plan)
         kept = {i for i in range(self.op.carries) if self.op.keep[i]}
         kept |= {
@@ -179,9 +184,7 @@ class _Working:
         heavy: dict[Node, bool] = {}
         for node in topological((result,)):
             inside = node in late and can_stack(node, self.constants)
-            summed = isinstance(node.op, Reduce) and self._is_at_hand(_through_moves(node.args[0]))
-            here = isinstance(node.op, MatMul) or summed
-            heavy[node] = inside and (here or any(heavy[arg] for arg in node.args))
+            heavy[node] = inside and (isinstance(node.op, MatMul) or any(heavy[arg] for arg in node.args))
         if not heavy[result]:
             return [result] if not (result in late and self._is_moved(result)) else [_through_moves(result)]
         free = free_nodes(topological((result,)))

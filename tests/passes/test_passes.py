@@ -128,6 +128,7 @@ def test_the_order_of_passes_is_data() -> None:
         "widen_halves",
         "decompose",
         "specialize",
+        "select_early",
     ]
 
 
