@@ -8,18 +8,19 @@ and to other types than float32 the way leads through float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply
 from graphc.ir.op import Array, Op
+from graphc.ir.sweep import Part
 from graphc.ir.types import DType
 from graphc.ops.base import cast_to
 from graphc.ops.cast import Cast
 
-_LEAVES = (Input, ParameterLeaf, Constant)
+_LEAVES = (Input, ParameterLeaf, Constant, Part)
 
 
 def widen_halves(node: Node, args: tuple[Node, ...]) -> Node | None:
@@ -31,7 +32,7 @@ def widen_halves(node: Node, args: tuple[Node, ...]) -> Node | None:
     >>> (y, *y.args, *y.args[0].args)
     (<cast: bf16[3]>, <exp: f32[3]>, <cast: f32[3]>)
     """
-    return None if node.op.moves else widen_all_halves(node, args)
+    return None if node.op.moves else _widened(node, args, widen_halves)
 
 
 def widen_all_halves(node: Node, args: tuple[Node, ...]) -> Node | None:
@@ -42,7 +43,21 @@ def widen_all_halves(node: Node, args: tuple[Node, ...]) -> Node | None:
     >>> widen_all_halves(gx.flip(x, 0), (x,)).args[0]
     <flip: f32[3]>
     """
+    return _widened(node, args, widen_all_halves)
+
+
+def _widened(
+    node: Node, args: tuple[Node, ...], inside: Callable[[Node, tuple[Node, ...]], Node | None]
+) -> Node | None:
     op = node.op
+    if op.bodies:  # its operands become those of the body as they are
+        bodies = [body.rebuild(inside) for body in op.bodies]
+        same = all(
+            a is b
+            for old, new in zip(op.bodies, bodies, strict=True)
+            for a, b in zip(old.roots, new.roots, strict=True)
+        )
+        return None if same else apply(op.with_bodies(bodies), *args)
     if isinstance(op, _LEAVES) or not any(dtype.is_half for dtype in (node.dtype, *_dtypes(args))):
         return None
     if isinstance(op, Cast):
