@@ -104,7 +104,7 @@ def _explain(node: Node, values: Values) -> NonFiniteError:
         return NonFiniteError(
             f"input {node.name!r} holds {value}, {where}", at=at, remedy="look at the data: clean it, or mask it out"
         )
-    ranges = [f"{_range(values[id(arg)])} in operand {number}" for number, arg in enumerate(node.args)]
+    ranges = [f"operand {number} is {_range(values[id(arg)])}" for number, arg in enumerate(node.args)]
     return NonFiniteError(
         f"{node.op.name} makes {value}, {where}, from operands that are finite",
         details=(*describe_operands(node.op, node.args), *ranges),
@@ -115,4 +115,4 @@ def _explain(node: Node, values: Values) -> NonFiniteError:
 
 def _range(value: Any) -> str:
     array = np.asarray(value)
-    return f"{array.min():.6g} to {array.max():.6g}" if array.size else "nothing"
+    return f"from {array.min():.6g} to {array.max():.6g}" if array.size else "empty"

@@ -1,0 +1,82 @@
+"""The examples run, print the numbers that are known, draw, and their exports run in onnxruntime."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+KNOWN = {
+    "perceptron": [
+        r"w \+= x, w -= x: \d+ epochs, \d+ mistakes, longest move [2-9]\.\d+, right: 100%",
+        r"w \+= lr .*longest move 0\.0\d+, right: 100%",
+        r"the same line: True",
+    ],
+    "xor": [r"perceptron: (50|75)% right after 100 epochs", r"two layers: 100% right", r"\[0\.0, 1\.0, 1\.0, 0\.0\]"],
+    "activations": [
+        r"sigmoid\(0\) = 0\.5, slope 0\.25", r"tanh\(0\) = 0, slope 1", r"relu\(-2\) = 0, relu\(2\) = 2",
+        r"leaky_relu\(-2\) = -0\.02, slope 0\.01", r"\[0\.09, 0\.2447, 0\.6652\], sum 1\.0000",
+    ],
+    "losses": [
+        r"actual 1, predicted 0\.9: binary cross entropy 0\.105",
+        r"actual 1, predicted 0\.1: binary cross entropy 2\.303",
+        r"errors of 1: MSE 1, MAE 1", r"one of them 10: MSE 20\.8, MAE 2\.8", r"categorical 0\.3567, sparse 0\.3567",
+    ],
+    "forward": [
+        r"z1 = 1\.50", r"h2 = relu\(z2\) = 0\.00", r"neuron by neuron: .* 0\.85321", r"matrix form: .* 0\.85321",
+        r"compiled: .* 0\.85321",
+    ],
+    "backpropagation": [
+        r"dL/dw = \(sigmoid\(sum\(w \* x\) \+ b\) - y\) \* x", r"dL/db = sigmoid\(sum\(w \* x\) \+ b\) - y",
+        r"\[-0\.6225, -1\.2449\], by hand .*\[-0\.6225, -1\.2449\]", r"operations: 52 .*, 14 with memoization",
+    ],
+    "descent": [r"batch: 1 steps", r"mini-batch: 8 steps", r"stochastic: 128 steps"],
+    "regularization": [r"none: [0-9] of 20", r"L1: 1[67] of 20", r"L2: [0-3] of 20"],
+    "dropout": [r"training: 0\.[34]\d\d are off, the others are 1\.6667", r"mask: True", r"all are \[1\.0\]"],
+    "early_stopping": [r"best epoch \d+, stopped after epoch \d+ of 600", r"training loss went on down: True"],
+    "optimizers": [rf"{name}: from height 6\.45 to \d(\.\d)?e-0|{name}: .* 0\.00\d"
+                   for name in ("SGD", "momentum", "Nesterov", "Adagrad", "RMSprop", "Adam")],
+    "presenting": [r"dense/kernel: 3 x 4 = 12", r"trainable parameters: 41", r"Total params: 41 \(164 B\)"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_an_example_prints_what_is_known(name, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    example = importlib.import_module(f"examples.{name}")
+    example.main(tmp_path)
+    text = capsys.readouterr().out
+    for pattern in KNOWN[name]:
+        assert re.search(pattern, text), f"{pattern!r} is not in\n{text}"
+    files = {path.name for path in tmp_path.iterdir()}
+    exported = {file for file in files if file.endswith(".onnx")}
+    assert exported
+    assert text.count("onnxruntime agrees: ") == len(exported)
+    pictures = [path for path in tmp_path.iterdir() if path.suffix == ".svg"]
+    assert pictures
+    for picture in pictures:
+        ET.parse(picture)
+
+
+def test_every_example_is_tested():
+    """Quickstart runs as README.md says it, in continuous integration."""
+    folder = Path(importlib.import_module("examples").__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "common", "quickstart"} == set(KNOWN)
+
+
+def test_early_stopping_gives_back_what_was_best(tmp_path, capsys):
+    importlib.import_module("examples.early_stopping").main(tmp_path)
+    text = capsys.readouterr().out
+    best, last = map(float, re.search(r"best epoch (0\.\d+), at the last (0\.\d+)", text).groups())
+    back = float(re.search(r"came back (0\.\d+)", text)[1])
+    assert best == back < last
+
+
+def test_without_matplotlib_an_example_says_so_and_goes_on(tmp_path, capsys, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
+    importlib.import_module("examples.dropout").main(tmp_path)
+    assert 'not drawn: dropout.svg needs Matplotlib (pip install "graphc[plot]")' in capsys.readouterr().out
