@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
-from graphc.frontend import activations, initializers, regularizers
+from graphc.frontend import activations, constraints, initializers, regularizers
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -69,6 +69,7 @@ class PReLU(Layer):
     Args:
         alpha_initializer: first slopes.
         alpha_regularizer: a penalty on the slopes.
+        alpha_constraint: what the slopes go through in every step.
         shared_axes: axes along which one slope serves all, counted with the batch: ``(1, 2)`` for images of
             (batch, height, width, channels) gives one slope for each channel.
 
@@ -90,12 +91,14 @@ class PReLU(Layer):
         self,
         alpha_initializer: Any = "zeros",
         alpha_regularizer: Any = None,
+        alpha_constraint: Any = None,
         shared_axes: int | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.alpha_initializer = initializers.get(alpha_initializer)
         self.alpha_regularizer = regularizers.get(alpha_regularizer)
+        self.alpha_constraint = constraints.get(alpha_constraint)
         axes = () if shared_axes is None else (shared_axes,) if isinstance(shared_axes, int) else tuple(shared_axes)
         self.shared_axes = axes
 
@@ -117,7 +120,11 @@ class PReLU(Layer):
                 remedy=f"share along that axis: shared_axes=({shape.index(None) + 1},)",
             )
         self.alpha = self.add_weight(
-            name="alpha", shape=shape, initializer=self.alpha_initializer, regularizer=self.alpha_regularizer
+            name="alpha",
+            shape=shape,
+            initializer=self.alpha_initializer,
+            regularizer=self.alpha_regularizer,
+            constraint=self.alpha_constraint,
         )
 
     def call(self, inputs: Node) -> Node:

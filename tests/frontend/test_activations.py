@@ -106,6 +106,15 @@ def test_slopes_are_learned_saved_and_exported(tmp_path):
     assert gx.onnx.verify(tmp_path / "model.onnx", model.programs["predict"]).ok
 
 
+def test_slopes_are_held_by_a_constraint():
+    gx.set_seed(0)
+    x = f32(rng, 32, 4)
+    model = Sequential([Input((4,)), layers.PReLU(alpha_constraint="non_neg")])
+    model.compile(optimizer=gx.optimizers.SGD(0.5), loss="mse")
+    model.fit(x, np.abs(x), epochs=5, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], 0)
+
+
 def test_slopes_need_known_sizes():
     with pytest.raises(gx.ShapeError, match="needs a slope for each place") as caught:
         layers.PReLU()(gx.placeholder("x", ("batch", "time", 3)))

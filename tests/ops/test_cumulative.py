@@ -32,8 +32,8 @@ def test_every_function_along_every_axis_of_unknown_sizes():
     wanted = {}
     outputs = {}
     for name, function in FUNCTIONS.items():
-        for axis in (0, 1, -1):
-            for reverse in (False, True):
+        for axis in (0, 1, -1) if name != "cumlogsumexp" else (1,):
+            for reverse in (False, True) if name in ("cumsum", "cumprod") else (axis == 0,):
                 key = f"{name}{axis}{reverse}"
                 outputs[key] = getattr(gx, name)(x, axis=axis, reverse=reverse)
                 wanted[key] = (function, axis, reverse)
