@@ -11,6 +11,7 @@ from graphc.errors import GraphError, NameClashError
 from graphc.ir import location
 from graphc.ir.dims import names
 from graphc.ir.node import Input, Node, Parameter, intern, topological
+from graphc.ir.op import Op
 from graphc.ir.types import shape_names
 
 if TYPE_CHECKING:
@@ -198,9 +199,19 @@ def substitute_nodes(roots: Iterable[Node], values: Mapping[Node, Node]) -> tupl
     return rebuild(roots, lambda node, _: table.get(id(node)))
 
 
+def _same_op(a: Op, b: Op) -> bool:
+    """Are two ops equal, their bodies but for the identity of these' leaves?"""
+    if not a.bodies:
+        return a == b
+    values = [(getattr(a, name), getattr(b, name)) for name in a.attributes if not isinstance(getattr(a, name), Graph)]
+    return all(x == y for x, y in values) and all(map(structurally_equal, a.bodies, b.bodies))
+
+
 def structurally_equal(left: Graph, right: Graph) -> bool:
     """Are two graphs the same but for the identity of their leaves and their source lines?"""
     if [name for name, _ in left.outputs] != [name for name, _ in right.outputs]:
+        return False
+    if [node.type for node in left.inputs] != [node.type for node in right.inputs]:
         return False
     if len(left.updates) != len(right.updates) or len(left.nodes) != len(right.nodes):
         return False
@@ -212,7 +223,7 @@ def structurally_equal(left: Graph, right: Graph) -> bool:
             return False
         if type(a.op) is not type(b.op) or a.name != b.name:
             return False
-        if a.name is None and a.op != b.op:
+        if a.name is None and not _same_op(a.op, b.op):
             return False
         match[id(a)] = b
     return all(match[id(x)] is y for x, y in zip(left.roots, right.roots, strict=True)) and all(

@@ -10,9 +10,10 @@
       update %1 = %2
     }
 
-Attributes print as Python literals; element types by their short names, shapes in square brackets (``[batch, 3]``),
-tuples of plain ints in round ones. Parameters and large constants print by name and digest, and parsing takes
-their values from the outside.
+The graphs that ops run, such as the step of a scan, stand in front as blocks of their own: ``body0 {``, ``body1 {``.
+Attributes print as Python literals; element types by their short names, shapes in square brackets
+(``[batch, 3]``), tuples of plain ints in round ones. Parameters and large constants print by name and digest, and
+parsing takes their values from the outside.
 """
 
 from __future__ import annotations
@@ -61,17 +62,26 @@ def print_sizes(sizes: tuple[Any, ...]) -> str:
     return "[" + ", ".join(map(str, sizes)) + "]"
 
 
-def print_node(node: Node, names: Mapping[int, str], lines: bool = True) -> str:
-    """One line of graph text."""
+def print_node(
+    node: Node, names: Mapping[int, str], lines: bool = True, bodies: Mapping[int, str] | None = None
+) -> str:
+    """One line of graph text; ``bodies`` has the names of the graphs that ops run, by ``id``."""
     if isinstance(node.op, Constant):
         attributes = _constant_text(node.op)
     else:
         shown_keys = (key for key in node.op.attributes if key != "type")
-        attributes = ", ".join(f"{key}={print_attribute(getattr(node.op, key))}" for key in shown_keys)
+        values = ((key, getattr(node.op, key)) for key in shown_keys)
+        attributes = ", ".join(f"{key}={_body_name(value, bodies) or print_attribute(value)}" for key, value in values)
     shown = f"{{{attributes}}}" if attributes else ""
     args = ", ".join(names[id(arg)] for arg in node.args)
     where = f"   # {node.loc.short}" if lines and node.loc else ""
     return f"{names[id(node)]} = {node.op.name}{shown}({args}) : {node.type}{where}"
+
+
+def _body_name(value: object, bodies: Mapping[int, str] | None) -> str | None:
+    if not isinstance(value, Graph):
+        return None
+    return (bodies or {}).get(id(value), "body")
 
 
 def _constant_text(op: Constant) -> str:
@@ -83,19 +93,37 @@ def _constant_text(op: Constant) -> str:
 
 def print_graph(graph: Graph, lines: bool = True) -> str:
     """The whole graph as text. ``lines=False`` leaves the source lines out."""
+    bodies: dict[int, str] = {}
+    blocks: list[str] = []
+    _print_bodies(graph, lines, bodies, blocks)
+    return "".join([*blocks, _print_block("graph", graph, lines, bodies)])
+
+
+def _print_bodies(graph: Graph, lines: bool, bodies: dict[int, str], blocks: list[str]) -> None:
+    """Name and print the graphs that a graph's ops run, inner ones first."""
+    for node in graph.nodes:
+        for body in node.op.bodies:
+            if id(body) not in bodies:
+                _print_bodies(body, lines, bodies, blocks)
+                bodies[id(body)] = f"body{len(bodies)}"
+                blocks.append(_print_block(bodies[id(body)], body, lines, bodies))
+
+
+def _print_block(title: str, graph: Graph, lines: bool, bodies: Mapping[int, str]) -> str:
     names: dict[int, str] = {}
     listed = {id(node) for node in graph.inputs}
     order = (*graph.inputs, *(node for node in graph.nodes if id(node) not in listed))
     extra = tuple(p for p, _ in graph.updates if id(p) not in {id(node) for node in order})
     for node in (*order, *extra):
         names[id(node)] = f"%{len(names)}"
-    rows = [print_node(node, names, lines) for node in (*order, *extra)]
+    rows = [print_node(node, names, lines, bodies) for node in (*order, *extra)]
     rows += [f"return {name!r} = {names[id(node)]}" for name, node in graph.outputs]
     rows += [f"update {names[id(p)]} = {names[id(node)]}" for p, node in graph.updates]
-    return "graph {\n" + "".join(f"  {row}\n" for row in rows) + "}\n"
+    return title + " {\n" + "".join(f"  {row}\n" for row in rows) + "}\n"
 
 
-_LINE = re.compile(r"(%\d+) = (\w+)(?:\{(.*)\})?\(([^()]*)\) : (\w+)\[(.*?)\](?:   # .*)?")
+_BLOCK = re.compile(r"(graph|body\d+) \{")
+_LINE = re.compile(r"(%\d+) = (\w+)(?:\{(.*)\})?\(([^()]*)\) : (?:(\w+)\[(.*?)\]|(\(.*?\)))(?:   # .*)?")
 _RETURN = re.compile(r"return (.+) = (%\d+)")
 _UPDATE = re.compile(r"update (%\d+) = (%\d+)")
 
@@ -120,14 +148,24 @@ def parse_graph(
     inputs: list[Node] = []
     outputs: list[tuple[str, Node]] = []
     updates: list[tuple[Parameter, Node]] = []
+    bodies: dict[str, Graph] = {}
+    title = "graph"
     rows = text.splitlines()
     for number, row in enumerate(rows, 1):
         line = row.strip()
-        if not line or line in ("graph {", "}"):
+        if not line:
+            continue
+        if found := _BLOCK.fullmatch(line):
+            title = found[1]
+            continue
+        if line == "}":
+            if title != "graph":
+                bodies[title] = Graph(tuple(inputs), tuple(outputs))
+                nodes, inputs, outputs = {}, [], []
             continue
         try:
             if found := _LINE.fullmatch(line):
-                node = _parse_node(found, nodes, registry, parameters or {}, constants or {})
+                node = _parse_node(found, nodes, registry, parameters or {}, constants or {}, bodies)
                 nodes[found[1]] = node
                 if isinstance(node.op, Input):
                     inputs.append(node)
@@ -158,14 +196,21 @@ def _parse_node(
     registry: Mapping[str, type[Op]],
     parameters: Mapping[str, Parameter],
     constants: Mapping[str, Any],
+    bodies: Mapping[str, Graph],
 ) -> Node:
-    _, name, attributes_text, args_text, dtype_text, shape_text = found.groups()
-    type = TensorType(as_dtype(dtype_text), _parse_shape(shape_text))
+    _, name, attributes_text, args_text, dtype_text, shape_text, parts_text = found.groups()
     args = tuple(nodes[arg.strip()] for arg in args_text.split(",") if arg.strip())
-    attributes = parse_attributes(attributes_text or "")
+    attributes = parse_attributes(attributes_text or "", bodies)
     if name not in registry:
         raise ValueError(f"no op is called {name!r}")
     cls = registry[name]
+    if parts_text is not None:
+        op = cls(**attributes)
+        whole = op.infer(*[arg.type for arg in args])
+        if str(whole) != parts_text:
+            raise ValueError(f"the type is written as {parts_text} but is {whole}")
+        return intern(op, args, whole)
+    type = TensorType(as_dtype(dtype_text), _parse_shape(shape_text))
     if cls is Constant:
         if "digest" in attributes:
             return constant(np.asarray(constants[attributes["digest"]]))
@@ -192,12 +237,18 @@ def _parse_shape(text: str) -> tuple[Any, ...]:
     return tuple(parse_size(ast.unparse(item)) for item in call.args)
 
 
-def parse_attributes(text: str) -> dict[str, Any]:
-    """The attributes between the braces of a line."""
+def parse_attributes(text: str, bodies: Mapping[str, Graph] | None = None) -> dict[str, Any]:
+    """The attributes between the braces of a line; ``bodies`` are the graphs that they may name."""
     call = ast.parse(f"f({text})", mode="eval").body
     if not isinstance(call, ast.Call):
         raise ValueError(f"not attributes: {text!r}")
-    return {str(item.arg): parse_attribute(item.value) for item in call.keywords}
+    known = bodies or {}
+    return {
+        str(item.arg): known[item.value.id]
+        if isinstance(item.value, ast.Name) and item.value.id in known
+        else parse_attribute(item.value)
+        for item in call.keywords
+    }
 
 
 def parse_attribute(node: ast.expr) -> Any:
