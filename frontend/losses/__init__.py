@@ -47,6 +47,8 @@ from graphc.frontend.losses.regression import mean_absolute_error as mean_absolu
 from graphc.frontend.losses.regression import mean_absolute_percentage_error as mean_absolute_percentage_error
 from graphc.frontend.losses.regression import mean_squared_error as mean_squared_error
 from graphc.frontend.losses.regression import mean_squared_logarithmic_error as mean_squared_logarithmic_error
+from graphc.frontend.losses.sequence import CTC as CTC
+from graphc.frontend.losses.sequence import ctc as ctc
 from graphc.frontend.losses.triplets import TripletLoss as TripletLoss
 from graphc.frontend.losses.triplets import TripletSemiHardLoss as TripletSemiHardLoss
 from graphc.frontend.losses.triplets import triplet as triplet

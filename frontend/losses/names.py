@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphc.errors import GraphError
 from graphc.frontend.config import lookup, register_function, user_line
-from graphc.frontend.losses import crossentropy, divergence, focal, margins, overlap, regression, triplets
+from graphc.frontend.losses import crossentropy, divergence, focal, margins, overlap, regression, sequence, triplets
 from graphc.frontend.losses.base import Loss, LossFunctionWrapper
 from graphc.frontend.losses.crossentropy import (
     BinaryCrossentropy,
@@ -28,6 +28,7 @@ from graphc.frontend.losses.regression import (
     MeanSquaredError,
     MeanSquaredLogarithmicError,
 )
+from graphc.frontend.losses.sequence import CTC
 from graphc.frontend.losses.triplets import TripletLoss, TripletSemiHardLoss
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _CLASSES: tuple[type[Loss], ...] = (
     CategoricalGeneralizedCrossEntropy,
     BinaryFocalCrossentropy,
     CategoricalFocalCrossentropy,
+    CTC,
     Dice,
     Tversky,
     TripletLoss,
@@ -94,6 +96,7 @@ _FUNCTIONS: tuple[Callable[..., Node], ...] = (
     focal.binary_focal_crossentropy,
     focal.categorical_focal_crossentropy,
     overlap.dice,
+    sequence.ctc,
     overlap.tversky,
     triplets.triplet_semi_hard,
 )
