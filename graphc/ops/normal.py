@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DTypeError, ShapeError
-from graphc.ir.dims import Size
+from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape
@@ -39,6 +39,7 @@ from graphc.ops.exponential import log, log1p, sqrt
 from graphc.ops.logic import bitwise_not
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import argmax
+from graphc.ops.sorting import argsort
 
 f32, f64, u32, i64 = DType.float32, DType.float64, DType.uint32, DType.int64
 _DRAWN = (f32, f64)
@@ -355,6 +356,22 @@ def categorical(logits: Operand, seed: Operand, step: Operand = 0, stream: int =
         require_dtype(node.type, _DRAWN, "logits")
         place = normalize_axis(axis, node.ndim)
     return argmax(node + gumbel(node.shape, seed, step, stream, node.dtype), axis=place)
+
+
+def permutation(count: int | str | Dim, seed: Operand, step: Operand = 0, stream: int = 0) -> Node:
+    """The integers below ``count`` in random order, as int64: ``gx.take(x, order, axis=0)`` shuffles rows.
+
+    Shapes: (count,); seed and step are scalars.
+    Raises: ShapeError; DTypeError; AxisError.
+    Source: Knuth 1997, The Art of Computer Programming, volume 2, section 3.4.2, by sorting random words
+
+    >>> import graphc as gx
+    >>> gx.random.permutation("n", seed=0)
+    <argsort: i64[n]>
+    """
+    with explaining("random.permutation"):
+        words = apply(RandomBits(as_shape((count,)), stream), as_node(seed, u32), as_node(step, u32))
+        return argsort(words)
 
 
 __all__ = ["Exponential", "Normal", "TruncatedNormal"]

@@ -400,5 +400,6 @@ from graphc.ops.normal import categorical as categorical  # noqa: E402
 from graphc.ops.normal import exponential as exponential  # noqa: E402
 from graphc.ops.normal import gumbel as gumbel  # noqa: E402
 from graphc.ops.normal import normal as normal  # noqa: E402
+from graphc.ops.normal import permutation as permutation  # noqa: E402
 from graphc.ops.normal import randint as randint  # noqa: E402
 from graphc.ops.normal import truncated_normal as truncated_normal  # noqa: E402

@@ -10,9 +10,11 @@ from graphc.ir.node import Node
 from graphc.ops.activation import Normalizer, normalize_along
 from graphc.ops.arithmetic import divide, maximum, subtract
 from graphc.ops.base import Array, Operand, Tangents, cast_to, op_class
-from graphc.ops.compare import greater, greater_equal, where
+from graphc.ops.compare import greater, where
+from graphc.ops.create import iota
+from graphc.ops.cumulative import cumsum
 from graphc.ops.reduction import max, sum
-from graphc.ops.slicing import expand_dims
+from graphc.ops.sorting import sort
 
 
 @op_class
@@ -20,9 +22,9 @@ class Sparsemax(Normalizer):
     """``max(x - t, 0)`` along an axis, with the t for which the results add up to 1.
 
     For every set S of elements ``t >= (sum(S) - 1) / |S|``, with equality for those that stay above 0, which are the
-    largest. So t is the largest of these quotients over the sets of all elements not below one of them. This needs no
-    order, but a comparison of each element with each; scores from 1 below the largest on cannot count and are cut off
-    there, so that sums stay exact. A row of all -inf gives NaN.
+    largest. So t is the largest of these quotients over the first elements in falling order, and nobody asks where they
+    end. Scores from 1 below the largest on cannot count and are cut off there, so that sums stay exact. A row of all
+    -inf gives NaN.
 
     Shapes: that of x.
     Raises: AxisError; DTypeError for integers and bool.
@@ -40,10 +42,8 @@ class Sparsemax(Normalizer):
     def decompose(self, *args: Node) -> Node:
         (x,) = args
         shifted = maximum(subtract(x, max(x, axis=self.axis, keepdims=True)), -1.0)
-        other = expand_dims(shifted, self.axis)
-        counts = greater_equal(other, expand_dims(shifted, self.axis + 1))
-        total = sum(where(counts, other, 0.0), axis=self.axis + 1)
-        quotients = divide(subtract(total, 1.0), sum(cast_to(counts, x.dtype), axis=self.axis + 1))
+        total = cumsum(sort(shifted, self.axis, descending=True), self.axis)
+        quotients = divide(subtract(total, 1.0), iota(x.shape, self.axis, x.dtype) + 1.0)
         return maximum(subtract(shifted, max(quotients, axis=self.axis, keepdims=True)), 0.0)
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:

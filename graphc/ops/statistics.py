@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.errors import AxisError, DTypeError
+from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.dims import product
 from graphc.ir.node import Node, apply, operators
 from graphc.ir.op import Op
@@ -30,14 +30,17 @@ from graphc.ops.base import (
     cast_to,
     explaining,
     normalize_axes,
+    normalize_axis,
     op_class,
     require_dtype,
 )
-from graphc.ops.compare import equal, not_equal, where
+from graphc.ops.compare import equal, isnan, not_equal, where
 from graphc.ops.create import size_of
 from graphc.ops.exponential import sqrt
-from graphc.ops.movement import broadcast_to
+from graphc.ops.movement import broadcast_to, reshape
 from graphc.ops.reduction import Sum, check_axes, reduced_shape, spread
+from graphc.ops.slicing import squeeze, take_range
+from graphc.ops.sorting import sort
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -308,6 +311,33 @@ def count_nonzero(x: Operand, axis: Axis = None, keepdims: bool = False) -> Node
     return _sum(cast_to(counted, DType.int64), axes, bool(keepdims))
 
 
+def median(x: Operand, axis: int | None = None, keepdims: bool = False) -> Node:
+    """The middle element in the order along an axis (None: of all), or the mean of the two in the middle; NaN wins.
+
+    Shapes: the axis vanishes, or becomes 1 with keepdims.
+    Raises: AxisError; ShapeError for an axis without elements; DTypeError for integers and bool.
+    Source: NumPy ``median``.
+
+    >>> import graphc as gx
+    >>> gx.median(gx.placeholder("x", ("n", 5)), axis=1)
+    <reshape: f32[n]>
+    """
+    node = as_node(x)
+    with explaining("median", node):
+        require_dtype(node.type, FLOATS)
+        place = 0 if axis is None else normalize_axis(axis, node.ndim)
+        flat = reshape(node, (node.type.size,)) if axis is None else node
+        size = flat.shape[place]
+        if size == 0:
+            raise ShapeError(f"axis {place} has no elements", remedy="give at least one element there")
+    ordered = sort(flat, place)
+    low, high, last = (take_range(ordered, place, at, at + 1) for at in ((size - 1) // 2, size // 2, size - 1))
+    middle = where(isnan(last), last, multiply(low + high, 0.5))
+    if axis is None:
+        return reshape(middle, (1,) * node.ndim if keepdims else ())
+    return middle if keepdims else squeeze(middle, place)
+
+
 operators["mean"] = mean
 
-__all__ = ["Mean", "Std", "Var", "average", "count_nonzero", "mean", "std", "var"]
+__all__ = ["Mean", "Std", "Var", "average", "count_nonzero", "mean", "median", "std", "var"]

@@ -28,6 +28,7 @@ def drawn():
     outputs["moved"] = r.normal((COUNT,), 7, 3, mean=2.0, stddev=0.5)
     outputs["scaled"] = r.uniform((COUNT,), 7, 3, low=-3.0, high=5.0)
     outputs["integers"] = r.randint((COUNT,), -2, 5, 7, 3)
+    outputs["order"] = r.permutation(500, 7, 3)
     outputs["wide"] = r.randint((COUNT,), -(2**30), 2**30, 7, 3, dtype="int32")
     return gx.compile(outputs, inputs=[], backend="numba")()
 
@@ -85,6 +86,13 @@ def test_integers_are_all_drawn_alike(drawn):
     wide = drawn["wide"]
     assert wide.dtype == np.int32
     np.testing.assert_array_equal(wide, (drawn["words"].astype(np.int64) >> 1) - 2**30)
+
+
+def test_a_permutation_holds_each_number_once(drawn):
+    order = drawn["order"]
+    np.testing.assert_array_equal(order, np.argsort(drawn["words"][:500], kind="stable"))
+    np.testing.assert_array_equal(np.sort(order), np.arange(500))
+    assert abs(stats.spearmanr(order, np.arange(500)).statistic) < 0.15
 
 
 def test_places_are_drawn_with_the_softmax_of_logits():

@@ -57,6 +57,21 @@ def test_all_of_them_for_rows_of_any_number(program, rows):
     np.testing.assert_array_equal(results["true"], np.count_nonzero(x > 0, axis=1, keepdims=True))
 
 
+@pytest.mark.parametrize("rows", [1, 4, 7])
+def test_medians(rows):
+    outputs = {"rows": gx.median(X, axis=1), "columns": gx.median(X, 0, True), "all": gx.median(X, keepdims=True)}
+    outputs["slope"] = gx.grad(gx.sum(gx.median(X, axis=0)), [X])[0]
+    x = rng.standard_normal((rows, 5)).astype(np.float32)
+    x[0, 4] = np.nan
+    results = gx.compile(outputs, inputs=[X], backend="numba")(x=x)
+    np.testing.assert_allclose(results["rows"], np.median(x, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(results["columns"], np.median(x, axis=0, keepdims=True), rtol=1e-6)
+    assert results["all"].shape == (1, 1)
+    assert np.isnan(results["all"]).all()
+    hit = results["slope"][:, 0]
+    assert sorted(hit[hit != 0]) == ([1.0] if rows % 2 else [0.5, 0.5])
+
+
 def test_frobenius():
     x = rng.standard_normal((4, 3, 5)).astype(np.float32)
     node = gx.placeholder("x", x.shape)
