@@ -122,7 +122,7 @@ class Reduce(Op):
             case((2, 3, 4), (0, 2)), case((2, 3, 4), (1,), True), case((2, 3, 4), ()), case((3, 0), (1,)),
             case((0, 3), (1,)), case((1, 1), (0, 1)), case((3, 70), (1,)), case((70, 3), (0,)),
         ]  # fmt: skip
-        rows += [case((4, 5), (1,), dtype=dtype) for dtype in cls.accepts if dtype is not main]
+        rows += [case((4, 5), (1,), dtype=dtype) for dtype in cls.accepts if dtype not in (main, DType.float16)]
         if main.is_float:
             special = special_operands(main, 2)[0].reshape(10, 10)
             rows.append(Case(cls((0,), False), (special,), differentiable=False))
