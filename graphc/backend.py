@@ -8,9 +8,10 @@ attributes of :class:`Backend`.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphc.errors import BackendError, GraphcError
 
@@ -46,7 +47,7 @@ class Bound(Protocol):
 
 
 class Executable(Protocol):
-    """A compiled plan."""
+    """A compiled plan. One that keeps parameters on a device is a :class:`DeviceExecutable`."""
 
     def bind(self, dims: Mapping[str, int]) -> Bound:
         """Plan memory for these sizes. Compiles no machine code."""
@@ -54,6 +55,38 @@ class Executable(Protocol):
 
     def source(self) -> str:
         """The generated source of all kernels, readable; empty if there is none."""
+        ...
+
+
+class Pending(Protocol):
+    """A step that has been started."""
+
+    def wait(self) -> tuple[Sequence[NDArray[np.generic]], Failure | None]:
+        """The outputs once they are there, or what failed."""
+        ...
+
+
+class DeviceBound(Bound, Protocol):
+    """An executable on a device for one combination of sizes. Inputs and outputs may be arrays of the device's kind."""
+
+    def start(self, inputs: Sequence[Any]) -> Pending:
+        """Queue a step. If it fails, later ones change no state until the failure has been read."""
+        ...
+
+
+@runtime_checkable
+class DeviceExecutable(Protocol):
+    """A compiled plan that keeps parameters on a device of its own."""
+
+    def bind(self, dims: Mapping[str, int]) -> DeviceBound: ...
+    def source(self) -> str: ...
+
+    def holds(self, value: object) -> bool:
+        """Is it an array on that device?"""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A new array on that device."""
         ...
 
 
@@ -120,15 +153,17 @@ def backends() -> tuple[Backend, ...]:
     return tuple(sorted(found, key=lambda backend: -backend.priority))
 
 
-def find_backend(name: str) -> Backend:
-    """The backend of this name, ready to compile.
+def find_backend(name: str | Backend) -> Backend:
+    """The backend of this name, or this backend, ready to compile.
 
     Raises:
         BackendError: there is none of this name, it is broken, or it cannot run here.
     """
     if name == "auto":
-        return next(backend for backend in backends() if reason_against(backend) is None)
-    if name in BUILT_IN:
+        return _best()
+    if not isinstance(name, str):
+        backend, name = name, name.name
+    elif name in BUILT_IN:
         backend = _load_built_in(name)
     elif name in _entry_points():
         backend = _load_entry_point(name)
@@ -142,6 +177,21 @@ def find_backend(name: str) -> Backend:
             remedy="run `python -m graphc doctor`, or use backend='auto'",
         )
     return backend
+
+
+_told: set[str] = set()
+
+
+def _best() -> Backend:
+    """The preferred backend that can run. One that is passed over although it seems to be meant is named once."""
+    for backend in backends():
+        reason = reason_against(backend)
+        if reason is None:
+            return backend
+        if getattr(backend, "is_expected", lambda: False)() and backend.name not in _told:
+            _told.add(backend.name)
+            warnings.warn(f"backend 'auto' does without {backend.name!r}: {reason}", stacklevel=2)
+    raise BackendError("no backend can run here", remedy="run `python -m graphc doctor`")
 
 
 def reason_against(backend: Backend) -> str | None:

@@ -23,7 +23,7 @@ def compile(
     outputs: Mapping[str, Node],
     inputs: Iterable[Node],
     updates: Mapping[Parameter, Node] | None = None,
-    backend: str = "auto",
+    backend: str | Backend = "auto",
     training: bool = False,
     check_finite: bool = False,
 ) -> Program:
@@ -33,7 +33,8 @@ def compile(
         outputs: results by name.
         inputs: the placeholders that the program takes, in any order.
         updates: next values of parameters. They read old values and take effect together.
-        backend: ``"numba"``, ``"reference"``, a plug-in's name, or ``"auto"`` for the best one available.
+        backend: ``"numba"``, ``"cupy"``, ``"reference"``, a plug-in's name, a backend itself, or ``"auto"`` for the
+            best one available.
         training: which branch of :func:`graphc.when_training` is meant.
         check_finite: refuse a step whose outputs or updates hold NaN or infinity, before any state changes.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from graphc.backend import Backend, Bound, Executable, Failure
+from graphc.backend import Backend, Bound, DeviceBound, DeviceExecutable, Executable, Failure, Pending
 from graphc.errors import (
     AxisError,
     DTypeError,
@@ -70,6 +70,24 @@ class _Fit:
     dims: Mapping[str, int]
 
 
+class Results(Sequence["Array"]):
+    """The results of a step that has been started, in the order of ``output_names``."""
+
+    def __init__(self, program: Program, pending: Pending, dims: Mapping[str, int]) -> None:
+        self._program = program
+        self._pending = pending
+        self._dims = dims
+
+    def __len__(self) -> int:
+        return len(self._program.output_names)
+
+    def __getitem__(self, index: Any) -> Any:
+        outputs, failure = self._pending.wait()
+        if failure is not None:
+            raise self._program.failed(failure, self._dims)
+        return cast("Any", outputs[index])
+
+
 class Program:
     """A compiled graph. Made by :func:`graphc.compile`.
 
@@ -107,6 +125,7 @@ class Program:
         self._fits: dict[tuple[tuple[int, ...], ...], _Fit] = {}
         self._dims: Mapping[str, int] = {}
         self._lock = threading.Lock()
+        self._device = executable if isinstance(executable, DeviceExecutable) else None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -137,6 +156,35 @@ class Program:
 
     def call(self, arrays: Sequence[Any], out: Sequence[Array] | None = None) -> Sequence[Array]:
         """Run one step on arrays in the order of ``input_names``; results in the order of ``output_names``."""
+        arrays, fit = self._fitting(arrays)
+        if out is None:
+            make: Callable[[tuple[int, ...], np.dtype[Any]], Any] = np.empty
+            if self._device is not None and any(map(self._device.holds, arrays)):
+                make = self._device.empty
+            out = [make(shape, dtype) for shape, dtype in fit.outputs]
+        else:
+            self._check_out(out, fit)
+        if Parameter.any_mirrored and self._device is None:
+            for parameter in self.parameters:  # the executable knows the buffers on the CPU
+                parameter.array  # noqa: B018 (brings the buffer up to date)
+        failure = fit.bound.run(arrays, out)
+        if failure is not None:
+            raise self.failed(failure, fit.dims)
+        return out
+
+    def start(self, arrays: Sequence[Any]) -> Sequence[Array]:
+        """Begin one step on arrays in the order of ``input_names``; results are waited for when they are read.
+
+        Where a backend cannot run ahead this is :meth:`call`. What a check finds is raised when the results are read;
+        until then no later step of this program changes state.
+        """
+        if self._device is None:
+            return self.call(arrays)
+        arrays, fit = self._fitting(arrays)
+        return Results(self, cast("DeviceBound", fit.bound).start(arrays), fit.dims)
+
+    def _fitting(self, arrays: Sequence[Any]) -> tuple[Sequence[Any], _Fit]:
+        """The arrays as the executable takes them, and what their shapes lead to."""
         shapes: list[tuple[int, ...]] = []
         for array, dtype in zip(arrays, self._dtypes, strict=True):
             if array.__class__ is not np.ndarray or array.dtype is not dtype or not array.flags.carray:
@@ -148,14 +196,7 @@ class Program:
         if fit is None:
             fit = self._new_fit(tuple(shapes))
         self._dims = fit.dims
-        if out is None:
-            out = [np.empty(shape, dtype) for shape, dtype in fit.outputs]
-        else:
-            self._check_out(out, fit)
-        failure = fit.bound.run(arrays, out)
-        if failure is not None:
-            raise self._failed(failure, fit.dims)
-        return out
+        return arrays, fit
 
     # reading
 
@@ -185,7 +226,7 @@ class Program:
 
         sizes = self.sizes(dims)
         arena = layout(self.plan, sizes)
-        held = sum(p.array.nbytes for p in self.parameters)
+        held = sum(p.type.nbytes({}) for p in self.parameters)
         return MemoryReport(arena.peak_bytes, arena.naive_bytes, arena.largest_live_set_bytes, held, sizes)
 
     def explain(self, **dims: int) -> str:
@@ -215,7 +256,11 @@ class Program:
         node = self.graph.inputs[position]
         dtype = self._dtypes[position]
         shown = type(value).__name__
-        if isinstance(value, np.ndarray | np.generic):
+        if self._device is not None and self._device.holds(value):
+            if value.dtype == dtype and value.flags.c_contiguous:
+                return value
+            shown = f"an array on the device of {value.dtype}" + " that is not contiguous" * (value.dtype == dtype)
+        elif isinstance(value, np.ndarray | np.generic):
             array = cast("Array", value)
             if array.dtype == dtype:
                 return np.require(array, dtype, ["C", "A", "E"]) if array.ndim else np.array(array)
@@ -320,6 +365,9 @@ class Program:
 
     def _check_out(self, out: Sequence[Array], fit: _Fit) -> None:
         for name, array, (shape, dtype) in zip(self.output_names, out, fit.outputs, strict=True):
+            if self._device is not None and self._device.holds(array):
+                if array.shape == shape and array.dtype == dtype and array.flags.c_contiguous:
+                    continue
             if not isinstance(array, np.ndarray) or array.dtype != dtype:  # pyright: ignore[reportUnnecessaryIsInstance]
                 shown = getattr(array, "dtype", type(array).__name__)
                 raise DTypeError(
@@ -337,7 +385,8 @@ class Program:
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )
 
-    def _failed(self, failure: Failure, dims: Mapping[str, int]) -> GraphcError:
+    def failed(self, failure: Failure, dims: Mapping[str, int]) -> GraphcError:
+        """What to raise for a check that failed."""
         check = self.plan.checks[failure.check]
         node = check.node
         details = describe_operands(node.op, node.args)

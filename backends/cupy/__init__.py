@@ -1,45 +1,66 @@
-"""The GPU backend: kernels as CUDA C for NVIDIA GPUs."""
+"""The GPU backend: kernels as CUDA C for NVIDIA GPUs, products by cuBLAS, a step as one CUDA graph."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-from typing import NoReturn
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
+from graphc.backends.cupy import installation
 from graphc.errors import BackendError
 
-_NOT_YET = "the GPU backend prints and compiles kernels but does not run programs yet"
+if TYPE_CHECKING:
+    from graphc.backends.cupy.device import Device
+    from graphc.backends.cupy.executable import GpuExecutable
+    from graphc.lower.plan import Plan
 
 
+@dataclass(frozen=True)
 class CupyBackend:
-    """Prints kernels as CUDA C and compiles them; see :class:`graphc.backend.Backend` for the attributes."""
+    """Runs programs on a GPU; see :class:`graphc.backend.Backend` for the attributes.
 
-    name = "cupy"
-    priority = 100
-    lowers = True
+    Attributes:
+        tf32: let products of float32 round their operands to 10 bits of mantissa, which is several times as fast.
+        device: what runs them; None for the first GPU.
+
+    >>> from graphc.backends.cupy import CupyBackend
+    >>> CupyBackend(tf32=True).name
+    'cupy'
+    """
+
+    tf32: bool = False
+    device: Device | None = None
+    name: str = "cupy"
+    priority: int = 100
+    lowers: bool = True
 
     def available(self) -> str | None:
-        if importlib.util.find_spec("cupy") is None:
-            return "CuPy is not installed: pip install 'graphc[gpu]'"
-        return _driver_problem() or f"{_NOT_YET}: use backend='numba'"
+        return None if self.device is not None else installation.problem()
+
+    def is_expected(self) -> bool:
+        """Would a user wonder that it is not used? There is a GPU, or CuPy has been installed for one."""
+        return installation.has_cupy() or installation.gpu_count() > 0
 
     def takes(self, op: object) -> bool:
         return False
 
-    def compile(self, plan: object) -> NoReturn:
-        raise BackendError(self.available() or _NOT_YET, remedy="use backend='numba' or backend='auto'")
+    def compile(self, plan: Plan) -> GpuExecutable:
+        from graphc.backends.cupy.executable import GpuExecutable
+
+        reason = self.available()
+        if reason is not None:
+            raise BackendError(f"programs cannot run on a GPU here: {reason}", remedy="use backend='numba' or 'auto'")
+        return GpuExecutable(plan, self.device or first_gpu(), self.tf32)
 
 
-def _driver_problem() -> str | None:
-    """Asks the driver's library itself, since importing CuPy takes long and says less."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver: install it from https://www.nvidia.com/drivers"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return "the NVIDIA driver finds no GPU: see what nvidia-smi says"
-    return None
+@cache
+def first_gpu() -> Device:
+    """The GPU that programs run on. CuPy is imported here."""
+    from graphc.backends.cupy.cuda import CudaDevice
+
+    return CudaDevice()
 
 
 backend = CupyBackend()
+
+__all__ = ["CupyBackend", "backend", "first_gpu"]

@@ -158,6 +158,12 @@ static __device__ __forceinline__ void record_failure(long long* status, long lo
     if (atomicCAS((unsigned long long*)status, 0ull, (unsigned long long)(check + 1)) == 0) status[1] = detail;
 }
 
+// Neighbours that are moved at once: one access of 16 bytes, or of what they take if that is less.
+template <class T, int SIZE> struct __align__(sizeof(T) * SIZE < 16 ? sizeof(T) * SIZE : 16) Packed {
+    T values[SIZE];
+    __device__ __forceinline__ T& operator[](long long i) { return values[i]; }
+};
+
 // What several threads combine their values by.
 struct Add {
     static __device__ __forceinline__ float apply(float a, float b) { return a + b; }
@@ -199,6 +205,7 @@ template <class Operation, int THREADS, class T> static __device__ __forceinline
 #pragma unroll
     for (int distance = 16; distance; distance >>= 1)
         value = Operation::apply(value, from_lane(value, distance));
+    if (THREADS == 32) return value;
     __shared__ T warps[THREADS / 32];
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
     __syncthreads();

@@ -35,12 +35,7 @@ def compile_cubin(source: str, arch: str, options: tuple[str, ...] = ()) -> Cubi
     Raises:
         BackendError: NVRTC is not installed, or does not accept the source; the message holds its log.
     """
-    try:
-        from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-    except ImportError as error:
-        raise BackendError(
-            f"NVRTC cannot be imported: {error}", remedy="pip install cuda-bindings nvidia-cuda-nvrtc"
-        ) from error
+    nvrtc = _import_nvrtc()
     success = nvrtc.nvrtcResult.NVRTC_SUCCESS
     program = _value(nvrtc.nvrtcCreateProgram(source.encode(), b"graphc.cu", 0, [], []))
     try:
@@ -60,6 +55,23 @@ def compile_cubin(source: str, arch: str, options: tuple[str, ...] = ()) -> Cubi
     finally:
         nvrtc.nvrtcDestroyProgram(program)
     return Cubin(arch, bytes(code), parse_usage(text))
+
+
+def nvrtc_version() -> str:
+    """The version that compiles, as a part of the key of what it compiled."""
+    nvrtc = _import_nvrtc()
+    (status, major, minor) = nvrtc.nvrtcVersion()
+    return f"{major}.{minor}" if not status.value else "unknown"
+
+
+def _import_nvrtc() -> Any:
+    try:
+        from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+    except ImportError as error:
+        raise BackendError(
+            f"NVRTC cannot be imported: {error}", remedy="pip install cuda-bindings nvidia-cuda-nvrtc"
+        ) from error
+    return nvrtc
 
 
 def parse_usage(log: str) -> dict[str, Usage]:

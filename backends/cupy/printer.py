@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from graphc.loops.kernel import (
     Load,
     Local,
     LoopKind,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -86,6 +88,7 @@ _ARITHMETIC = {
     "mul": infix("*", _MUL),
     "neg": prefix("-", _UNARY),
 }
+_NATURAL = {"floordiv": infix("/", _MUL), "mod": infix("%", _MUL)}
 _BITS = {
     "and": _bitwise("&", _BIT_AND),
     "or": _bitwise("|", _BIT_OR),
@@ -133,6 +136,9 @@ _TO_BOOL = Form("{0} != 0", _EQUAL, (_EQUAL + 1,))
 _COMBINE = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max", "and": "And", "or": "Or"}
 
 _WIDTH = 110
+PARAMETER_BYTES = 4096
+UNROLLED = 16
+"""Loops of at most so many iterations are unrolled."""
 _ZERO, _ONE = Const(0, DType.int64), Const(1, DType.int64)
 
 _KEYWORDS = """
@@ -145,7 +151,8 @@ threadIdx blockIdx blockDim gridDim warpSize INFINITY NAN status main
 from_float16 from_bfloat16 to_float16 to_bfloat16
 absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power record_failure rotate_left
 shift_left sigmoid sign_of softplus threefry wrapping_add wrapping_sub wrapping_mul wrapping_neg
-Add Mul Min Max And Or WRAPPING ORDERED fmod fmodf copysign copysignf exp log pow powf
+Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf copysign copysignf exp log pow powf
+table set halted first_check
 """
 
 
@@ -154,67 +161,126 @@ def header() -> str:
     return (Path(__file__).parent / "header.cuh").read_text(encoding="utf-8")
 
 
-def module_source(kernels: Sequence[Kernel]) -> str:
+@dataclass(frozen=True)
+class Entry:
+    """In which form a kernel is launched.
+
+    Attributes:
+        table: for several sets of arguments at once, which come as one structure.
+        guarded: it does nothing once a check has failed.
+    """
+
+    table: bool = False
+    guarded: bool = False
+
+
+def module_source(kernels: Sequence[Kernel | tuple[Kernel, Entry]]) -> str:
     """One translation unit: the header, then each kernel, which must be mapped to a GPU and named differently."""
-    return "\n".join([header(), *(kernel_source(kernel) for kernel in kernels)])
+    entries = [(kernel, Entry()) if isinstance(kernel, Kernel) else kernel for kernel in kernels]
+    return "\n".join([header(), *(kernel_source(kernel, entry) for kernel, entry in entries)])
 
 
-def kernel_source(kernel: Kernel) -> str:
+def kernel_source(kernel: Kernel, entry: Entry = Entry()) -> str:
     """A mapped kernel as a CUDA C function, ``extern "C"``, named :func:`function_name`.
 
-    Its arguments are the pointers of the buffers, the sizes as ``long long``, and the status cell if it has checks;
-    it must be launched with exactly ``kernel.threads`` threads in each of as many blocks as its outermost loop runs.
+    Its arguments are the pointers of the buffers, the sizes as ``long long``, the status cell and the number of the
+    first check if it has checks, the status cell if it is guarded. A table holds for each set the number of blocks up
+    to its end, then the sets. It must be launched with exactly ``kernel.threads`` threads in each of as many blocks as
+    its outermost loop runs, for all sets together.
 
     Raises:
         BackendError: the kernel is not mapped to a GPU.
     """
     if not kernel.threads:
         raise BackendError(f"kernel {kernel.name} is not mapped to a GPU", remedy="map it with map_to_gpu first")
-    printer = _CudaPrinter(kernel)
+    printer = _CudaPrinter(kernel, entry)
     printer.kernel()
     return printer.text()
 
 
-def function_name(kernel: Kernel) -> str:
+def function_name(kernel: Kernel, entry: Entry = Entry()) -> str:
     """The name of the printed function. No library has a function of such a name, as it may have ``round``."""
-    return f"{kernel.name}_kernel"
+    return f"{kernel.name}{'_guarded' * entry.guarded}_{'table' if entry.table else 'kernel'}"
+
+
+def table_capacity(kernel: Kernel) -> int:
+    """How many sets of arguments fit a table: the arguments of a launch take at most 4 KB."""
+    words = 1 + len(kernel.buffers) + len(kernel.sizes) + 3
+    return max(1, min(64, PARAMETER_BYTES // (8 * words)))
 
 
 class _CudaPrinter(Printer):
     reserved = frozenset(_KEYWORDS.split()) | {f"{name}{f}" for name in _MATH.values() for f in ("", "f")}
 
-    def __init__(self, source: Kernel) -> None:
+    def __init__(self, source: Kernel, entry: Entry) -> None:
         super().__init__()
         self.source = source
-        self.function = self.name(function_name(source))
+        self.entry = entry
+        self.function = self.name(function_name(source, entry))
         # scalars made of sizes, loop variables and small literals alone: arithmetic on them never overflows
         self.indices = set(source.sizes)
         self.in_bounds: set[int] = set()
+        # those of them that are never negative, so that C's division rounds as ours
+        self.natural = set(source.sizes)
+        self.packed = {s.local for s in walk(source.body) if isinstance(s, Pack)}
 
     def kernel(self) -> None:
         kernel = self.source
         outer = kernel.body[0]
         assert isinstance(outer, For)  # verified when it was mapped
-        arguments = [self._argument(buffer) for buffer in kernel.buffers]
-        arguments += [f"long long {self.name(size)}" for size in kernel.sizes]
-        arguments += ["long long* __restrict__ status"] * kernel.has_checks
+        declared = [(self._pointer(buffer), self.name(buffer.name)) for buffer in kernel.buffers]
+        declared += [("long long ", self.name(size)) for size in kernel.sizes]
+        if kernel.has_checks:
+            declared += [("long long* __restrict__ ", "status"), ("long long ", "first_check")]
+        if self.entry.guarded:
+            declared.append(("const long long* __restrict__ ", "halted"))
         self.line(f"// {kernel.threads} threads in each of {self.expression(outer.stop)} blocks")
-        self.line(f'extern "C" __global__ void __launch_bounds__({kernel.threads})')
+        if self.entry.table:
+            self._table_head(declared)
+        else:
+            self._head([f"{kind}{name}" for kind, name in declared])
+        with self.indented():
+            if self.entry.guarded:
+                self.line("if (*halted) return;")
+            self.indices.add(outer.var)
+            self.natural.add(outer.var)
+            if _reads(outer.body, outer.var):
+                first = " - (set ? table.ends[set - 1] : 0)" if self.entry.table else ""
+                self.line(f"const long long {self.name(outer.var)} = blockIdx.x{first};")
+            self._statements(outer.body)
+        self.line("}")
+
+    def _head(self, arguments: list[str]) -> None:
+        self.line(f'extern "C" __global__ void __launch_bounds__({self.source.threads})')
         signature = f"{self.function}({', '.join(arguments)}) {{"
         if len(signature) > _WIDTH:
             one_a_line = f",\n{self.indent}".join(arguments)
             signature = f"{self.function}(\n{self.indent}{one_a_line}\n) {{"
         self.line(signature)
-        with self.indented():
-            self.indices.add(outer.var)
-            if _reads(outer.body, outer.var):
-                self.line(f"const long long {self.name(outer.var)} = blockIdx.x;")
-            self._statements(outer.body)
-        self.line("}")
 
-    def _argument(self, buffer: Buffer) -> str:
+    def _table_head(self, declared: list[tuple[str, str]]) -> None:
+        """The structure of the arguments; a block finds its set by where the blocks of each set end."""
+        table, capacity = f"{self.function}_arguments", table_capacity(self.source)
+        self.line(f"struct {table} {{")
+        with self.indented():
+            self.line(f"long long ends[{capacity}];")
+            self.line("struct {")
+            with self.indented():
+                for kind, name in declared:
+                    self.line(f"{kind.replace(' __restrict__', '')}{name};")
+            self.line(f"}} sets[{capacity}];")
+        self.line("};")
+        self._head([f"const __grid_constant__ {table} table"])
+        with self.indented():
+            self.line("int set = 0;")
+            self.line("while (blockIdx.x >= table.ends[set]) set++;")
+            for kind, name in declared:
+                const = "" if "*" in kind else "const "
+                self.line(f"{const}{kind}{name} = table.sets[set].{name};")
+
+    def _pointer(self, buffer: Buffer) -> str:
         const = "const " if buffer.access is Access.READ else ""
-        return f"{const}{TYPES[buffer.dtype]}* __restrict__ {self.name(buffer.name)}"
+        return f"{const}{TYPES[buffer.dtype]}* __restrict__ "
 
     def _statements(self, statements: tuple[Stmt, ...]) -> None:
         for statement in statements:
@@ -227,6 +293,8 @@ class _CudaPrinter(Printer):
             case Let(var=var, value=value):
                 if self._is_index(value):
                     self.indices.add(var.name)
+                if self._is_natural(value):
+                    self.natural.add(var.name)
                 self.line(f"const {TYPES[var.dtype]} {self.name(var.name)} = {self.expression(value)};")
             case Declare(var=var, initial=initial):
                 self.line(f"{TYPES[var.dtype]} {self.name(var.name)} = {self.expression(initial)};")
@@ -234,14 +302,20 @@ class _CudaPrinter(Printer):
                 self.line(f"{self.name(var.name)} = {self.expression(value)};")
             case Accumulate(var=var, fn=fn, value=value):
                 self.line(f"{self.name(var.name)} = {self.expression(Apply(fn, (var, value), var.dtype))};")
+            case Local(name=name, dtype=dtype, size=size) if name in self.packed:
+                self.line(f"{_packed(dtype, size)} {self.name(name)};")
             case Local(name=name, dtype=dtype, size=size, shared=shared):
-                self.line(f"{'__shared__ ' * shared}{TYPES[dtype]} {self.name(name)}[{size}];")
+                place = "__shared__ __align__(16) " * shared
+                self.line(f"{place}{TYPES[dtype]} {self.name(name)}[{size}];")
+            case Pack():
+                self._pack(statement)
             case Store(buffer=buffer, index=index, value=value):
                 self.line(f"{self.name(buffer)}[{self._index(index)}] = {self.expression(value)};")
             case If(condition=condition, body=body):
                 self._braces(f"if ({self.expression(condition)})", body)
             case Fail(condition=condition, check=check, detail=detail):
-                record = f"record_failure(status, {self.expression(check)}, {self.expression(detail)})"
+                number = f"first_check + {self._index(check, _ADD + 1)}"
+                record = f"record_failure(status, {number}, {self.expression(detail)})"
                 self.line(f"if ({self.expression(condition)}) {record};")
             case Barrier():
                 self.line("__syncthreads();")
@@ -251,21 +325,54 @@ class _CudaPrinter(Printer):
 
     def _loop(self, loop: For) -> None:
         self.indices.add(loop.var)
+        if self._is_natural(loop.start):
+            self.natural.add(loop.var)
+        if loop.kind is LoopKind.THREAD:
+            self._thread_loop(loop)
+            return
+        if isinstance(loop.start, Const) and isinstance(loop.stop, Const):
+            if 1 < loop.stop.value - loop.start.value <= UNROLLED:
+                self.line("#pragma unroll")
         name, start, stop = self.name(loop.var), self._index(loop.start), self._index(loop.stop)
-        if loop.kind is not LoopKind.THREAD:
-            self._braces(f"for (long long {name} = {start}; {name} < {stop}; {name}++)", loop.body)
-        elif (loop.start, loop.stop) == (_ZERO, _ONE) and not _reads(loop.body, loop.var):
+        self._braces(f"for (long long {name} = {start}; {name} < {stop}; {name}++)", loop.body)
+
+    def _thread_loop(self, loop: For) -> None:
+        name, threads = self.name(loop.var), self.source.threads
+        if (loop.start, loop.stop) == (_ZERO, _ONE) and not _reads(loop.body, loop.var):
             self._braces("if (threadIdx.x == 0)", loop.body)
-        else:
-            if loop.start == _ZERO:
-                start = "threadIdx.x"
-            elif isinstance(loop.start, Const):
-                start = f"{self.constant(loop.start, operand=False)[0]} + threadIdx.x"
-            else:
-                start = f"{self._index(loop.start, _ADD)} + threadIdx.x"
-            self._braces(
-                f"for (long long {name} = {start}; {name} < {stop}; {name} += {self.source.threads})", loop.body
-            )
+            return
+        start = "threadIdx.x"
+        if isinstance(loop.start, Const) and loop.start != _ZERO:
+            start = f"{self.constant(loop.start, operand=False)[0]} + threadIdx.x"
+        elif loop.start != _ZERO:
+            start = f"{self._index(loop.start, _ADD)} + threadIdx.x"
+        match loop.stop:
+            case Apply(fn="min", args=(stop, Apply(fn="add", args=(first, Const(value=most))))) if (
+                first == loop.start and most == threads
+            ):
+                self._once(name, start, self._index(stop), loop)
+            case Const(value=stop) if loop.start == _ZERO and stop <= threads:
+                self._once(name, start, None if stop == threads else f"{stop}", loop)
+            case _:
+                step = f"{name} < {self._index(loop.stop)}; {name} += {threads}"
+                self._braces(f"for (long long {name} = {start}; {step})", loop.body)
+
+    def _once(self, name: str, start: str, stop: str | None, loop: For) -> None:
+        """A loop of which each thread runs one iteration at most; exactly one if there is no stop."""
+        if stop is not None:
+            self._braces(f"if (const long long {name} = {start}; {name} < {stop})", loop.body)
+            return
+        self.line("{")
+        with self.indented():
+            self.line(f"const long long {name} = {start};")
+            self._statements(loop.body)
+        self.line("}")
+
+    def _pack(self, pack: Pack) -> None:
+        local, array = self.name(pack.local), self.name(pack.array)
+        const = "" if pack.stores else "const "
+        place = f"*({const}{_packed(pack.dtype, pack.size)}*)({array} + {self._index(pack.index, _ADD + 1)})"
+        self.line(f"{place} = {local};" if pack.stores else f"{local} = {place};")
 
     def _braces(self, head: str, body: tuple[Stmt, ...]) -> None:
         self.line(f"{head} {{")
@@ -283,6 +390,9 @@ class _CudaPrinter(Printer):
             return Form("{0}", 0) if source is dtype else call(_conversion(source, dtype), 1)
         if fn == "cast":
             return _TO_BOOL if dtype is DType.bool else prefix(f"({TYPES[dtype]})", _UNARY)
+        if fn in _NATURAL and dtype is DType.int64 and all(self._is_natural(argument) for argument in apply.args):
+            if isinstance(apply.args[1], Const) and apply.args[1].value:
+                return _NATURAL[fn]
         if fn in _ARITHMETIC and (id(apply) in self.in_bounds or self._is_index(apply)):
             return _ARITHMETIC[fn]
         return _ANY.get(fn) or _BY_TYPE[dtype][fn]
@@ -314,6 +424,18 @@ class _CudaPrinter(Printer):
             for argument in expression.args:
                 self._mark_in_bounds(argument)
 
+    def _is_natural(self, expression: Expr) -> bool:
+        """Is it made of what is never negative, in a way that never is?"""
+        match expression:
+            case Const(value=value, dtype=dtype):
+                return dtype is DType.int64 and 0 <= value < 2**31
+            case Var(name=name):
+                return name in self.natural
+            case Apply(fn="add" | "mul" | "floordiv" | "mod" | "min" | "max", args=args):
+                return all(self._is_natural(argument) for argument in args)
+            case _:
+                return False
+
     def _is_index(self, expression: Expr) -> bool:
         """Is it made of sizes, loop variables and small literals alone?"""
         match expression:
@@ -325,6 +447,10 @@ class _CudaPrinter(Printer):
                 return all(self._is_index(argument) for argument in args)
             case _:
                 return False
+
+
+def _packed(dtype: DType, size: int) -> str:
+    return f"Packed<{TYPES[dtype]}, {size}>"
 
 
 def _conversion(source: DType, dtype: DType) -> str:

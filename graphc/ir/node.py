@@ -19,7 +19,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
@@ -327,25 +327,43 @@ class Constant(Op):
         return hashlib.sha256(self.data).hexdigest()[:16]
 
 
+class Mirror(Protocol):
+    """A parameter's buffer on another device."""
+
+    def fetch(self) -> None:
+        """Bring the array on the CPU up to date."""
+        ...
+
+    def expire(self) -> None:
+        """Bring the array on the CPU up to date and count as old from now on, since that may change."""
+        ...
+
+
 class Parameter(Node):
     """State: a value with identity that programs read and update.
 
-    ``array`` is the one buffer on the CPU that every program shares; it is never replaced, only written, so that its
-    address stays. Use :attr:`value` to read a copy or to set it.
+    There is one buffer on the CPU that every program shares; it is never replaced, only written, so that its address
+    stays. Use :attr:`value` to read a copy or to set it.
 
     Attributes:
         trainable: whether ``Model`` takes gradients of it.
+        mirrors: its buffers on other devices, at most one on each.
     """
 
-    __slots__ = ("array", "trainable")
+    __slots__ = ("_array", "mirrors", "trainable")
 
-    array: Array
+    _array: Array
+    mirrors: tuple[Mirror, ...]
     trainable: bool
 
+    any_mirrored: ClassVar[bool] = False
+    """Whether any parameter has ever had a buffer on another device."""
+
     def __init__(self, label: str, array: Array, trainable: bool = True) -> None:
-        self.array = np.array(array, order="C", copy=True)
+        self._array = np.array(array, order="C", copy=True)
+        self.mirrors = ()
         self.trainable = trainable
-        type = TensorType(as_dtype(self.array.dtype), tuple(self.array.shape))
+        type = TensorType(as_dtype(self._array.dtype), tuple(self._array.shape))
         super().__init__(ParameterLeaf(label, type), (), type, location.here())
 
     @property
@@ -358,24 +376,38 @@ class Parameter(Node):
         object.__setattr__(self.op, "label", label)
 
     @property
+    def array(self) -> Array:
+        """The buffer on the CPU, up to date. It may be written: buffers on other devices are old from now on."""
+        for mirror in self.mirrors:
+            mirror.expire()
+        return self._array
+
+    def add_mirror(self, mirror: Mirror) -> None:
+        """Have a buffer on another device."""
+        self.mirrors = (*self.mirrors, mirror)
+        Parameter.any_mirrored = True
+
+    @property
     def value(self) -> Array:
         """A copy of the current value. Setting it writes in place: same shape, a dtype that casts safely."""
-        return self.array.copy()
+        for mirror in self.mirrors:
+            mirror.fetch()
+        return self._array.copy()
 
     @value.setter
     def value(self, new: Any) -> None:
         array = np.asarray(new)
-        if array.shape != self.array.shape:
+        if array.shape != self._array.shape:
             raise ShapeError(
-                f"parameter {self.label!r} has shape {self.array.shape}, the new value {array.shape}",
+                f"parameter {self.label!r} has shape {self._array.shape}, the new value {array.shape}",
                 at=_here(),
                 remedy="give an array of the parameter's shape",
             )
         if not converts(array.dtype, self.dtype):
             raise DTypeError(
-                f"parameter {self.label!r} holds {self.array.dtype}, the new value is {array.dtype}",
+                f"parameter {self.label!r} holds {self._array.dtype}, the new value is {array.dtype}",
                 at=_here(),
-                remedy=f"convert it: value.astype({str(self.array.dtype)!r})",
+                remedy=f"convert it: value.astype({str(self._array.dtype)!r})",
             )
         np.copyto(self.array, array, casting="unsafe")
 

@@ -1,8 +1,10 @@
 """Maps a kernel to the blocks and threads of a GPU; the printer then has nothing left to decide.
 
-Two mappings. *Grid*: one thread an iteration of the parallel loop, inner loops run in order. *Rows*: one block an
-iteration; its vector and reduce loops are dealt out to the threads, accumulators are combined across them,
-Locals become shared arrays, and barriers stand exactly where one thread needs what another has stored.
+Four mappings. *Columns*: reductions down columns, see :mod:`graphc.loops.columns`. *Flat*: every point of an
+elementwise kernel on its own, neighbours 16 bytes at a time. *Rows*: one block an iteration of the parallel loop; its
+vector and reduce loops are dealt out to the threads, accumulators are combined across them, Locals become shared
+arrays, and barriers stand exactly where one thread needs what another has stored. *Grid*: one thread an iteration of
+the parallel loop, inner loops run in order.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from dataclasses import dataclass, replace
 
 from graphc.errors import VerifyError
 from graphc.ir.types import DType
+from graphc.loops.affine import Names, ceildiv, coefficient, index, int64, lets_of, parallel_loop, rewrite
+from graphc.loops.chunks import merge_chunks
+from graphc.loops.columns import map_columns
+from graphc.loops.keep import keep_row_values
 from graphc.loops.kernel import (
     Access,
     Accumulate,
@@ -30,6 +36,7 @@ from graphc.loops.kernel import (
     Load,
     Local,
     LoopKind,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -37,6 +44,7 @@ from graphc.loops.kernel import (
     subexpressions,
     walk,
 )
+from graphc.loops.pack import MOST, pack_body, pack_loop, pack_size
 from graphc.loops.scalar import identity
 from graphc.loops.verify import verify_kernel
 
@@ -47,8 +55,10 @@ SHARED_BYTES = 40 * 1024
 _INDEPENDENT = (LoopKind.VECTOR, LoopKind.REDUCE)
 
 
-def map_to_gpu(kernel: Kernel, block: int = 256) -> Kernel:
-    """The same kernel in ``block`` and ``thread`` loops, with at most ``block`` threads a block.
+def map_to_gpu(kernel: Kernel, block: int = 256, vectors: bool = True) -> Kernel:
+    """The same kernel in ``block`` and ``thread`` loops, with about ``block`` threads a block.
+
+    Without ``vectors`` no arrays need begin at multiples of 16 bytes.
 
     Rows are chosen where an inner loop is long enough for a warp and walks along memory, or the parallel loop
     does not. The grid of the mapped kernel is the stop of its outermost loop.
@@ -59,29 +69,17 @@ def map_to_gpu(kernel: Kernel, block: int = 256) -> Kernel:
     verify_kernel(kernel)
     if kernel.threads:
         raise VerifyError(f"kernel {kernel.name}: is mapped already")
-    mapped = _map_rows(kernel, block) if _suits_rows(kernel) else _map_grid(kernel, block)
+    most = MOST if vectors else 1
+    mapped = map_columns(kernel) or _map_flat(kernel, block, most)
+    if mapped is None:
+        mapped = _map_rows(kernel, block, most) if _suits_rows(kernel) else _map_grid(kernel, block)
     verify_kernel(mapped)
     return mapped
 
 
-def _int64(value: int) -> Const:
-    return Const(value, DType.int64)
-
-
-def _apply(fn: str, *args: Expr) -> Apply:
-    return Apply(fn, args, DType.int64)
-
-
-def _parallel_loop(kernel: Kernel) -> For:
-    """The parallel loop, with what stands before it at the start of its body."""
-    *leading, loop = kernel.body
-    assert isinstance(loop, For)  # verified
-    return replace(loop, body=(*leading, *loop.body))
-
-
 def _suits_rows(kernel: Kernel) -> bool:
-    parallel = _parallel_loop(kernel)
-    loops, lets = list(_dealt_loops(parallel.body)), _lets(parallel)
+    parallel = parallel_loop(kernel)
+    loops, lets = list(_dealt_loops(parallel.body)), lets_of(parallel)
     if all((trips := _most_trips(loop, lets)) is not None and trips < WARP for loop in loops):
         return False
     local_bytes = sum(s.size * s.dtype.itemsize for s in walk(parallel.body) if isinstance(s, Local))
@@ -89,10 +87,6 @@ def _suits_rows(kernel: Kernel) -> bool:
         return False
     along_rows = any(_walks_along(statement, loop.var, lets) for loop in loops for statement in walk(loop.body))
     return along_rows or not any(_walks_along(statement, parallel.var, lets) for statement in walk(parallel.body))
-
-
-def _lets(parallel: For) -> dict[str, Expr]:
-    return {s.var.name: s.value for s in walk(parallel.body) if isinstance(s, Let)}
 
 
 def _dealt_loops(statements: tuple[Stmt, ...]) -> Iterator[For]:
@@ -123,30 +117,7 @@ def _walks_along(statement: Stmt, var: str, lets: dict[str, Expr]) -> bool:
     indices = [part.index for e in expressions(statement) for part in subexpressions(e) if isinstance(part, Load)]
     if isinstance(statement, Store):
         indices.append(statement.index)
-    return any(_coefficient(index, var, lets) == 1 for index in indices)
-
-
-def _coefficient(index: Expr, var: str, lets: dict[str, Expr]) -> int | None:
-    """The factor of a variable in an index; None where it is no plain number."""
-    match index:
-        case Var(name=name):
-            if name == var:
-                return 1
-            return _coefficient(lets[name], var, lets) if name in lets else 0
-        case Const():
-            return 0
-        case Apply(fn="add" | "sub" as fn, args=(a, b)):
-            left, right = _coefficient(a, var, lets), _coefficient(b, var, lets)
-            if left is None or right is None:
-                return None
-            return left + right if fn == "add" else left - right
-        case Apply(fn="mul", args=(a, Const(value=factor)) | (Const(value=factor), a)):
-            inner = _coefficient(a, var, lets)
-            return None if inner is None else inner * int(factor)
-        case Apply(args=args):
-            return 0 if all(_coefficient(argument, var, lets) == 0 for argument in args) else None
-        case Load():
-            return None
+    return any(coefficient(index, var, lets) == 1 for index in indices)
 
 
 def _in_order(statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
@@ -161,50 +132,96 @@ def _in_order(statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     )
 
 
-class _Names:
-    """New names beside those of a kernel."""
+def _map_flat(kernel: Kernel, threads: int, most: int) -> Kernel | None:
+    """An elementwise kernel point by point; None if it is none, or if only its run-time sizes say where rows end."""
+    *leading, outer = kernel.body
+    assert isinstance(outer, For)  # verified
+    *lets, loop = outer.body
+    names = Names(kernel)
+    block, thread = Var(names.new("block"), DType.int64), Var(names.new("thread"), DType.int64)
+    known = lets_of(parallel_loop(kernel))
+    if isinstance(loop, For) and loop.kind is LoopKind.VECTOR and all(isinstance(s, Let) for s in lets):
+        if not (isinstance(loop.stop, Const) and loop.start == int64(0) and _is_simple(loop) and loop.stop.value > 0):
+            return None
+        width = int(loop.stop.value)
+        size = pack_size(loop, known, most)
+        row = Var(outer.var, DType.int64)
+        column = Var(names.new("column"), DType.int64)
+        packs = width // size
+        place = index("mul", index("sub", thread, index("mul", row, int64(packs))), int64(size))
+        body: list[Stmt] = [Let(row, index("floordiv", thread, int64(packs))), Let(column, place), *lets]
+        if size > 1:
+            body += pack_body(loop, column, size, known, names)
+        else:
+            body += rewrite(loop.body, {loop.var: column})
+        count = index("mul", kernel.extent, int64(packs))
+    elif _is_simple(outer):
+        size = pack_size(outer, known, most, multiple=MOST)
+        if size == 1:
+            return None
+        count = ceildiv(kernel.extent, size)
+        base = Var(names.new("base"), DType.int64)
+        whole = Apply("le", (index("add", base, int64(size)), kernel.extent), DType.bool)
+        tail = replace(outer, start=base, stop=kernel.extent, kind=LoopKind.SEQ, var=names.new(outer.var))
+        tail = replace(tail, body=rewrite(_renamed(outer.body, names), {outer.var: Var(tail.var, DType.int64)}))
+        packed = pack_body(outer, base, size, known, names)
+        body = [
+            Let(base, index("mul", thread, int64(size))),
+            If(whole, packed),
+            If(Apply("not", (whole,), DType.bool), (tail,)),
+        ]
+    else:
+        return None
+    first = index("mul", block, int64(threads))
+    end = index("min", count, index("add", first, int64(threads)))
+    inner = For(thread.name, first, end, LoopKind.THREAD, tuple(body))
+    blocks = For(block.name, int64(0), ceildiv(count, threads), LoopKind.BLOCK, (*leading, inner))
+    return replace(kernel, body=(blocks,), threads=threads)
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.taken = {buffer.name for buffer in kernel.buffers} | set(kernel.sizes)
-        for statement in walk(kernel.body):
-            match statement:
-                case For(var=name) | Local(name=name):
-                    self.taken.add(name)
-                case Let(var=var) | Declare(var=var):
-                    self.taken.add(var.name)
-                case _:
-                    pass
 
-    def new(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self.taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        self.taken.add(candidate)
-        return candidate
+def _is_simple(loop: For) -> bool:
+    return all(isinstance(s, Let | Store | Fail) for s in loop.body)
+
+
+def _renamed(statements: tuple[Stmt, ...], names: Names) -> tuple[Stmt, ...]:
+    """A second copy of statements, with Lets of its own."""
+    change: dict[str, Expr] = {}
+    result: list[Stmt] = []
+    for statement in statements:
+        (changed,) = rewrite((statement,), change)
+        if isinstance(changed, Let):
+            var = replace(changed.var, name=names.new(changed.var.name))
+            change[changed.var.name] = var
+            changed = replace(changed, var=var)
+        result.append(changed)
+    return tuple(result)
 
 
 def _map_grid(kernel: Kernel, threads: int) -> Kernel:
-    parallel = _parallel_loop(kernel)
-    block = Var(_Names(kernel).new("block"), DType.int64)
-    first = _apply("mul", block, _int64(threads))
-    end = _apply("min", kernel.extent, _apply("add", first, _int64(threads)))
+    parallel = parallel_loop(kernel)
+    block = Var(Names(kernel).new("block"), DType.int64)
+    first = index("mul", block, int64(threads))
+    end = index("min", kernel.extent, index("add", first, int64(threads)))
     leading, body = kernel.body[:-1], parallel.body[len(kernel.body) - 1 :]
     inner = For(parallel.var, first, end, LoopKind.THREAD, _in_order(body))
-    blocks = _apply("floordiv", _apply("add", kernel.extent, _int64(threads - 1)), _int64(threads))
-    outer = For(block.name, _int64(0), blocks, LoopKind.BLOCK, (*leading, inner))
+    outer = For(block.name, int64(0), ceildiv(kernel.extent, threads), LoopKind.BLOCK, (*leading, inner))
     return replace(kernel, body=(outer,), threads=threads)
 
 
-def _map_rows(kernel: Kernel, threads: int) -> Kernel:
-    parallel = _parallel_loop(kernel)
-    lets = _lets(parallel)
-    trips = [_most_trips(loop, lets) for loop in _dealt_loops(parallel.body)]
-    known = [count for count in trips if count is not None]
-    if len(known) == len(trips):  # no more threads than the longest loop can feed, in whole warps
-        threads = min(threads, -(-max(known) // WARP) * WARP)
-    body = _Rows(kernel, parallel).block(parallel.body)
-    return replace(kernel, body=(replace(parallel, kind=LoopKind.BLOCK, body=body),), threads=threads)
+def _map_rows(kernel: Kernel, threads: int, most: int) -> Kernel:
+    parallel = parallel_loop(kernel)
+    parallel = replace(parallel, body=merge_chunks(parallel.body))
+    held = sum(s.size * s.dtype.itemsize for s in walk(parallel.body) if isinstance(s, Local))
+    parallel = keep_row_values(kernel, parallel, SHARED_BYTES - held)
+    lets = lets_of(parallel)
+    trips: list[int] = []
+    for loop in _dealt_loops(parallel.body):
+        count = _most_trips(loop, lets)
+        trips.append(threads if count is None else -(-count // pack_size(loop, lets, most)))
+    # no more threads than the longest loop can feed, in whole warps
+    threads = min(threads, -(-max(trips, default=1) // WARP) * WARP)
+    body = _Rows(kernel, parallel, most).block(parallel.body)
+    return replace(kernel, body=(replace(parallel, kind=LoopKind.BLOCK, body=body),), threads=max(threads, WARP))
 
 
 @dataclass(frozen=True)
@@ -212,13 +229,14 @@ class _Touch:
     """An access of an array that several threads see.
 
     Attributes:
-        threads: which thread does it: "all", "first", or the start of the loop that deals it out.
+        threads: which thread does it: "all", "first", or the start of the loop that deals it out and how many
+            neighbours each thread takes.
         index: the element as a one-to-one function of the dealt iteration, None where it is not plain to see.
     """
 
     array: str
     writes: bool
-    threads: str | Expr | None
+    threads: str | tuple[Expr, int] | None
     index: Expr | None = None
 
     def conflicts(self, other: _Touch) -> bool:
@@ -243,8 +261,10 @@ class _Rows:
         stable: scalars that have one value for the whole row.
     """
 
-    def __init__(self, kernel: Kernel, parallel: For) -> None:
-        self.names = _Names(kernel)
+    def __init__(self, kernel: Kernel, parallel: For, most: int) -> None:
+        self.most = most
+        self.lets = lets_of(parallel)
+        self.names = Names(replace(kernel, body=(parallel,)))
         self.first = self.names.new("first")
         self.shared = {buffer.name for buffer in kernel.buffers if buffer.access is not Access.READ}
         self.stable = {parallel.var, *kernel.sizes}
@@ -278,7 +298,7 @@ class _Rows:
             case Local(name=name):
                 self.shared.add(name)
                 self.out.append(replace(statement, shared=True))
-            case Let() | Declare() | Assign() | Accumulate() | Barrier() | Combine():
+            case Let() | Declare() | Assign() | Accumulate() | Barrier() | Combine() | Pack():
                 self._synchronize(self._touches_of(statement, "all"))
                 self.out.append(statement)
                 if isinstance(statement, Let) and self.depth == 1:
@@ -296,7 +316,7 @@ class _Rows:
         if isinstance(last, For) and last.var == self.first:
             self.out[-1] = replace(last, body=(*last.body, statement))
         else:
-            self.out.append(For(self.first, _int64(0), _int64(1), LoopKind.THREAD, (statement,)))
+            self.out.append(For(self.first, int64(0), int64(1), LoopKind.THREAD, (statement,)))
 
     def _loop_in_order(self, loop: For) -> None:
         """All threads run it together; what an iteration leaves touched stands before the next one."""
@@ -319,7 +339,9 @@ class _Rows:
             self.out.append(Declare(partial[var.name], Const(identity(fn, var.dtype), var.dtype)))
         self._synchronize(self._touches_of(loop, "all") | self._dealt_touches(loop))
         body = _in_order(_accumulate_into(loop.body, partial))
-        self.out.append(replace(loop, kind=LoopKind.THREAD, body=body))
+        size = pack_size(loop, self.lets, self.most)
+        dealt = replace(loop, kind=LoopKind.THREAD, body=body)
+        self.out.append(pack_loop(dealt, size, self.lets, self.names) if size > 1 else dealt)
         for var, fn in accumulated:
             self.out.append(Combine(partial[var.name], fn))
             self.out.append(Accumulate(var, fn, partial[var.name]))
@@ -334,15 +356,16 @@ class _Rows:
     def _dealt_touches(self, loop: For) -> frozenset[_Touch]:
         """What the body of a dealt loop touches, element by element where that is plain to see."""
         start = self._normal(loop.start, {})
+        dealt = None if start is None else (start, pack_size(loop, self.lets, self.most))
         private = {s.name for s in walk(loop.body) if isinstance(s, Local)}
         lets: dict[str, Expr | None] = {loop.var: _ITERATION}
         touches: set[_Touch] = set()
         for statement in walk(loop.body):
-            for array, writes, index in _accesses(statement):
+            for array, writes, place in _accesses(statement):
                 if array in self.shared and array not in private:
-                    element = None if start is None else self._normal(index, lets)
-                    one_to_one = element is not None and _coefficient(element, _ITERATION.name, {})
-                    touches.add(_Touch(array, writes, start, element if one_to_one else None))
+                    element = None if start is None else self._normal(place, lets)
+                    one_to_one = element is not None and coefficient(element, _ITERATION.name, {})
+                    touches.add(_Touch(array, writes, dealt, element if one_to_one else None))
             if isinstance(statement, Let):
                 lets[statement.var.name] = self._normal(statement.value, lets)
         return frozenset(touches)

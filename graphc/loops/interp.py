@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import VerifyError
+from graphc.ir.types import DType
 from graphc.loops.kernel import (
     Access,
     Accumulate,
@@ -31,6 +32,7 @@ from graphc.loops.kernel import (
     Load,
     Local,
     LoopKind,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -154,6 +156,8 @@ class _Run:
                 self._fail(statement)
             case Barrier() | Combine():
                 pass
+            case Pack():
+                self._pack(statement)
 
     def _loop(self, loop: For) -> None:
         start, stop = int(self._evaluate(loop.start)), int(self._evaluate(loop.stop))
@@ -214,6 +218,20 @@ class _Run:
         memory.data[index] = value
         if memory.written is not None:
             memory.written[index] = True
+
+    def _pack(self, pack: Pack) -> None:
+        first = int(self._evaluate(pack.index))
+        if first % pack.size:
+            raise self._error(f"index {first} of {pack.array} is no multiple of {pack.size}")
+        source, target = (pack.local, pack.array) if pack.stores else (pack.array, pack.local)
+        for i in range(pack.size):
+            here, there = (i, first + i) if pack.stores else (first + i, i)
+            value = self._evaluate(Load(source, Const(here, DType.int64), pack.dtype))
+            self._check_bounds(target, self.memory[target], np.int64(there))
+            memory = self.memory[target]
+            memory.data[there] = value
+            if memory.written is not None:
+                memory.written[there] = True
 
     def _check_bounds(self, name: str, memory: _Memory, index: Value) -> None:
         low, high = (int(index.min()), int(index.max())) if index.ndim else (int(index), int(index))

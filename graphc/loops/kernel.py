@@ -15,6 +15,7 @@ The whole grammar::
            | Fail(condition, check, detail)        record a run-time error in the status cell
            | Barrier()                             all threads of a block meet
            | Combine(var, fn)                      var = fn over all threads' var, and they meet
+           | Pack(local, array, index, stores)     a private array from or to neighbours, all at once
     expr   = Const(value, dtype) | Var(name, dtype) | Load(buffer, index, dtype)
            | Apply(fn, args, dtype)                fn from SCALAR_FUNCTIONS
 
@@ -32,8 +33,8 @@ made here.
 Mapped to a GPU (``threads > 0``), the outermost loop is a ``block`` loop, one thread block an iteration, and
 every thread runs its body: what stands outside ``thread`` loops is computed alike by all. A ``thread`` loop
 deals its iterations out: thread t runs ``start + t``, ``start + t + threads``, and so on. Stores, Fails and
-private Locals stand inside ``thread`` loops; Barrier, Combine and shared Locals outside. Scalars are private to a
-thread, so an Accumulate in a ``thread`` loop leaves partial results which Combine brings together.
+private Locals stand inside ``thread`` loops, Packs too; Barrier, Combine and shared Locals outside. Scalars are
+private to a thread, so an Accumulate in a ``thread`` loop leaves partial results which Combine brings together.
 """
 
 from __future__ import annotations
@@ -219,7 +220,22 @@ class Combine:
     fn: str
 
 
-Stmt = For | Let | Declare | Assign | Accumulate | Local | Store | If | Fail | Barrier | Combine
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Move all ``size`` elements of a private Local from or to neighbours in an array, at once.
+
+    The first neighbour's index is a multiple of ``size``. Only after mapping to a GPU.
+    """
+
+    local: str
+    array: str
+    index: Expr
+    dtype: DType
+    size: int
+    stores: bool = False
+
+
+Stmt = For | Let | Declare | Assign | Accumulate | Local | Store | If | Fail | Barrier | Combine | Pack
 
 
 class Access(Enum):
@@ -280,6 +296,8 @@ def expressions(statement: Stmt) -> tuple[Expr, ...]:
             return (condition,)
         case Fail(condition=condition, check=check, detail=detail):
             return (condition, check, detail)
+        case Pack(index=index):
+            return (index,)
         case Local() | Barrier() | Combine():
             return ()
 

@@ -16,6 +16,7 @@ from graphc.loops.kernel import (
     Kernel,
     Let,
     Local,
+    Pack,
     Stmt,
     Store,
 )
@@ -107,3 +108,7 @@ class _TextPrinter(Printer):
                 self.line("barrier")
             case Combine(var=var, fn=fn):
                 self.line(f"combine {self.name(var.name)} by {fn}")
+            case Pack(local=local, array=array, index=index, size=size, stores=stores):
+                neighbours = f"{self.name(array)}[{self.expression(index)} ..+ {size}]"
+                pair = (neighbours, self.name(local)) if stores else (self.name(local), neighbours)
+                self.line(" = ".join(pair))

@@ -29,6 +29,7 @@ from graphc.loops.kernel import (
     Load,
     Local,
     LoopKind,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -176,6 +177,8 @@ class _Verifier:
                 self._changed(var)
                 self.require(fn in ACCUMULATORS, f"{fn} does not accumulate")
                 self._apply(Apply(fn, (var, var), var.dtype))
+            case Pack():
+                self._pack(statement)
 
     @property
     def _is_alike(self) -> bool:
@@ -236,6 +239,16 @@ class _Verifier:
         self._typed(statement.value, array.dtype, f"what is stored to {statement.buffer}")
         self.require(not self._is_alike, f"a Store to {statement.buffer} must stand in a thread loop")
         self.stored.add(statement.buffer)
+
+    def _pack(self, pack: Pack) -> None:
+        local, array = self.arrays.get(pack.local), self.arrays.get(pack.array)
+        if local is None or array is None:
+            raise self.error(f"{pack.local if local is None else pack.array} is not defined here")
+        self.require(self.mapped and not self._is_alike, "a Pack stands in a thread loop of a mapped kernel")
+        self.require(local.dtype is array.dtype is pack.dtype, f"{pack.local} and {pack.array} differ in their types")
+        self.require(array.writable if pack.stores else array.readable, f"{pack.array} cannot be packed so")
+        self._typed(pack.index, DType.int64, f"the index of {pack.array}")
+        self.stored.add(pack.array if pack.stores else pack.local)
 
     def _typed(self, expression: Expr, dtype: DType, what: str) -> None:
         found = self._expression(expression)

@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
+import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from graphc.backends.cupy.printer import function_name, module_source
+from graphc import cache
+from graphc.backends.cupy.printer import Entry, function_name, module_source
 from graphc.loops.interp import evaluate_size
-from graphc.loops.kernel import For, Kernel
+from graphc.loops.kernel import Barrier, Combine, For, Kernel, walk
 
-ANY = "struct Any { void* address; template <class T> operator T*() const { return (T*)address; } };\n"
 HEADER = Path(__file__).parent / "emulate.hpp"
+RUNTIME = Path(__file__).parent / "emulate.cpp"
+# products and sums apart, as in NumPy; warnings are errors, but a #pragma unroll is nvcc's alone
+OPTIONS = ["-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wall", "-Werror"]
+OPTIONS += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-tautological-compare", "-Wno-unused-variable"]
 
 
 class Diverged(AssertionError):
     """Threads that should meet wait at different places, or are gone."""
 
 
+@functools.cache
+def runtime() -> Path:
+    """The compiled fibers, which all libraries of kernels share."""
+    library = _compiled(f'#include "{RUNTIME}"\n', ["-O2"])
+    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    return library
+
+
+def compile_kernels(entries: Sequence[tuple[Kernel, Entry]], source: str, folder: Path | None = None) -> ctypes.CDLL:
+    """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there."""
+    runtime()
+    launchers = "".join(_launcher(kernel, entry) for kernel, entry in entries)
+    text = f'#include "{HEADER}"\n{source}\n{launchers}'
+    return ctypes.CDLL(str(_compiled(text, ["-O0"], folder)))
+
+
+def launch(library: ctypes.CDLL, function: str, blocks: int, words: np.ndarray, downwards: bool = False) -> None:
+    """Run a kernel.
+
+    Raises:
+        Diverged: the threads of a block did not meet at the same barriers.
+    """
+    run = library[f"launch_{function}"]
+    run.restype = ctypes.c_char_p
+    problem = run(ctypes.c_longlong(blocks), ctypes.c_int(downwards), ctypes.c_void_p(words.ctypes.data))
+    if problem:
+        raise Diverged(f"{function}: {problem.decode()}")
+
+
 class Emulator:
     """Some mapped kernels as a library of the host; ``downwards``, the last thread runs first."""
 
-    def __init__(self, kernels: Sequence[Kernel], folder: Path) -> None:
-        source, library = folder / "kernels.cpp", folder / "kernels.so"
-        launchers = "".join(map(_launcher, kernels))
-        text = f'#include "{HEADER}"\n#include "kernels.cu"\n{ANY}{launchers}'
-        (folder / "kernels.cu").write_text(module_source(kernels), encoding="utf-8")
-        source.write_text(text, encoding="utf-8")
-        # products and sums apart, as in NumPy; warnings are errors, but a #pragma unroll is nvcc's alone
-        options = ["-O1", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
-        options += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-tautological-compare"]
-        command = ["g++", *options, "-o", str(library), str(source)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert not result.returncode, result.stderr[:5000]
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, kernels: Sequence[Kernel], folder: Path | None = None) -> None:
+        self._library = compile_kernels([(kernel, Entry()) for kernel in kernels], module_source(kernels), folder)
 
     def run(
         self,
@@ -46,35 +72,70 @@ class Emulator:
         status: np.ndarray,
         downwards: bool = False,
     ) -> None:
-        """Launch a kernel with the blocks and threads that it was mapped to.
-
-        Raises:
-            Diverged: the threads of a block did not meet at the same barriers.
-        """
-        launch = self._library[f"launch_{function_name(kernel)}"]
-        launch.restype = ctypes.c_char_p
+        """Launch a kernel with the blocks and threads that it was mapped to."""
         outer = kernel.body[0]
         assert isinstance(outer, For)
         blocks = evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-        numbers = [ctypes.c_longlong(size) for size in sizes]
-        cell = [ctypes.c_void_p(status.ctypes.data)] * kernel.has_checks
-        problem = launch(ctypes.c_longlong(blocks), ctypes.c_int(downwards), *pointers, *numbers, *cell)
-        if problem:
-            raise Diverged(f"{kernel.name}: {problem.decode()}")
+        packed = [array if array.ctypes.data % 16 == 0 else _aligned_copy(array) for array in arrays]
+        words = [array.ctypes.data for array in packed] + list(sizes)
+        words += [status.ctypes.data, 0] * kernel.has_checks
+        launch(self._library, function_name(kernel), blocks, np.array(words, np.int64), downwards)
+        for array, copy in zip(arrays, packed, strict=True):
+            if copy is not array:
+                array[...] = copy
 
 
-def _launcher(kernel: Kernel) -> str:
-    """A C function that launches one kernel; pointers come as such, without their types."""
-    name = function_name(kernel)
-    pointers = [f"void* b{i}" for i in range(len(kernel.buffers) + kernel.has_checks)]
-    sizes = [f"long long s{i}" for i in range(len(kernel.sizes))]
-    count = len(kernel.buffers)
-    given = [f"Any{{b{i}}}" for i in range(count)] + [f"s{i}" for i in range(len(sizes))]
-    given += [f"Any{{b{count}}}"] * kernel.has_checks
-    parameters = ", ".join(["long long blocks", "int downwards", *pointers[:count], *sizes, *pointers[count:]])
+def aligned_bytes(nbytes: int, alignment: int = 256) -> np.ndarray:
+    """Memory that begins where that of a GPU may."""
+    raw = np.empty(nbytes + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + nbytes]
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy = aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _compiled(text: str, options: list[str], folder: Path | None = None) -> Path:
+    """A library from C++, kept beside the other compiled kernels."""
+    headers = HEADER.read_text() + RUNTIME.read_text()
+    key = hashlib.sha256("\0".join([text, headers, *OPTIONS, *options]).encode()).hexdigest()
+    if folder is None:
+        root = cache.folder()
+        folder = Path(tempfile.mkdtemp()) if root is None else root / "emulated"
+    folder.mkdir(exist_ok=True)
+    library = folder / f"{key[:32]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            source, made = Path(name) / "kernels.cpp", Path(name) / "kernels.so"
+            source.write_text(text, encoding="utf-8")
+            command = ["g++", *OPTIONS, *options, "-o", str(made), str(source)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert not result.returncode, result.stderr[:5000]
+            os.replace(made, library)
+    return library
+
+
+def _launcher(kernel: Kernel, entry: Entry) -> str:
+    """A C function that launches one kernel on words: addresses and sizes, or a table by value."""
+    name = function_name(kernel, entry)
+    meets = str(any(isinstance(s, Barrier | Combine) for s in walk(kernel.body))).lower()
+    if entry.table:
+        given = f"*(const {name}_arguments*)words"
+    else:
+        pointers = len(kernel.buffers)
+        kinds = ["Any"] * pointers + ["long long"] * len(kernel.sizes)
+        kinds += ["Any", "long long"] * kernel.has_checks + ["Any"] * entry.guarded
+        given = ", ".join(f"Any{{words[{i}]}}" if kind == "Any" else f"words[{i}]" for i, kind in enumerate(kinds))
     return f"""
-extern "C" const char* launch_{name}({parameters}) {{
-    return emulate::launch(blocks, {kernel.threads}, downwards, [=] {{ {name}({", ".join(given)}); }});
+#ifndef ANY
+#define ANY
+struct Any {{ long long address; template <class T> operator T*() const {{ return (T*)address; }} }};
+#endif
+static void call_{name}(const long long* words) {{ {name}({given}); }}
+extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
+    return emulate::launch(blocks, {kernel.threads}, {meets}, downwards, call_{name}, words);
 }}
 """

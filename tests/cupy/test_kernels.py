@@ -10,7 +10,7 @@ from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import function_name, kernel_source, module_source
 from graphc.errors import BackendError
 from graphc.loops.gpu import map_to_gpu
-from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Store, walk
+from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Pack, Store, walk
 from graphc.loops.text import kernel_text
 from tests.cupy.emulator import Emulator
 from tests.loops.builders import COLUMNS, F32, I64, ROWS, I, J, N, apply, at, const, loop, parallel, read, var, write
@@ -32,10 +32,10 @@ RACING = replace(REVERSE, name="racing", body=without_barriers(REVERSE.body))
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory) -> Emulator:
+def emulator() -> Emulator:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
-    return Emulator([*MAPPED.values(), RACING], tmp_path_factory.mktemp("emulator"))
+    return Emulator([*MAPPED.values(), RACING])
 
 
 @pytest.mark.parametrize("downwards", [False, True], ids=["up", "down"])
@@ -79,32 +79,26 @@ def test_nvrtc_says_what_it_does_not_accept():
 
 
 def test_mapping_fits_the_loops():
-    kinds = {name: "rows" if _is_rows(kernel) else "grid" for name, kernel in MAPPED.items()}
-    rows = {
-        "softmax",
-        "moments",
-        "column_sum",
-        "total",
-        "gather",
-        "scatter_add",
-        "accumulators",
-        "reverse",
-        "cumulative",
+    kinds = {name: kind_of(kernel) for name, kernel in MAPPED.items()}
+    rows = {name for name, kind in kinds.items() if kind == "rows"}
+    assert rows == {
+        "softmax", "moments", "column_sum", "total", "gather", "scatter_add", "accumulators", "reverse", "cumulative",
         "scaled",
-    }
-    assert {name for name, kind in kinds.items() if kind == "rows"} == rows
-    assert MAPPED["column_sum"].threads == 64  # no more than it has lanes
+    }  # fmt: skip
+    assert {name for name, kind in kinds.items() if kind == "flat"} == {"chain", "uniform", "adam", "scaled_flat"}
     assert MAPPED["moments"].threads == 256
     barriers = {name: sum(isinstance(s, Barrier) for s in walk(MAPPED[name].body)) for name in rows}
-    # column_sum touches each lane by one thread; scatter_add meets once a row; cumulative after the first thread
+    # scatter_add meets once a row; cumulative after the first thread; column_sum where lanes change hands
     assert barriers == {
-        "softmax": 0, "moments": 0, "column_sum": 0, "total": 0, "gather": 0, "accumulators": 0, "scaled": 0,
+        "softmax": 0, "moments": 0, "column_sum": 2, "total": 0, "gather": 0, "accumulators": 0, "scaled": 0,
         "scatter_add": 1, "reverse": 3, "cumulative": 1,
     }  # fmt: skip
 
 
-def _is_rows(kernel: Kernel) -> bool:
-    return kernel.body[0].stop == kernel.extent
+def kind_of(kernel: Kernel) -> str:
+    if any(isinstance(s, Pack) for s in walk(kernel.body)) and kernel.body[0].stop != kernel.extent:
+        return "flat"
+    return "rows" if kernel.body[0].stop == kernel.extent else "grid"
 
 
 @pytest.mark.parametrize("name", ["chain", "softmax", "reverse", "gather", "cumulative"])
@@ -154,7 +148,7 @@ def test_index_arithmetic_is_plain_and_data_arithmetic_wraps():
             Store("y", var("opposite"), apply("neg", var("value"))),
         ),
     )
-    source = kernel_source(map_to_gpu(kernel))
+    source = kernel_source(map_to_gpu(kernel, vectors=False))
     assert "const long long opposite = n - i - 1;" in source
     assert "const long long value = wrapping_add(x[i], wrapping_mul(3LL, x[i]));" in source
     assert "y[opposite] = wrapping_neg(value);" in source
@@ -175,4 +169,4 @@ def test_loops_down_columns_stay_with_their_threads():
             Store("y", I, total),
         ),
     )
-    assert not _is_rows(map_to_gpu(kernel))
+    assert kind_of(map_to_gpu(kernel)) == "grid"

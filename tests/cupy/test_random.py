@@ -195,10 +195,10 @@ UNGUARDED = [unguarded(MAPPED[kernel.name]) for kernel in ROW_KERNELS]
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory) -> Emulator:
+def emulator() -> Emulator:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
-    return Emulator([*MAPPED.values(), *UNGUARDED, diverging()], tmp_path_factory.mktemp("random"))
+    return Emulator([*MAPPED.values(), *UNGUARDED, diverging()])
 
 
 def arguments(kernel: Kernel, count: int) -> list[np.ndarray]:

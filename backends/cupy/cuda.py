@@ -1,0 +1,328 @@
+"""The device layer on CuPy: its memory pool, streams, modules and graphs, and cuBLAS called by address.
+
+Objects of CuPy and CUDA are annotated as Any: they have no types of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc import cache
+from graphc.backends.cupy import cublas
+from graphc.backends.cupy.device import Array, Clear, Launch, Product, Task
+from graphc.backends.cupy.lanes import Place, assign_lanes
+from graphc.backends.cupy.nvrtc import compile_cubin, nvrtc_version
+from graphc.backends.cupy.printer import Entry, function_name
+from graphc.backends.cupy.state import Residence
+from graphc.errors import BackendError
+from graphc.loops.kernel import Kernel
+
+cupy: Any = importlib.import_module("cupy")
+driver: Any = cupy.cuda.driver
+runtime: Any = cupy.cuda.runtime
+
+LANES = 4
+"""Streams that a recording may use side by side."""
+OPTIONS = ("--split-compile=0",)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Errors of CUDA as one clear error of graphc's."""
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
+            raise BackendError(
+                f"the GPU stopped: {error}",
+                remedy="what it held is lost: start the process again; if it happens again, look at `nvidia-smi` and "
+                "at the system's log, and report it with the program",
+            ) from error
+
+    return call
+
+
+@dataclass(frozen=True)
+class CudaMemory:
+    """Memory of CuPy's pool."""
+
+    pointer: Any
+    nbytes: int
+
+    @property
+    def address(self) -> int:
+        return int(self.pointer.ptr)
+
+
+@dataclass(frozen=True)
+class CudaModule:
+    """A loaded cubin."""
+
+    loaded: Any
+    functions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CudaGraph:
+    """A CUDA graph on the device's stream, and what must live as long."""
+
+    graph: Any
+    stream: Any
+    kept: tuple[Any, ...] = ()
+
+    @_explained
+    def launch(self) -> None:
+        self.graph.launch(self.stream)
+
+
+@dataclass(frozen=True)
+class CudaMark:
+    """An event."""
+
+    event: Any
+
+    @_explained
+    def wait(self) -> None:
+        self.event.synchronize()
+
+
+@dataclass
+class _Lane:
+    """A stream that takes part in recordings, with its cuBLAS handle."""
+
+    stream: Any
+    workspace: Any
+    blas: cublas.Cublas = field(init=False)
+
+
+class CudaDevice:
+    """See :class:`graphc.backends.cupy.device.Device`."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.lock = threading.RLock()
+        self.residence = Residence()
+        try:
+            with cupy.cuda.Device(number) as device:
+                properties = runtime.getDeviceProperties(number)
+                self.name = properties["name"].decode()
+                self.arch = f"sm_{device.compute_capability}"
+                # a stream that waits for the default stream and is waited for, so that CuPy's ordinary use is in order
+                self._stream = cupy.cuda.Stream(non_blocking=False)
+        except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
+            raise BackendError(f"the GPU cannot be used: {error}", remedy="see what `nvidia-smi` says") from error
+        self._lanes: list[_Lane] = []
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        with cupy.cuda.Device(self.number), self._stream:
+            yield
+
+    @_explained
+    def allocate(self, nbytes: int, what: str) -> CudaMemory:
+        with self._current():
+            try:
+                return CudaMemory(cupy.cuda.alloc(max(nbytes, 1)), nbytes)
+            except cupy.cuda.memory.OutOfMemoryError:
+                free, total = runtime.memGetInfo()
+                held = cupy.get_default_memory_pool().free_bytes()
+                raise BackendError(
+                    f"the GPU's memory is full: {what} takes {readable(nbytes)}, of {readable(total)} there are "
+                    f"{readable(free + held)} left",
+                    remedy="take a smaller batch, free arrays and programs that are not needed, or look with "
+                    "`nvidia-smi` who else uses the GPU; program.memory(batch=...) says what a size takes",
+                ) from None
+
+    @_explained
+    def load(self, source: str, entries: Sequence[tuple[Kernel, Entry]]) -> CudaModule:
+        key = cache.digest("cubin", source, self.arch, nvrtc_version(), *OPTIONS)
+        code = cache.get(key, "cubin")
+        if code is None:
+            code = compile_cubin(source, self.arch, OPTIONS).code
+            cache.put(key, "cubin", code)
+        with self._current():
+            module = cupy.cuda.function.Module()
+            module.load(code)
+            names = [function_name(kernel, entry) for kernel, entry in entries]
+            return CudaModule(module, {name: module.get_function(name) for name in names})
+
+    @_explained
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        return np.frombuffer(cupy.cuda.alloc_pinned_memory(max(nbytes, 1)), np.uint8, nbytes)
+
+    @_explained
+    def upload(self, address: int, array: Array) -> None:
+        if array.nbytes:
+            with self._current():
+                runtime.memcpyAsync(
+                    address, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice, self._stream.ptr
+                )
+
+    @_explained
+    def download(self, array: Array, address: int) -> None:
+        if array.nbytes:
+            with self._current():
+                runtime.memcpyAsync(
+                    array.ctypes.data, address, array.nbytes, runtime.memcpyDeviceToHost, self._stream.ptr
+                )
+
+    @_explained
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        if nbytes:
+            with self._current():
+                runtime.memcpyAsync(target, source, nbytes, runtime.memcpyDeviceToDevice, self._stream.ptr)
+
+    @_explained
+    def clear(self, address: int, nbytes: int) -> None:
+        if nbytes:
+            with self._current():
+                runtime.memsetAsync(address, 0, nbytes, self._stream.ptr)
+
+    @_explained
+    def record(self, module: CudaModule, tasks: Sequence[Task]) -> CudaGraph:
+        places = assign_lanes([task.after for task in tasks], LANES)
+        with cupy.cuda.Device(self.number):
+            self._open_lanes(max((place.lane for place in places), default=0) + 1)
+            recorder = _Recorder(module, self._lanes)
+            first = self._lanes[0].stream
+            # errors of other threads, which may use other streams meanwhile, are no business of this recording
+            first.begin_capture(runtime.streamCaptureModeThreadLocal)
+            try:
+                recorder.run(tasks, places)
+            except BaseException:
+                _abandon(first)
+                raise
+            graph = first.end_capture()
+        return CudaGraph(graph, self._stream, (module, *recorder.kept))
+
+    def _open_lanes(self, count: int) -> None:
+        loaded = cublas.library() if len(self._lanes) < count else None
+        while len(self._lanes) < count:
+            lane = _Lane(
+                cupy.cuda.Stream(non_blocking=True), self.allocate(cublas.WORKSPACE_BYTES, "a workspace of cuBLAS")
+            )
+            lane.blas = cublas.Cublas(loaded, lane.stream.ptr, lane.workspace.address)
+            self._lanes.append(lane)
+
+    @_explained
+    def mark(self) -> CudaMark:
+        with cupy.cuda.Device(self.number):
+            event = cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+            return CudaMark(event)
+
+    @_explained
+    def synchronize(self) -> None:
+        self._stream.synchronize()
+
+    @_explained
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        with cupy.cuda.Device(self.number):
+            return cupy.empty(shape, dtype)
+
+    def is_array(self, value: object) -> bool:
+        if not isinstance(value, cupy.ndarray):
+            return False
+        array: Any = value
+        return array.device.id == self.number
+
+    def address_of(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    @_explained
+    def enter(self) -> None:
+        self._order(cupy.cuda.get_current_stream(self.number), self._stream)
+
+    @_explained
+    def leave(self) -> None:
+        self._order(self._stream, cupy.cuda.get_current_stream(self.number))
+
+    def _order(self, earlier: Any, later: Any) -> None:
+        if 0 in (earlier.ptr, later.ptr):  # the default stream is in order with ours anyway
+            return
+        event = cupy.cuda.Event(disable_timing=True)
+        event.record(earlier)
+        later.wait_event(event)
+
+
+class _Recorder:
+    """Queues tasks on the streams of a recording that has begun on the first one."""
+
+    def __init__(self, module: CudaModule, lanes: Sequence[_Lane]) -> None:
+        self.module = module
+        self.lanes = lanes
+        self.kept: list[Any] = []
+        self._joined = {0}
+
+    def run(self, tasks: Sequence[Task], places: Sequence[Place]) -> None:
+        events: dict[int, Any] = {}
+        start = self._event(0)
+        for position, (task, place) in enumerate(zip(tasks, places, strict=True)):
+            if place.lane not in self._joined:
+                self._joined.add(place.lane)
+                self.lanes[place.lane].stream.wait_event(start)
+            for earlier in place.waits:
+                self.lanes[place.lane].stream.wait_event(events[earlier])
+            self._queue(task.work, self.lanes[place.lane])
+            if place.awaited:
+                events[position] = self._event(place.lane)
+        for lane in sorted(self._joined - {0}):
+            self.lanes[0].stream.wait_event(self._event(lane))
+
+    def _event(self, lane: int) -> Any:
+        event = cupy.cuda.Event(disable_timing=True)
+        event.record(self.lanes[lane].stream)
+        self.kept.append(event)
+        return event
+
+    def _queue(self, work: Launch | Product | Clear, lane: _Lane) -> None:
+        match work:
+            case Launch():
+                words = np.array(work.words, np.int64)
+                starts = (
+                    np.array([words.ctypes.data], np.int64)
+                    if work.table
+                    else words.ctypes.data + 8 * np.arange(len(words), dtype=np.int64)
+                )
+                function = self.module.functions[work.function]
+                driver.launchKernel(
+                    function.ptr, work.blocks, 1, 1, work.threads, 1, 1, 0, lane.stream.ptr, starts.ctypes.data, 0
+                )
+            case Product():
+                lane.blas.product(work)
+            case Clear():
+                runtime.memsetAsync(work.address, 0, work.nbytes, lane.stream.ptr)
+
+
+def _abandon(stream: Any) -> None:
+    """End a recording that failed; what it says about that adds nothing."""
+    try:
+        stream.end_capture()
+    except (runtime.CUDARuntimeError, driver.CUDADriverError):
+        pass
+
+
+def readable(nbytes: int) -> str:
+    """A size for people.
+
+    >>> readable(3 << 30)
+    '3.00 GiB'
+    """
+    size, units = float(nbytes), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.2f} {units[0]}"

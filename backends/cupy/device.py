@@ -1,0 +1,206 @@
+"""The thin layer between programs and a GPU: everything above it is the same wherever kernels run.
+
+:mod:`graphc.backends.cupy.cuda` implements it with CuPy; the tests with a host compiler, so that whole programs run
+without a GPU. Work is queued in order on one stream, and only what says so waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.ir.types import DType
+
+if TYPE_CHECKING:
+    from graphc.backends.cupy.printer import Entry
+    from graphc.backends.cupy.state import Residence
+    from graphc.loops.kernel import Kernel
+
+Array: TypeAlias = NDArray[Any]
+ALIGNMENT = 256
+"""Allocations begin at multiples of this, as those of CUDA do; vectors of 16 bytes count on it."""
+
+
+class Memory(Protocol):
+    """Bytes on the device, free for others once the object is gone."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel.
+
+    Attributes:
+        function: its name in the loaded module.
+        words: its arguments, each of 8 bytes: addresses and sizes, in order.
+        table: are the words one argument, a structure passed by value?
+    """
+
+    function: str
+    blocks: int
+    threads: int
+    words: tuple[int, ...]
+    table: bool = False
+
+
+@dataclass(frozen=True)
+class Product:
+    """``c = op(a) @ op(b)`` for row-major matrices ``[m, k] x [k, n]``, batched.
+
+    Attributes:
+        dtype: of a and b.
+        result: of c.
+        a, b, c: addresses.
+        lda, ldb, ldc: distances of rows as stored, in elements.
+        strides: distances of the matrices of the batch, in elements.
+        tf32: may float32 operands be rounded to 10 bits of mantissa?
+    """
+
+    dtype: DType
+    result: DType
+    a: int
+    b: int
+    c: int
+    m: int
+    n: int
+    k: int
+    lda: int
+    ldb: int
+    ldc: int
+    transpose_a: bool
+    transpose_b: bool
+    batch: int
+    strides: tuple[int, int, int]
+    tf32: bool = False
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Sets bytes to zero."""
+
+    address: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work, and the positions of the earlier tasks that it has to wait for."""
+
+    work: Launch | Product | Clear
+    after: tuple[int, ...] = ()
+
+
+class Module(Protocol):
+    """A loaded translation unit; it must live as long as graphs that use it."""
+
+    @property
+    def functions(self) -> Mapping[str, Any]: ...
+
+
+class Graph(Protocol):
+    """Recorded tasks, ready to be queued again and again."""
+
+    def launch(self) -> None:
+        """Queue all of it."""
+        ...
+
+
+class Mark(Protocol):
+    """A point in the queue."""
+
+    def wait(self) -> None:
+        """Return when everything queued before it is done."""
+        ...
+
+
+class Device(Protocol):
+    """A GPU, or what stands for one.
+
+    Attributes:
+        name: for people.
+        arch: what the kernels are compiled for, such as ``sm_90``.
+        lock: held by whoever queues work; programs run one after another.
+        residence: the parameters that it holds.
+    """
+
+    name: str
+    arch: str
+    lock: threading.RLock
+    residence: Residence
+
+    def allocate(self, nbytes: int, what: str) -> Memory:
+        """Memory that begins at a multiple of ``ALIGNMENT``.
+
+        Raises:
+            BackendError: there is not enough; the message says how much ``what`` takes and how much is left.
+        """
+        ...
+
+    def load(self, source: str, entries: Sequence[tuple[Kernel, Entry]]) -> Module:
+        """Compile CUDA C with these kernels, or take it from the cache, and load it."""
+        ...
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """Memory of the host that copies need not wait for."""
+        ...
+
+    def upload(self, address: int, array: Array) -> None:
+        """Queue a copy to the device. A pinned array must not change before it is done; others are taken at once."""
+        ...
+
+    def download(self, array: Array, address: int) -> None:
+        """Queue a copy to the host, which is done after :meth:`synchronize` or a mark."""
+        ...
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Queue a copy within the device."""
+        ...
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Queue setting bytes to zero."""
+        ...
+
+    def record(self, module: Any, tasks: Sequence[Task]) -> Graph:
+        """Tasks with functions of a loaded module as one graph; those that need not wait may run side by side."""
+        ...
+
+    def mark(self) -> Mark:
+        """The present end of the queue."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything queued is done.
+
+        Raises:
+            BackendError: the device has stopped.
+        """
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A new array of the device's own kind."""
+        ...
+
+    def is_array(self, value: object) -> bool:
+        """Is it an array of the device's own kind, on this device?"""
+        ...
+
+    def address_of(self, array: Any) -> int:
+        """Where such an array begins."""
+        ...
+
+    def enter(self) -> None:
+        """Let what is queued next wait for what the caller has queued on such arrays by other means."""
+        ...
+
+    def leave(self) -> None:
+        """Let what the caller queues next by other means wait for what has been queued here."""
+        ...

@@ -1,0 +1,74 @@
+"""A compiled plan on a device, and what all sizes share: code, constants, the cell of checks and small results."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphc.backends.cupy.bound import CELL_BYTES, GpuBound, aligned
+from graphc.backends.cupy.device import Device, Memory
+from graphc.backends.cupy.module import make_unit
+from graphc.backends.cupy.printer import kernel_source, module_source
+from graphc.lower.plan import Plan
+
+MOST_BINDINGS = 16
+
+
+class GpuExecutable:
+    """Machine code of a plan's kernels on a device.
+
+    Attributes:
+        tf32: may products of float32 round their operands to 10 bits of mantissa?
+        cell: the status of the last failed check, then small results; read back with one copy.
+    """
+
+    def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
+        self.plan = plan
+        self.device = device
+        self.tf32 = tf32
+        self.unit = make_unit(plan)
+        self.module = device.load(module_source(self.unit.entries), self.unit.entries)
+        with device.lock:
+            self.cell = device.allocate(CELL_BYTES, "the cell of checks")
+            device.clear(self.cell.address, CELL_BYTES)
+            self.constants = self._upload_constants()
+        self._bound: OrderedDict[tuple[tuple[str, int], ...], GpuBound] = OrderedDict()
+
+    def bind(self, dims: Mapping[str, int]) -> GpuBound:
+        """Plan memory for these sizes. Compiles no machine code; the last 16 combinations are kept."""
+        key = tuple(sorted(dims.items()))
+        with self.device.lock:
+            bound = self._bound.get(key)
+            if bound is None:
+                bound = self._bound[key] = GpuBound(self, dict(dims))
+                if len(self._bound) > MOST_BINDINGS:
+                    self._bound.popitem(last=False)
+            self._bound.move_to_end(key)
+        return bound
+
+    def source(self) -> str:
+        """The CUDA C of all kernels, without the header that they share."""
+        return "\n".join(kernel_source(kernel, entry) for kernel, entry in self.unit.entries)
+
+    def holds(self, value: object) -> bool:
+        """Is it an array of the device's own kind? Such arrays are taken as inputs and outputs."""
+        return self.device.is_array(value)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> object:
+        """A new array of the device's own kind."""
+        return self.device.empty(shape, dtype)
+
+    def _upload_constants(self) -> tuple[Memory, list[int]]:
+        """One allocation for all, and where each begins."""
+        arrays = [np.ascontiguousarray(constant) for constant in self.plan.constants]  # pyright: ignore[reportArgumentType]
+        offsets: list[int] = []
+        end = 0
+        for array in arrays:
+            offsets.append(end)
+            end += aligned(array.nbytes)
+        memory = self.device.allocate(end, "constants")
+        for array, offset in zip(arrays, offsets, strict=True):
+            self.device.upload(memory.address + offset, array)
+        return memory, [memory.address + offset for offset in offsets]

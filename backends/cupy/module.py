@@ -1,0 +1,109 @@
+"""The translation unit of a plan: its kernels mapped to a GPU, each in the forms in which the plan launches it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.backends.cupy.printer import Entry, table_capacity
+from graphc.loops.gpu import map_to_gpu
+from graphc.loops.interp import evaluate_size
+from graphc.loops.kernel import For, Kernel, Pack, walk
+from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items of one launch that are one launch of a kernel.
+
+    Attributes:
+        kernel: mapped, with a name that is its own in the module.
+        unaligned: the same without vectors, for arrays that begin anywhere; None if all begin where vectors may.
+        guarded: does it write state that must stay as it is once a check has failed?
+        table: are its arguments a table of several sets?
+    """
+
+    kernel: Kernel
+    unaligned: Kernel | None
+    items: tuple[KernelItem, ...]
+    guarded: bool
+    table: bool
+
+    @property
+    def entry(self) -> Entry:
+        """What is printed for it."""
+        return Entry(self.table, self.guarded)
+
+
+def blocks_of(kernel: Kernel, sizes: Sequence[int]) -> int:
+    """How many blocks one set of arguments takes."""
+    outer = kernel.body[0]
+    assert isinstance(outer, For)  # it is mapped
+    return evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
+
+
+Work = Group | GemmItem
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A plan's launches as groups and products, and what is printed for their kernels."""
+
+    work: tuple[tuple[Work, ...], ...]
+    entries: tuple[tuple[Kernel, Entry], ...]
+
+
+def make_unit(plan: Plan) -> Unit:
+    """Map the kernels of a plan."""
+    mapper = _Mapper(plan)
+    work: list[tuple[Work, ...]] = []
+    for position, launch in enumerate(plan.launches):
+        work.append(mapper.works(launch, bool(plan.checks) and position >= plan.commit))
+    entries: dict[tuple[Kernel, Entry], None] = {}
+    for group in (group for works in work for group in works if isinstance(group, Group)):
+        entries[group.kernel, group.entry] = None
+        if group.unaligned is not None:
+            entries[group.unaligned, group.entry] = None
+    return Unit(tuple(work), tuple(entries))
+
+
+class _Mapper:
+    """Maps each kernel of a plan once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.mapped: dict[tuple[Kernel, bool], Kernel] = {}
+        self.names: set[str] = set()
+
+    def works(self, launch: Launch, guarded: bool) -> tuple[Work, ...]:
+        """The items of a launch, those with the same kernel as one group."""
+        found: list[Work] = [item for item in launch.items if isinstance(item, GemmItem)]
+        by_kernel: dict[tuple[Kernel, bool], list[KernelItem]] = {}
+        for item in launch.items:
+            if isinstance(item, KernelItem):
+                lies_inside = any(self.plan.buffers[index].place is Place.SLICE for index in item.buffers)
+                by_kernel.setdefault((item.kernel, lies_inside), []).append(item)
+        for (kernel, lies_inside), items in by_kernel.items():
+            mapped = self._map(kernel, vectors=True)
+            has_vectors = any(isinstance(s, Pack) for s in walk(mapped.body))
+            unaligned = self._map(kernel, vectors=False) if lies_inside and has_vectors else None
+            most = table_capacity(mapped)
+            for first in range(0, len(items), most):
+                some = tuple(items[first : first + most])
+                found.append(Group(mapped, unaligned, some, guarded, len(some) > 1))
+        return tuple(found)
+
+    def _map(self, kernel: Kernel, vectors: bool) -> Kernel:
+        if (kernel, vectors) not in self.mapped:
+            self.mapped[kernel, vectors] = _named(map_to_gpu(kernel, vectors=vectors), self.names)
+        return self.mapped[kernel, vectors]
+
+
+def _named(kernel: Kernel, names: set[str]) -> Kernel:
+    """The kernel under a name that no other kernel of the module has."""
+    name, number = kernel.name, 1
+    while name in names:
+        number += 1
+        name = f"{kernel.name}_{number}"
+    names.add(name)
+    return replace(kernel, name=name)

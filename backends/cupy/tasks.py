@@ -1,0 +1,230 @@
+"""From a plan with its sizes and addresses to tasks for a device, with what each one has to wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.backends.cupy.device import Clear, Launch, Product, Task
+from graphc.backends.cupy.module import Group, blocks_of
+from graphc.backends.cupy.printer import function_name, table_capacity
+from graphc.ir.dims import Size
+from graphc.loops.kernel import Access, Kernel, Pack, walk
+from graphc.lower.plan import GemmItem, KernelItem, size_of
+
+if TYPE_CHECKING:
+    from graphc.backends.cupy.executable import GpuExecutable
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where things lie.
+
+    Attributes:
+        of: the address of a plan's buffer.
+        nothing: stands for every array without elements, of which element 0 may be read.
+        status: the cell of checks.
+    """
+
+    of: Callable[[int], int]
+    nothing: int
+    status: int
+
+
+def make_tasks(executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> list[Task]:
+    """The tasks of one step, in order; loops of the plan are written out."""
+    builder = _Builder(executable, dims, addresses)
+    builder.launches(0, len(executable.plan.launches), 0)
+    return builder.tasks
+
+
+class _Builder:
+    """Adds tasks one after another; later ones wait for those whose memory they touch."""
+
+    def __init__(self, executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> None:
+        self.plan = executable.plan
+        self.unit = executable.unit
+        self.tf32 = executable.tf32
+        self.dims = dims
+        self.addresses = addresses
+        self.tasks: list[Task] = []
+        self.touched = _Touched()
+        self._steps = [0] * len(self.plan.loops)
+        self._checking: list[int] = []
+
+    def launches(self, first: int, end: int, loop: int) -> None:
+        """Launches ``first`` to ``end - 1``, with the loops from number ``loop`` on that lie among them."""
+        loops, position = self.plan.loops, first
+        while position < end:
+            while loop < len(loops) and loops[loop].end <= position:
+                loop += 1
+            if loop < len(loops) and loops[loop].first == position:
+                for step in range(self._size(loops[loop].count)):
+                    self._steps[loop] = step
+                    self.launches(position, loops[loop].end, loop + 1)
+                position = loops[loop].end
+                continue
+            for work in self.unit.work[position]:
+                if isinstance(work, Group):
+                    self.group(work)
+                else:
+                    self.product(work)
+            position += 1
+
+    def group(self, group: Group) -> None:
+        """One launch of a kernel on one or several sets of arguments."""
+        items = [item for item in group.items if blocks_of(group.kernel, self._sizes(item))]
+        if not items:
+            return
+        kernel = group.kernel
+        if group.unaligned is not None and not all(self._is_aligned(kernel, item) for item in items):
+            kernel = group.unaligned
+        reads: list[Span] = []
+        writes: list[Span] = []
+        sets: list[tuple[int, list[int]]] = []
+        for item in items:
+            for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
+                (reads if buffer.access is Access.READ else writes).append(self._span(index))
+            sets.append((blocks_of(kernel, self._sizes(item)), self._words(group, item)))
+        total = sum(blocks for blocks, _ in sets)
+        words = _table(kernel, sets) if group.table else sets[0][1]
+        after = self.touched.by(reads, writes)
+        if group.guarded:
+            after |= set(self._checking)
+        if kernel.has_checks:
+            self._checking.append(len(self.tasks))
+        launch = Launch(function_name(kernel, group.entry), total, kernel.threads, tuple(words), group.table)
+        self._add(launch, after, reads, writes)
+
+    def product(self, item: GemmItem) -> None:
+        """A matrix product."""
+        m, n, k, batch = (self._size(size) for size in (item.m, item.n, item.k, item.batch))
+        if not m * n * batch:
+            return
+        reads, writes = [self._span(item.a), self._span(item.b)], [self._span(item.c)]
+        after = self.touched.by(reads, writes)
+        if not k:  # an empty sum
+            (start, end), *_ = writes
+            self._add(Clear(start, end - start), after, [], writes)
+            return
+        dtype = self.plan.buffers[item.a].type.dtype
+        result = self.plan.buffers[item.c].type.dtype
+        strides = (self._size(item.stride_a), self._size(item.stride_b), self._size(item.stride_c))
+        lda, ldb, ldc = (max(self._size(size), 1) for size in (item.lda, item.ldb, item.ldc))
+        a, b, c = (self._address(index) for index in item.buffers)
+        a += self._size(item.offset_a) * dtype.itemsize
+        b += self._size(item.offset_b) * dtype.itemsize
+        work = Product(
+            dtype,
+            result,
+            a,
+            b,
+            c,
+            m,
+            n,
+            k,
+            lda,
+            ldb,
+            ldc,
+            item.transpose_a,
+            item.transpose_b,
+            batch,
+            strides,
+            self.tf32,
+        )
+        self._add(work, after, reads, writes)
+
+    def _words(self, group: Group, item: KernelItem) -> list[int]:
+        words = [self._address(index) for index in item.buffers]
+        words += self._sizes(item)
+        if group.kernel.has_checks:
+            words += [self.addresses.status, item.check_base]
+        if group.guarded:
+            words.append(self.addresses.status)
+        return words
+
+    def _size(self, size: Size) -> int:
+        return size_of(size, self.dims)
+
+    def _sizes(self, item: KernelItem) -> list[int]:
+        return [self._size(size) for size in item.sizes]
+
+    def _span(self, index: int) -> Span:
+        start = self._address(index)
+        return (start, start + self.plan.buffers[index].type.nbytes(dict(self.dims)))
+
+    def _address(self, index: int) -> int:
+        buffer = self.plan.buffers[index]
+        if not self._size(buffer.type.size):
+            return self.addresses.nothing
+        part = buffer.part
+        if part is None:
+            return self.addresses.of(index)
+        step = 0 if part.loop is None else self._steps[part.loop]
+        moved = self._size(part.step) * (step % 2 if part.alternates else step)
+        return self._address(part.of) + (self._size(part.offset) + moved) * buffer.type.dtype.itemsize
+
+    def _is_aligned(self, kernel: Kernel, item: KernelItem) -> bool:
+        """Does every array that is moved in vectors begin where vectors may?"""
+        names = {buffer.name: index for buffer, index in zip(kernel.buffers, item.buffers, strict=True)}
+        packs = [s for s in walk(kernel.body) if isinstance(s, Pack) and s.array in names]
+        return all(self._address(names[s.array]) % min(16, s.size * s.dtype.itemsize) == 0 for s in packs)
+
+    def _add(
+        self, work: Launch | Product | Clear, after: set[int], reads: Iterable[Span], writes: Iterable[Span]
+    ) -> None:
+        position = len(self.tasks)
+        self.tasks.append(Task(work, tuple(sorted(after))))
+        self.touched.add(position, reads, writes)
+
+
+class _Touched:
+    """Which tasks have touched which memory, as far as later ones must know."""
+
+    def __init__(self) -> None:
+        self._rows: NDArray[np.int64] = np.zeros((256, 4), np.int64)  # start, end, task, is it written?
+        self._count = 0
+
+    def by(self, reads: Iterable[Span], writes: Iterable[Span]) -> set[int]:
+        """Earlier tasks that write what is read here, or touch what is written here."""
+        known = self._rows[: self._count]
+        found: set[int] = set()
+        for spans, by_any in ((reads, False), (writes, True)):
+            for start, end in spans:
+                meets = (known[:, 0] < end) & (start < known[:, 1])
+                if not by_any:
+                    meets &= known[:, 3] == 1
+                found.update(known[meets, 2].tolist())
+        return found
+
+    def add(self, task: int, reads: Iterable[Span], writes: Iterable[Span]) -> None:
+        """Note a task, which has waited for those that :meth:`by` named."""
+        for start, end in writes:
+            # whoever meets what lies inside meets this task too, which comes after
+            known = self._rows[: self._count]
+            kept = known[(known[:, 0] < start) | (known[:, 1] > end)]
+            self._count = len(kept)
+            self._rows[: self._count] = kept
+        for spans, written in ((reads, 0), (writes, 1)):
+            for start, end in spans:
+                if self._count == len(self._rows):
+                    self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+                self._rows[self._count] = (start, end, task, written)
+                self._count += 1
+
+
+def _table(kernel: Kernel, sets: list[tuple[int, list[int]]]) -> list[int]:
+    """The words of a table: where the blocks of each set end, then the sets, both filled up to the table's length."""
+    capacity = table_capacity(kernel)
+    ends: list[int] = []
+    for blocks, _ in sets:
+        ends.append(blocks + (ends[-1] if ends else 0))
+    ends += [ends[-1]] * (capacity - len(sets))
+    words = [word for _, row in sets for word in row]
+    return ends + words + [0] * (len(sets[0][1]) * (capacity - len(sets)))
