@@ -12,6 +12,9 @@ from graphc.frontend.callbacks_files import ModelCheckpoint as ModelCheckpoint
 from graphc.frontend.callbacks_logs import CSVLogger as CSVLogger
 from graphc.frontend.callbacks_logs import GradientNorms as GradientNorms
 from graphc.frontend.callbacks_logs import JSONLinesLogger as JSONLinesLogger
+from graphc.frontend.callbacks_rate import LearningRateScheduler as LearningRateScheduler
+from graphc.frontend.callbacks_rate import ReduceLROnPlateau as ReduceLROnPlateau
+from graphc.frontend.callbacks_rate import SwapEMAWeights as SwapEMAWeights
 from graphc.frontend.callbacks_stop import EarlyStopping as EarlyStopping
 from graphc.frontend.callbacks_stop import TerminateOnNaN as TerminateOnNaN
 from graphc.frontend.tensorboard import TensorBoard as TensorBoard

@@ -107,6 +107,8 @@ class Optimizer(Configurable):
         self.gradient_accumulation_steps = _count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
         self.iterations = Parameter(f"{self.name}/iterations", np.array(0, np.int64), trainable=False)
         """How many batches there have been, those included whose gradients were only accumulated."""
+        self.averages_in_weights = False
+        """Whether weights and moving averages are exchanged, see :meth:`swap_averages`."""
         self._schedule = learning_rate if callable(learning_rate) else None
         first = 0.0 if callable(learning_rate) else _checked_rate(learning_rate)
         self._rate = Parameter(f"{self.name}/learning_rate", np.array(first, np.float64), trainable=False)
@@ -195,36 +197,45 @@ class Optimizer(Configurable):
         Raises:
             GraphError: the optimizer was made without ``use_ema=True``.
         """
-        self._require_averages()
-        self._swap_averages()
+        if self.averages_in_weights:
+            yield
+            return
+        self.swap_averages()
         try:
             yield
         finally:
-            self._swap_averages()
+            self.swap_averages()
 
-    def finalize_variable_values(self, var_list: Sequence[Parameter]) -> None:
-        """Replace these weights by their moving averages, if there are any. ``fit`` does it at its end."""
-        if self.use_ema and self._has_averages():
-            for parameter in var_list:
-                self._leave(parameter, self._slots[id(parameter)][_AVERAGE].array)
+    def swap_averages(self) -> None:
+        """Exchange the weights and their moving averages; before the first step there is nothing to exchange.
 
-    def _require_averages(self) -> None:
+        Raises:
+            GraphError: the optimizer was made without ``use_ema=True``.
+        """
         if not self.use_ema:
             raise GraphError(
                 f"{type(self).__name__} keeps no moving averages", at=user_line(), remedy="make it with use_ema=True"
             )
-
-    def _has_averages(self) -> bool:
-        return int(self.iterations.value) >= (self.gradient_accumulation_steps or 1)
-
-    def _swap_averages(self) -> None:
-        """Exchange weights and averages; before the first step there is nothing to exchange."""
+        self.averages_in_weights = not self.averages_in_weights
         if self._has_averages():
             for parameter in self._built_for:
                 average = self._slots[id(parameter)][_AVERAGE]
                 value = parameter.value
                 self._leave(parameter, average.array)
                 self._leave(average, value)
+
+    def finalize_variable_values(self, var_list: Sequence[Parameter]) -> None:
+        """Replace these weights by their moving averages, if there are any. ``fit`` does it at its end."""
+        if not self.use_ema or not self._has_averages():
+            return
+        for parameter in var_list:
+            average = self._slots[id(parameter)][_AVERAGE]
+            old, new = (average, parameter) if self.averages_in_weights else (parameter, average)
+            self._leave(old, new.array)
+        self.averages_in_weights = False
+
+    def _has_averages(self) -> bool:
+        return int(self.iterations.value) >= (self.gradient_accumulation_steps or 1)
 
     def _leave(self, parameter: Parameter, value: Array) -> None:
         np.copyto(parameter.array, value, casting="same_kind")
