@@ -42,7 +42,7 @@ def write_backup(path: Path, model: Model, callbacks: Sequence[Callback]) -> Non
     text = {
         "format": FORMAT,
         "graphc": gx.__version__,
-        "position": asdict(fit.position),
+        "position": _packed(asdict(fit.position), arrays),
         "epochs_begun": model.epochs_begun,
         "stop_training": model.stop_training,
         "steps": fit.loop.batches.count,
@@ -84,7 +84,7 @@ def read_backup(path: Path, model: Model, callbacks: Sequence[Callback]) -> bool
         fit.loop.batches.seek(int(text["taken"][0]))
         if fit.validation is not None:
             fit.validation.seek(int(text["taken"][1]))
-        vars(fit.position).update(asdict(Position(**text["position"])))
+        vars(fit.position).update(asdict(Position(**_unpacked(text["position"], arrays))))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FileError(
             f"{path} is damaged: {type(error).__name__}: {error}", remedy="delete it, and training starts anew"

@@ -7,7 +7,9 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 from graphc.errors import AxisError, FileError
 from graphc.frontend.callbacks_base import Callback, Logs
@@ -138,12 +140,23 @@ class CSVLogger(_LinesLogger):
                 self.keys = list(dict.fromkeys(self.keys))
             if self._lines.begin():
                 self._lines.add(self._row(["epoch", *self.keys]))
-        self._lines.add(self._row([epoch, *(found.get(key, "NA") for key in self.keys)]))
+        self._lines.add(self._row([epoch, *(_plain(found.get(key, "NA")) for key in self.keys)]))
 
     def _row(self, cells: list[Any]) -> str:
         text = io.StringIO()
         csv.writer(text, delimiter=self.separator, lineterminator="").writerow(cells)
         return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """A result as numbers and lists of them: some metrics have several values."""
+    return cast("Any", value).tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class JSONLinesLogger(_LinesLogger):
@@ -166,7 +179,7 @@ class JSONLinesLogger(_LinesLogger):
         super().__init__(filename, append)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        found = {key: value if math.isfinite(value) else None for key, value in (logs or {}).items()}
+        found = {key: _without_nan(_plain(value)) for key, value in (logs or {}).items()}
         self._lines.add(json.dumps({"epoch": epoch, **found}, allow_nan=False))
 
 

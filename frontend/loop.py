@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,29 +96,30 @@ class Loop:
         if position.step:  # resumed: metrics are a function of their state, which the last step left
             if self.stops is not None and self.stops():
                 return dict(position.logs)
-        for arrays in self.batches.epoch(position.number, position.step):
-            if hears_begin:
-                self.hooks.call(begin, position.step)
-            program = self.step.program(arrays)
-            try:
-                results = program.call(arrays)
-            except NonFiniteError as error:
-                if not self.hooks.bear(error, program, arrays, position.step):
-                    raise
-                break
-            count = arrays[0].shape[0]
-            position.seen += count
-            for index in range(means):
-                position.sums[index] += float(results[index]) * count
-            position.step += 1
-            if hears_end:
-                self.extra = results[fields:]
-                position.logs = position.results(objective, results)
-                self.hooks.call(end, position.step - 1, logs=position.logs)
-            if self.interrupt is not None:
-                self.interrupt.check()
-            if self.stops is not None and self.stops():
-                break
+        with closing(self.batches.epoch(position.number, position.step)) as epoch:
+            for arrays in epoch:
+                if hears_begin:
+                    self.hooks.call(begin, position.step)
+                program = self.step.program(arrays)
+                try:
+                    results = program.call(arrays)
+                except NonFiniteError as error:
+                    if not self.hooks.bear(error, program, arrays, position.step):
+                        raise
+                    break
+                count = arrays[0].shape[0]
+                position.seen += count
+                for index in range(means):
+                    position.sums[index] += float(results[index]) * count
+                position.step += 1
+                if hears_end:
+                    self.extra = results[fields:]
+                    position.logs = position.results(objective, results)
+                    self.hooks.call(end, position.step - 1, logs=position.logs)
+                if self.interrupt is not None:
+                    self.interrupt.check()
+                if self.stops is not None and self.stops():
+                    break
         if results:
             return position.results(objective, results)
         return dict(position.logs) if position.step else {}

@@ -51,8 +51,9 @@ class EventWriter:
             self._record(_event(step) + _message(7, _varint(1, 1)))  # SessionLog START
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers by tag."""
-        found = b"".join(_message(1, _text(1, tag) + _float(2, value)) for tag, value in values.items())
+        """Write numbers by tag; results with several values are left out."""
+        single = {tag: value for tag, value in values.items() if np.ndim(value) == 0}
+        found = b"".join(_message(1, _text(1, tag) + _float(2, value)) for tag, value in single.items())
         self._record(_event(step) + _message(5, found))
 
     def histogram(self, step: int, tag: str, values: NDArray[Any], buckets: int = 30) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from graphc.frontend.data.prefetch import in_background, map_ahead
 Array = NDArray[Any]
 Order = Callable[[int, int], NDArray[np.intp]]
 """The permutation of an epoch, from its number and how many there are."""
-AHEAD_BYTES = 1 << 18
+AHEAD_BYTES = 1 << 20
 """From this size on a batch is gathered in the background: below it, handing it over takes longer than making it."""
 
 
@@ -38,7 +38,7 @@ class Batches(Protocol):
         """Let what begins anew now go on after so many batches, as :attr:`taken` said in an earlier process."""
         ...
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+    def epoch(self, number: int, start: int = 0) -> Generator[list[Array]]:
         """The batches of an epoch. A batch is valid until the next one is asked for.
 
         Args:
@@ -82,7 +82,7 @@ class ArrayBatches:
     def seek(self, taken: int) -> None:
         """Every epoch begins anew: there is nothing to find."""
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+    def epoch(self, number: int, start: int = 0) -> Generator[list[Array]]:
         cuts = self.cuts[start:]
         if self._order is None:
             return ([array[first:stop] for array in self._arrays] for first, stop in cuts)
@@ -92,7 +92,7 @@ class ArrayBatches:
             return in_background(picked)
         return self._gathered(rows, cuts)
 
-    def _gathered(self, rows: NDArray[np.intp], cuts: Sequence[tuple[int, int]]) -> Iterator[list[Array]]:
+    def _gathered(self, rows: NDArray[np.intp], cuts: Sequence[tuple[int, int]]) -> Generator[list[Array]]:
         """Batches in buffers that are used again for each batch."""
         longest = max((stop - first for first, stop in cuts), default=0)
         buffers = [np.empty((longest, *array.shape[1:]), array.dtype) for array in self._arrays]
@@ -150,7 +150,7 @@ class IterableBatches:
         self.taken = taken
         self._running = None
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[list[Array]]:
+    def epoch(self, number: int, start: int = 0) -> Generator[list[Array]]:
         done = start
         goes_on = self._steps is not None or self._iterates
         if not goes_on:

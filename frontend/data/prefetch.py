@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, cast
@@ -20,7 +20,7 @@ class _Raised:
         self.error = error
 
 
-def in_background(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
+def in_background(items: Iterator[Any], depth: int = 2) -> Generator[Any]:
     """The same items in the same order, taken ahead by a thread; exceptions arrive where the item would have.
 
     Args:
@@ -63,7 +63,7 @@ def in_background(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
                 waiting.get_nowait()
 
 
-def map_ahead(function: Callable[[int], Any], indices: Iterable[int], workers: int, depth: int) -> Iterator[Any]:
+def map_ahead(function: Callable[[int], Any], indices: Iterable[int], workers: int, depth: int) -> Generator[Any]:
     """``function`` of each index, in order, computed by several threads at once.
 
     Args:

@@ -281,6 +281,34 @@ def test_tensorboard_gets_what_the_history_holds(tmp_path):
         callbacks.TensorBoard(update_freq="often")
 
 
+def test_results_with_several_values_are_kept_and_written(tmp_path):
+    class Columns(gx.metrics.Metric):
+        def __init__(self):
+            super().__init__("columns")
+            self.total = self.add_variable((4,))
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            return {self.total: self.total + gx.cast(gx.sum(y_pred), "float64")}
+
+        def result(self):
+            return self.total
+
+    def run(*listed):
+        model = line(metrics=[Columns()])
+        logs = callbacks.CSVLogger(tmp_path / "log.csv"), callbacks.JSONLinesLogger(tmp_path / "log.jsonl")
+        board = callbacks.TensorBoard(tmp_path / "board")
+        backup = callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+        return fit(model, *logs, board, backup, *listed, epochs=2).history["columns"]
+
+    expected = run(Crasher(0))
+    with pytest.raises(Crash):
+        run(Crasher(5))
+    np.testing.assert_array_equal(run(Crasher(0)), expected)
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1])["columns"] == expected[1].tolist()
+    with open(tmp_path / "log.csv", newline="") as file:
+        assert json.loads(list(csv.DictReader(file))[1]["columns"]) == expected[1].tolist()
+
+
 def test_tensorboard_itself_reads_the_files(tmp_path):
     pytest.importorskip("tensorboard")
     import warnings
