@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 from graphc.errors import AxisError
 from graphc.frontend.callbacks import Callback, Logs
 from graphc.frontend.config import user_line
@@ -111,4 +113,11 @@ class EpochLines(Progress):
 
 
 def _shown(logs: Logs | None) -> str:
-    return " - ".join(f"{key}: {value:.4f}" for key, value in (logs or {}).items())
+    return " - ".join(f"{key}: {_rounded(value)}" for key, value in (logs or {}).items())
+
+
+def _rounded(value: Any) -> str:
+    """A number, or the numbers of a metric that has several."""
+    if not np.ndim(value):
+        return f"{value:.4f}"
+    return " ".join(np.array2string(np.asarray(value), precision=4, separator=", ").split())
