@@ -15,7 +15,7 @@ from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.dims import Dim, Size, product
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
-from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape
+from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape, broadcast_shapes
 from graphc.ops.base import (
     INTEGERS,
     Absent,
@@ -35,7 +35,7 @@ from graphc.ops.base import (
 )
 from graphc.ops.checked import Checked, first_outside, in_range, require_in_range
 from graphc.ops.create import iota, size_of
-from graphc.ops.movement import reshape
+from graphc.ops.movement import broadcast_to, reshape
 
 f32, i64 = DType.float32, DType.int64
 INDEX_TYPES = (DType.int32, DType.int64, DType.uint32)
@@ -116,8 +116,8 @@ class Take(Checked):
         )
 
 
-def take(x: Operand, indices: Operand, axis: int = 0) -> Node:
-    """Rows of x along an axis, chosen by integers.
+def take(x: Operand, indices: Operand, axis: int | None = 0) -> Node:
+    """Rows of x along an axis, chosen by integers; None: elements of the flattened x.
 
     Shapes: x with the axis replaced by the axes of indices.
     Raises: AxisError; DTypeError for indices that are no integers; at run time IndexRangeError.
@@ -129,6 +129,8 @@ def take(x: Operand, indices: Operand, axis: int = 0) -> Node:
     """
     node, chosen = as_node(x), as_node(indices)
     with explaining("take", node, chosen):
+        if axis is None:
+            node, axis = reshape(node, (node.type.size,)), 0
         return apply(Take(normalize_axis(axis, node.ndim)), node, chosen)
 
 
@@ -215,9 +217,9 @@ class TakeAlong(Checked):
 
 
 def take_along(x: Operand, indices: Operand, axis: int = -1) -> Node:
-    """One element of x for each index, from the index's own row along an axis.
+    """One element of x for each index, from the index's own row along an axis; also as ``take_along_axis``.
 
-    Shapes: x and indices have as many axes, of the same sizes but for the axis; the result has those of indices.
+    Shapes: x and indices have as many axes, which broadcast but for the axis; the result has its size from indices.
     Raises: AxisError; ShapeError; DTypeError; at run time IndexRangeError.
     Source: NumPy ``take_along_axis``.
 
@@ -227,7 +229,25 @@ def take_along(x: Operand, indices: Operand, axis: int = -1) -> Node:
     """
     node, chosen = as_node(x), as_node(indices)
     with explaining("take_along", node, chosen):
-        return apply(TakeAlong(normalize_axis(axis, node.ndim)), node, chosen)
+        place = normalize_axis(axis, node.ndim)
+        return apply(TakeAlong(place), *aligned_rows(node, chosen, place))
+
+
+take_along_axis = take_along
+"""NumPy's name of :func:`take_along`."""
+
+
+def aligned_rows(x: Node, indices: Node, axis: int) -> tuple[Node, Node]:
+    """Both broadcast to the same sizes but for the axis.
+
+    Raises:
+        ShapeError: they have different numbers of axes, or do not broadcast.
+    """
+    if x.ndim != indices.ndim:
+        require_same_off_axis(x.shape, indices.shape, axis, "x")
+    rest = broadcast_shapes(*((*node.shape[:axis], *node.shape[axis + 1 :]) for node in (x, indices)))
+    shapes = [(*rest[:axis], node.shape[axis], *rest[axis:]) for node in (x, indices)]
+    return broadcast_to(x, shapes[0]), broadcast_to(indices, shapes[1])
 
 
 def gather_nd(x: Operand, indices: Operand, batch_dims: int = 0) -> Node:
@@ -358,5 +378,5 @@ def one_hot(indices: Operand, depth: int | str | Dim, dtype: Any = "float32") ->
 
 
 __all__ = [
-    "OneHot", "Take", "TakeAlong", "gather_nd", "one_hot", "take", "take_along",
+    "OneHot", "Take", "TakeAlong", "gather_nd", "one_hot", "take", "take_along", "take_along_axis",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.dims import Dim, Size, product
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
-from graphc.ir.types import DType, TensorType, as_shape, broadcast_shapes
+from graphc.ir.types import DType, TensorType, as_shape
 from graphc.loops.scalar import identity
 from graphc.ops.arithmetic import maximum, minimum
 from graphc.ops.base import (
@@ -43,6 +43,7 @@ from graphc.ops.indexing import (
     INDEX_TYPES,
     Take,
     TakeAlong,
+    aligned_rows,
     flat_places,
     random_rows,
     require_same_off_axis,
@@ -288,17 +289,9 @@ def put_along_axis(x: Operand, indices: Operand, values: Operand, axis: int = -1
     with explaining("put_along_axis", node, places):
         given = cast_to(as_node(values, node.dtype), node.dtype)
         place = normalize_axis(axis, node.ndim)
-        if node.ndim != places.ndim:
-            require_same_off_axis(node.shape, places.shape, place, "x")
-        rest = broadcast_shapes(_without(node.shape, place), _without(places.shape, place))
-        node = broadcast_to(node, (*rest[:place], node.shape[place], *rest[place:]))
-        places = broadcast_to(places, (*rest[:place], places.shape[place], *rest[place:]))
+        node, places = aligned_rows(node, places, place)
         given = broadcast_to(given, places.shape)
         return _put(node, places, given, place, mode)
-
-
-def _without(shape: tuple[Size, ...], axis: int) -> tuple[Size, ...]:
-    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def _put(x: Node, indices: Node, values: Node, axis: int, mode: str) -> Node:
