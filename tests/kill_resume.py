@@ -55,14 +55,15 @@ class Counter(gx.callbacks.Callback):
 
 
 def train(folder: Path, kind: str, backend: str, pause: float, backup: bool = True) -> None:
-    """The training that is killed: dropout, Adam, metrics, validation, callbacks with state, log files."""
+    """The training that is killed: dropout, Adam with averages, metrics, validation, callbacks with state, log files."""
     gx.set_seed(5)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((240, 6)).astype(np.float32)
     y = (x[:, 0] * x[:, 1] > 0).astype(np.int64)
     model = Sequential([layers.Dense(16, "relu"), layers.Dropout(0.3), layers.Dense(8, "tanh"), layers.Dense(2)])
     loss = gx.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(gx.optimizers.Adam(0.02), loss, metrics=["accuracy"], backend=backend)
+    optimizer = gx.optimizers.Adam(0.02, clipnorm=1.0, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, loss, metrics=["accuracy"], backend=backend)
     model.build((None, 6))
     counter = Counter()
     stopping = gx.callbacks.EarlyStopping("val_loss", patience=4, restore_best_weights=True)
@@ -71,6 +72,7 @@ def train(folder: Path, kind: str, backend: str, pause: float, backup: bool = Tr
         stopping,
         gx.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(pause)),
         gx.callbacks.ModelCheckpoint(folder / "best", monitor="val_accuracy", save_best_only=True),
+        gx.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.02),
         gx.callbacks.CSVLogger(folder / "log.csv"),
         gx.callbacks.JSONLinesLogger(folder / "log.jsonl"),
         counter,
