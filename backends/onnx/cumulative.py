@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphc.backends.onnx.rules import Rule
 
 _ELEMENTS = ("a", "b")
+_INT64_MAX = 2**63 - 1
 
 
 def _cumsum(w: Writer, node: Node, x: str) -> str:
@@ -30,13 +31,26 @@ def _cumsum(w: Writer, node: Node, x: str) -> str:
 
 
 def _scan(w: Writer, node: Node, *args: str) -> str:
-    """A Scan along the axis: the carry has the other axes, each step takes one element of each row."""
+    """A Scan along the axis: the carry has the other axes, each step takes one element of each row.
+
+    Onnxruntime's Scan divides by zero, which ends the process, where it transposes nothing or takes no step. So the axis
+    is brought to the front by a node of its own, and one of unknown length gets an element behind the last.
+    """
     op = node.op
     assert isinstance(op, Cumulative)
     if 0 in node.shape:  # onnxruntime divides by the size of a slice
         return args[0]
     dtype = DType.int64 if node.dtype is DType.uint32 else node.dtype  # onnxruntime has few kernels for uint32
     elements = [w.cast(arg, dtype) if dtype is not node.dtype else arg for arg in args]
+    order = [op.axis, *(axis for axis in range(len(node.shape)) if axis != op.axis)]
+    back = [order.index(axis) for axis in range(len(order))]
+    if op.axis:
+        elements = [w.emit("Transpose", element, perm=order) for element in elements]
+    maybe_empty = not isinstance(node.shape[op.axis], int)
+    if maybe_empty:
+        ends = [0] * (2 * len(order))
+        ends[0 if op.reverse else len(order)] = 1
+        elements = [w.emit("Pad", element, w.ints(ends)) for element in elements]
     rest = tuple(size for axis, size in enumerate(node.shape) if axis != op.axis)
     first = w.emit("Expand", w.constant(op.first(node.dtype), dtype), w.sizes.shape(rest))
     count, way = len(args), int(op.reverse)
@@ -52,12 +66,15 @@ def _scan(w: Writer, node: Node, *args: str) -> str:
         *elements,
         body=body,
         num_scan_inputs=count,
-        scan_input_axes=[op.axis] * count,
-        scan_output_axes=[op.axis],
         scan_input_directions=[way] * count,
         scan_output_directions=[way],
     )
     w.nodes[-1].output.insert(0, w.names.unique(f"{result}/last"))  # the last carry stands before the results
+    if maybe_empty:
+        start, stop = ([1], [_INT64_MAX]) if op.reverse else ([0], [-1])
+        result = w.emit("Slice", result, w.ints(start), w.ints(stop), w.ints([0]))
+    if op.axis:
+        result = w.emit("Transpose", result, perm=back)
     return w.cast(result, node.dtype) if dtype is not node.dtype else result
 
 
