@@ -9,19 +9,13 @@ from onnx import ValueInfoProto, helper
 from graphc.backends.onnx.writer import ONNX_TYPE, Writer
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, apply
-from graphc.ir.sweep import Part
-from graphc.ir.types import DType, TupleType
+from graphc.ir.types import DType
 from graphc.ops.scan import Scan
 
 BACKWARD = 1
 
 WriteOperations = Callable[[Writer, Graph, dict[int, str], Sequence[tuple[str, Node]]], None]
 ValueInfo = Callable[[str, Node], ValueInfoProto]
-
-
-def is_control(node: Node) -> bool:
-    """Is the node no tensor, or a part of such a node?"""
-    return isinstance(node.type, TupleType) or isinstance(node.op, Part)
 
 
 def write_scan(
