@@ -33,8 +33,8 @@ def _cumsum(w: Writer, node: Node, x: str) -> str:
 def _scan(w: Writer, node: Node, *args: str) -> str:
     """A Scan along the axis: the carry has the other axes, each step takes one element of each row.
 
-    Onnxruntime's Scan divides by zero, which ends the process, where it transposes nothing or takes no step. So the axis
-    is brought to the front by a node of its own, and one of unknown length gets an element behind the last.
+    Onnxruntime's Scan divides by zero, which ends the process, where it transposes nothing or takes no step. So the
+    axis is brought to the front by a node of its own, and one of unknown length gets an element behind the last.
     """
     op = node.op
     assert isinstance(op, Cumulative)
