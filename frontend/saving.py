@@ -121,7 +121,7 @@ def _compiled(model: Model) -> Json:
         "loss_weights": compiled.loss_weights,
         "metrics": compiled.metrics,
         "weighted_metrics": compiled.weighted_metrics,
-        "backend": compiled.backend,
+        "backend": getattr(compiled.backend, "name", compiled.backend),
         "check_finite": compiled.check_finite,
     }
     return {key: serialize(value) for key, value in said.items()}

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def doctor() -> str:
     """The report of ``python -m graphc doctor``."""
-    sections = {"backends": _backends(), "versions": _versions(), "cpu": _cpu(), "cache": _cache()}
+    sections = {"backends": _backends(), "versions": _versions(), "cpu": _cpu(), "gpu": _gpus(), "cache": _cache()}
     lines: list[str] = []
     for title, rows in sections.items():
         lines.append(title)
@@ -47,6 +47,14 @@ def _backends() -> Rows:
     for backend in found:
         reason = reason_against(backend)
         yield backend.name, "available" if reason is None else f"not available: {reason}"
+
+
+def _gpus() -> Rows:
+    installation = importlib.import_module("graphc.backends.cupy.installation")
+    driver = installation.driver_version()
+    yield "driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
+    for number, (name, memory) in enumerate(installation.gpus()):
+        yield f"gpu {number}", f"{name}, {_readable(memory)}"
 
 
 def _versions() -> Rows:

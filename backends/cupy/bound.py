@@ -11,23 +11,20 @@ import numpy as np
 
 from graphc.backend import Failure
 from graphc.backends.cupy.device import ALIGNMENT, Array, Graph, Mark, Memory
-from graphc.backends.cupy.tasks import Addresses, make_tasks
+from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, Addresses, make_tasks
 from graphc.lower.memory import layout
-from graphc.lower.plan import Place, size_of
+from graphc.lower.plan import Place, Plan, size_of
 
 if TYPE_CHECKING:
     from graphc.backends.cupy.executable import GpuExecutable
 
-STATUS_BYTES = 64
-SMALL_BYTES = 4096
-CELL_BYTES = STATUS_BYTES + SMALL_BYTES
 MOST_SEEN = 256
 """Combinations of the device's own arrays that are remembered; those that come back are worked on where they are."""
 PINNED_BYTES = 256 << 20
 """Inputs that take more than this together are not copied through pinned memory."""
 MOST_GRAPHS = 16
-SLOTS = 64
-"""Steps whose results may wait to be read."""
+ROOMY_BYTES = 16 << 20
+"""Intermediates that take no more than this share no memory, so that more kernels run side by side."""
 FEEDS = 3
 """Steps whose inputs may be under way."""
 
@@ -40,7 +37,7 @@ def aligned(nbytes: int) -> int:
 class Pending:
     """A step that has been queued: its results are waited for when they are read."""
 
-    def __init__(self, bound: GpuBound, outputs: list[Array], slot: Array) -> None:
+    def __init__(self, bound: GpuBound, outputs: list[Array], slot: int | None) -> None:
         self._bound: GpuBound | None = bound
         self._outputs = outputs
         self._slot = slot
@@ -63,8 +60,8 @@ class GpuBound:
         self.executable = executable
         self.dims = dims
         plan, device = executable.plan, executable.device
-        self.layout = layout(plan, dims)
-        self._arena = device.allocate(self.layout.peak_bytes, "the arena of a step" + _of(dims))
+        self._offsets, arena_bytes = _places(plan, dims)
+        self._arena = device.allocate(arena_bytes, "the arena of a step" + _of(dims))
         self._nothing = device.allocate(ALIGNMENT, "an array without elements")
         residence = device.residence
         self._mirrors = [residence.mirror(parameter, device) for parameter in plan.parameters]
@@ -77,8 +74,7 @@ class GpuBound:
         self._seen_arrays: dict[tuple[int, ...], None] = {}
         self._feeds: list[tuple[Array, Mark | None]] = []
         self._next_feed = 0
-        self._slots: list[tuple[Array, weakref.ref[Pending] | None]] = []
-        self._next_slot = 0
+        self._posted = self._outputs.cell_bytes if plan.checks or any(self._outputs.in_cell) else 0
 
     def _types(self, place: Place) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         plan = self.executable.plan
@@ -94,36 +90,32 @@ class GpuBound:
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Failure | None:
         """Run one step; see :class:`graphc.backend.Bound`. Arrays are NumPy's or the device's own."""
-        device, checks = self.executable.device, bool(self.executable.plan.checks)
+        device = self.executable.device
         with device.lock:
-            host = [not device.is_array(output) for output in outputs]
-            self._step(inputs, [None if on_host else out for out, on_host in zip(outputs, host, strict=True)])
-            if not (checks or any(host)):
+            host = [None if device.is_array(output) else output for output in outputs]
+            slot = self._step(inputs, [o if h is None else None for o, h in zip(outputs, host, strict=True)])
+            if not self.executable.plan.checks and all(output is None for output in host):
                 return None
-            slot = self._slot()
-            self._outputs.download(
-                self.executable, slot, [o if h else None for o, h in zip(outputs, host, strict=True)]
-            )
+            self._outputs.download(self.executable, host)
             device.synchronize()
-            return self.read(slot, [o if h else None for o, h in zip(outputs, host, strict=True)])
+            return self.read(slot, host)
 
     def start(self, inputs: Sequence[Any]) -> Pending:
         """Queue one step without waiting for it.
 
         If a check fails, neither this step nor later ones change state, until the failure has been read.
         """
-        device = self.executable.device
-        with device.lock:
-            self._step(inputs, [None] * len(self._outputs.types))
-            slot = self._slot()
+        with self.executable.device.lock:
+            slot = self._step(inputs, [None] * len(self._outputs.types))
             outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs.types]
-            self._outputs.download(self.executable, slot, outputs)
+            self._outputs.download(self.executable, outputs)
             pending = Pending(self, outputs, slot)
-            self._slots[self._next_slot - 1] = (slot, weakref.ref(pending))
+            if slot is not None:
+                self.executable.waiting[slot] = weakref.ref(pending)
             return pending
 
-    def _step(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Queue a step. ``outputs``: arrays of the device, None for those that stay in the block."""
+    def _step(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> int | None:
+        """Queue a step; in which slot it posts its cell. ``outputs``: the device's arrays, None for what stays here."""
         executable, device = self.executable, self.executable.device
         own = [device.is_array(array) for array in inputs]
         outside = any(own) or any(output is not None for output in outputs)
@@ -146,6 +138,7 @@ class GpuBound:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         graph = self._graphs[key]
+        slot = self.executable.next_slot() if self._posted else None
         if graph is not None:
             graph.launch()
         if self._commits:
@@ -155,6 +148,7 @@ class GpuBound:
                 device.copy(device.address_of(output), self._outputs.address(executable, position), output.nbytes)
         if outside:
             device.leave()
+        return slot
 
     def _comes_back(
         self, inputs: Sequence[Any], direct_in: Sequence[int], outputs: Sequence[Any], direct_out: Sequence[int]
@@ -207,26 +201,16 @@ class GpuBound:
             mark.wait()
         return pinned
 
-    def _slot(self) -> Array:
-        """Pinned memory for the cell of one step; a step whose results still lie there is read first."""
-        if len(self._slots) < SLOTS:
-            self._slots.append((self.executable.device.pinned(CELL_BYTES), None))
-            self._next_slot = len(self._slots)
-        else:
-            self._next_slot = self._next_slot % SLOTS + 1
-        slot, waiting = self._slots[self._next_slot - 1]
-        pending = None if waiting is None else waiting()
-        if pending is not None:
-            pending.wait()
-        return slot
-
-    def read(self, slot: Array, outputs: Sequence[Array | None]) -> Failure | None:
+    def read(self, slot: int | None, outputs: Sequence[Array | None]) -> Failure | None:
         """Take small results out of a cell that has arrived, or the failure; the next step begins afresh then."""
-        check, detail = slot[:16].view(np.int64).tolist()
+        if slot is None:
+            return None
+        cell = self.executable.slot(slot)
+        check, detail = cell[:16].view(np.int64).tolist()
         if check:
             self.executable.device.clear(self.executable.cell.address, STATUS_BYTES)
             return Failure(check - 1, detail)
-        self._outputs.take(slot, outputs)
+        self._outputs.take(cell, outputs)
         return None
 
     # recording
@@ -246,9 +230,9 @@ class GpuBound:
                 case Place.CONSTANT:
                     return executable.constants[1][buffer.slot]
                 case _:  # slices are places inside of others
-                    return self._arena.address + self.layout.offsets[index]
+                    return self._arena.address + self._offsets[index]
 
-        addresses = Addresses(address, self._nothing.address, executable.cell.address)
+        addresses = Addresses(address, self._nothing.address, executable.cell.address, self._posted)
         tasks = make_tasks(executable, self.dims, addresses)
         return device.record(executable.module, tasks) if tasks else None
 
@@ -297,21 +281,33 @@ class _Block:
             self._memory = executable.device.allocate(self.nbytes, self._what)
         return self._memory.address + self.offsets[position]
 
-    def download(self, executable: GpuExecutable, slot: Array, outputs: Sequence[Array | None]) -> None:
-        """Queue copies of the cell and of large arrays to the host."""
+    def download(self, executable: GpuExecutable, outputs: Sequence[Array | None]) -> None:
+        """Queue copies of what does not lie in the cell to the host."""
         device = executable.device
-        device.download(slot[: self.cell_bytes], executable.cell.address)
         for position, output in enumerate(outputs):
             if output is not None and not self.in_cell[position]:
                 device.download(output, self.address(executable, position))
 
-    def take(self, slot: Array, outputs: Sequence[Array | None]) -> None:
+    def take(self, cell: Array, outputs: Sequence[Array | None]) -> None:
         """Copy what lies in the cell into arrays."""
         for position, output in enumerate(outputs):
             if output is not None and self.in_cell[position]:
                 offset = self.offsets[position]
-                found = slot[offset : offset + self.sizes[position]]
+                found = cell[offset : offset + self.sizes[position]]
                 np.copyto(output, found.view(output.dtype).reshape(output.shape))
+
+
+def _places(plan: Plan, dims: dict[str, int]) -> tuple[dict[int, int], int]:
+    """Where each intermediate lies in the arena, and how large that is."""
+    planned = layout(plan, dims)
+    if planned.naive_bytes > ROOMY_BYTES:
+        return dict(planned.offsets), planned.peak_bytes
+    offsets: dict[int, int] = {}
+    end = 0
+    for index in planned.offsets:
+        offsets[index] = end
+        end += aligned(plan.buffers[index].type.nbytes(dims))
+    return offsets, end
 
 
 def _place(device: Any, array: Any) -> int:

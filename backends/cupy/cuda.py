@@ -20,11 +20,10 @@ from graphc import cache
 from graphc.backends.cupy import cublas
 from graphc.backends.cupy.device import Array, Clear, Launch, Product, Task
 from graphc.backends.cupy.lanes import Place, assign_lanes
+from graphc.backends.cupy.module import Unit
 from graphc.backends.cupy.nvrtc import compile_cubin, nvrtc_version
-from graphc.backends.cupy.printer import Entry, function_name
 from graphc.backends.cupy.state import Residence
 from graphc.errors import BackendError
-from graphc.loops.kernel import Kernel
 
 cupy: Any = importlib.import_module("cupy")
 driver: Any = cupy.cuda.driver
@@ -147,7 +146,8 @@ class CudaDevice:
                 ) from None
 
     @_explained
-    def load(self, source: str, entries: Sequence[tuple[Kernel, Entry]]) -> CudaModule:
+    def load(self, unit: Unit) -> CudaModule:
+        source = unit.source
         key = cache.digest("cubin", source, self.arch, nvrtc_version(), *OPTIONS)
         code = cache.get(key, "cubin")
         if code is None:
@@ -156,8 +156,7 @@ class CudaDevice:
         with self._current():
             module = cupy.cuda.function.Module()
             module.load(code)
-            names = [function_name(kernel, entry) for kernel, entry in entries]
-            return CudaModule(module, {name: module.get_function(name) for name in names})
+            return CudaModule(module, {name: module.get_function(name) for name in unit.functions})
 
     @_explained
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from graphc.ir.types import DType
 
 if TYPE_CHECKING:
-    from graphc.backends.cupy.printer import Entry
+    from graphc.backends.cupy.module import Unit
     from graphc.backends.cupy.state import Residence
-    from graphc.loops.kernel import Kernel
 
 Array: TypeAlias = NDArray[Any]
 ALIGNMENT = 256
@@ -145,8 +144,8 @@ class Device(Protocol):
         """
         ...
 
-    def load(self, source: str, entries: Sequence[tuple[Kernel, Entry]]) -> Module:
-        """Compile CUDA C with these kernels, or take it from the cache, and load it."""
+    def load(self, unit: Unit) -> Module:
+        """Compile the kernels of a unit, or take them from the cache, and load them."""
         ...
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
 
-from graphc.backends.cupy.bound import CELL_BYTES, GpuBound, aligned
-from graphc.backends.cupy.device import Device, Memory
+from graphc.backends.cupy.bound import GpuBound, Pending, aligned
+from graphc.backends.cupy.device import Array, Device, Memory
 from graphc.backends.cupy.module import make_unit
-from graphc.backends.cupy.printer import kernel_source, module_source
+from graphc.backends.cupy.printer import kernel_source
+from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS
 from graphc.lower.plan import Plan
 
 MOST_BINDINGS = 16
@@ -21,7 +23,8 @@ class GpuExecutable:
 
     Attributes:
         tf32: may products of float32 round their operands to 10 bits of mantissa?
-        cell: the status of the last failed check, then small results; read back with one copy.
+        cell: the status of the last failed check, then small results.
+        ring: the cells of the last steps, in the host's memory; ``turn`` counts steps on the device.
     """
 
     def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
@@ -29,10 +32,15 @@ class GpuExecutable:
         self.device = device
         self.tf32 = tf32
         self.unit = make_unit(plan)
-        self.module = device.load(module_source(self.unit.entries), self.unit.entries)
+        self.module = device.load(self.unit)
         with device.lock:
             self.cell = device.allocate(CELL_BYTES, "the cell of checks")
             device.clear(self.cell.address, CELL_BYTES)
+            self.turn = device.allocate(8, "the count of steps")
+            device.clear(self.turn.address, 8)
+            self.ring = device.pinned(SLOTS * CELL_BYTES)
+            self.posted = 0
+            self.waiting: list[weakref.ref[Pending] | None] = [None] * SLOTS
             self.constants = self._upload_constants()
         self._bound: OrderedDict[tuple[tuple[str, int], ...], GpuBound] = OrderedDict()
 
@@ -47,6 +55,21 @@ class GpuExecutable:
                     self._bound.popitem(last=False)
             self._bound.move_to_end(key)
         return bound
+
+    def next_slot(self) -> int:
+        """Where the next step that is queued posts its cell; a step whose results still lie there is read first."""
+        slot = self.posted % SLOTS
+        waiting = self.waiting[slot]
+        pending = None if waiting is None else waiting()
+        if pending is not None:
+            pending.wait()
+        self.waiting[slot] = None
+        self.posted += 1
+        return slot
+
+    def slot(self, number: int) -> Array:
+        """The bytes of a posted cell."""
+        return self.ring[number * CELL_BYTES : (number + 1) * CELL_BYTES]
 
     def source(self) -> str:
         """The CUDA C of all kernels, without the header that they share."""

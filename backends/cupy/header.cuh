@@ -215,3 +215,13 @@ template <class Operation, int THREADS, class T> static __device__ __forceinline
     __syncthreads();  // before `warps` is written again
     return value;
 }
+
+// Copies the results of a step to the next slot of a ring in the host's memory, so that steps need not wait for a copy.
+extern "C" __global__ void post_results(const int* cell, int* ring, unsigned long long* turn, long long words,
+                                        long long slot_words, long long slots) {
+    const unsigned long long now = *turn;
+    int* slot = ring + now % slots * slot_words;
+    for (long long i = threadIdx.x; i < words; i += blockDim.x) slot[i] = cell[i];
+    __syncthreads();
+    if (threadIdx.x == 0) *turn = now + 1;
+}

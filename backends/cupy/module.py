@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphc.backends.cupy.printer import Entry, table_capacity
+from graphc.backends.cupy.printer import (
+    POST_RESULTS,
+    SHORT_PRODUCT,
+    THIN_PRODUCT,
+    Entry,
+    function_name,
+    module_source,
+    table_capacity,
+)
+from graphc.ir.types import DType
 from graphc.loops.gpu import map_to_gpu
 from graphc.loops.interp import evaluate_size
 from graphc.loops.kernel import For, Kernel, Pack, walk
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan
+
+NARROW = 16
+"""What the functions for products of small matrices take of one side, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,18 @@ class Unit:
 
     work: tuple[tuple[Work, ...], ...]
     entries: tuple[tuple[Kernel, Entry], ...]
+    small_products: bool = False
+
+    @property
+    def source(self) -> str:
+        """The translation unit."""
+        return module_source(self.entries, self.small_products)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """What it defines for launches."""
+        products = (THIN_PRODUCT, SHORT_PRODUCT) if self.small_products else ()
+        return (POST_RESULTS, *products, *(function_name(kernel, entry) for kernel, entry in self.entries))
 
 
 def make_unit(plan: Plan) -> Unit:
@@ -64,7 +88,14 @@ def make_unit(plan: Plan) -> Unit:
         entries[group.kernel, group.entry] = None
         if group.unaligned is not None:
             entries[group.unaligned, group.entry] = None
-    return Unit(tuple(work), tuple(entries))
+    return Unit(tuple(work), tuple(entries), any(may_be_small(item) for works in work for item in works))
+
+
+def may_be_small(work: Work) -> bool:
+    """Is it a product with a narrow side, which may turn out to be small as a whole?"""
+    if not isinstance(work, GemmItem) or work.dtype is not DType.float32 or work.batch != 1:
+        return False
+    return any(isinstance(size, int) and size <= NARROW for size in (work.n, work.k))
 
 
 class _Mapper:

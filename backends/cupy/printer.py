@@ -137,6 +137,10 @@ _COMBINE = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max", "and": "And"
 
 _WIDTH = 110
 PARAMETER_BYTES = 4096
+POST_RESULTS = "post_results"
+"""The function of the header that hands a step's results to the host."""
+THIN_PRODUCT, SHORT_PRODUCT = "thin_product", "short_product"
+"""The functions for products of small matrices."""
 UNROLLED = 16
 """Loops of at most so many iterations are unrolled."""
 _ZERO, _ONE = Const(0, DType.int64), Const(1, DType.int64)
@@ -174,10 +178,16 @@ class Entry:
     guarded: bool = False
 
 
-def module_source(kernels: Sequence[Kernel | tuple[Kernel, Entry]]) -> str:
+def products() -> str:
+    """The functions :data:`THIN_PRODUCT` and :data:`SHORT_PRODUCT`."""
+    return (Path(__file__).parent / "products.cuh").read_text(encoding="utf-8")
+
+
+def module_source(kernels: Sequence[Kernel | tuple[Kernel, Entry]], small_products: bool = False) -> str:
     """One translation unit: the header, then each kernel, which must be mapped to a GPU and named differently."""
     entries = [(kernel, Entry()) if isinstance(kernel, Kernel) else kernel for kernel in kernels]
-    return "\n".join([header(), *(kernel_source(kernel, entry) for kernel, entry in entries)])
+    shared = [header(), products()] if small_products else [header()]
+    return "\n".join([*shared, *(kernel_source(kernel, entry) for kernel, entry in entries)])
 
 
 def kernel_source(kernel: Kernel, entry: Entry = Entry()) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
-from graphc.backends.cupy.module import Group, blocks_of
-from graphc.backends.cupy.printer import function_name, table_capacity
+from graphc.backends.cupy.module import NARROW, Group, blocks_of, may_be_small
+from graphc.backends.cupy.printer import POST_RESULTS, SHORT_PRODUCT, THIN_PRODUCT, function_name, table_capacity
 from graphc.ir.dims import Size
 from graphc.loops.kernel import Access, Kernel, Pack, walk
 from graphc.lower.plan import GemmItem, KernelItem, size_of
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
+STATUS_BYTES = 64
+SMALL_BYTES = 4096
+CELL_BYTES = STATUS_BYTES + SMALL_BYTES
+SMALL_PRODUCT = 1 << 20
+"""Multiplications of a product with a narrow side that a library's kernel is not worth its start for."""
+SLOTS = 64
+"""Steps whose results may wait to be read."""
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -29,18 +37,22 @@ class Addresses:
     Attributes:
         of: the address of a plan's buffer.
         nothing: stands for every array without elements, of which element 0 may be read.
-        status: the cell of checks.
+        status: the cell of checks, and of small results behind it.
+        posted: how many bytes of the cell the host wants to see after each step.
     """
 
     of: Callable[[int], int]
     nothing: int
     status: int
+    posted: int = 0
 
 
 def make_tasks(executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> list[Task]:
     """The tasks of one step, in order; loops of the plan are written out."""
     builder = _Builder(executable, dims, addresses)
     builder.launches(0, len(executable.plan.launches), 0)
+    if addresses.posted:
+        builder.post(executable.ring.ctypes.data, executable.turn.address)
     return builder.tasks
 
 
@@ -120,6 +132,9 @@ class _Builder:
         a, b, c = (self._address(index) for index in item.buffers)
         a += self._size(item.offset_a) * dtype.itemsize
         b += self._size(item.offset_b) * dtype.itemsize
+        if may_be_small(item) and m * n * k <= SMALL_PRODUCT:
+            self._add(_small_product(item, (a, b, c), (m, n, k), (lda, ldb, ldc)), after, reads, writes)
+            return
         work = Product(
             dtype,
             result,
@@ -139,6 +154,13 @@ class _Builder:
             self.tf32,
         )
         self._add(work, after, reads, writes)
+
+    def post(self, ring: int, turn: int) -> None:
+        """Hand the cell to the host."""
+        reads = [(self.addresses.status, self.addresses.status + self.addresses.posted)]
+        after = self.touched.by(reads, []) | set(self._checking)
+        words = (self.addresses.status, ring, turn, self.addresses.posted // 4, CELL_BYTES // 4, SLOTS)
+        self._add(Launch(POST_RESULTS, 1, 128, words), after, reads, [])
 
     def _words(self, group: Group, item: KernelItem) -> list[int]:
         words = [self._address(index) for index in item.buffers]
@@ -217,6 +239,19 @@ class _Touched:
                     self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
                 self._rows[self._count] = (start, end, task, written)
                 self._count += 1
+
+
+def _small_product(
+    item: GemmItem, addresses: tuple[int, int, int], sizes: tuple[int, int, int], rows: tuple[int, int, int]
+) -> Launch:
+    """A launch of one of the functions in products.cuh."""
+    (m, n, k), (lda, ldb, ldc) = sizes, rows
+    steps_a = (1, lda) if item.transpose_a else (lda, 1)
+    steps_b = (1, ldb) if item.transpose_b else (ldb, 1)
+    words = (*addresses, m, n, k, *steps_a, *steps_b, ldc)
+    if k <= NARROW:
+        return Launch(SHORT_PRODUCT, -(-m * n // 256), 256, words)
+    return Launch(THIN_PRODUCT, -(-m // 8), 256, words)
 
 
 def _table(kernel: Kernel, sets: list[tuple[int, list[int]]]) -> list[int]:

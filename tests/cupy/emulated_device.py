@@ -12,10 +12,9 @@ import numpy as np
 
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
 from graphc.backends.cupy.lanes import assign_lanes
-from graphc.backends.cupy.printer import Entry, function_name
+from graphc.backends.cupy.module import Unit
 from graphc.backends.cupy.state import Residence
 from graphc.errors import BackendError
-from graphc.loops.kernel import Kernel
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
 
 
@@ -95,9 +94,9 @@ class EmulatedDevice:
         data[:] = 0xA5  # nothing is zero by itself
         return HostMemory(data, nbytes)
 
-    def load(self, source: str, entries: Sequence[tuple[Kernel, Entry]]) -> EmulatedModule:
-        names = [function_name(kernel, entry) for kernel, entry in entries]
-        return EmulatedModule(compile_kernels(entries, source), dict(zip(names, names, strict=True)))
+    def load(self, unit: Unit) -> EmulatedModule:
+        library = compile_kernels(unit.entries, unit.source, small_products=unit.small_products)
+        return EmulatedModule(library, {name: name for name in unit.functions})
 
     def pinned(self, nbytes: int) -> np.ndarray:
         return aligned_bytes(nbytes)

@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from graphc import cache
-from graphc.backends.cupy.printer import Entry, function_name, module_source
+from graphc.backends.cupy.printer import (
+    POST_RESULTS,
+    SHORT_PRODUCT,
+    THIN_PRODUCT,
+    Entry,
+    function_name,
+    module_source,
+)
 from graphc.loops.interp import evaluate_size
 from graphc.loops.kernel import Barrier, Combine, For, Kernel, walk
 
@@ -23,6 +30,8 @@ RUNTIME = Path(__file__).parent / "emulate.cpp"
 # products and sums apart, as in NumPy; warnings are errors, but a #pragma unroll is nvcc's alone
 OPTIONS = ["-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wall", "-Werror"]
 OPTIONS += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-tautological-compare", "-Wno-unused-variable"]
+
+ANY = "struct Any { long long address; template <class T> operator T*() const { return (T*)address; } };\n"
 
 
 class Diverged(AssertionError):
@@ -37,11 +46,16 @@ def runtime() -> Path:
     return library
 
 
-def compile_kernels(entries: Sequence[tuple[Kernel, Entry]], source: str, folder: Path | None = None) -> ctypes.CDLL:
+def compile_kernels(
+    entries: Sequence[tuple[Kernel, Entry]], source: str, folder: Path | None = None, small_products: bool = False
+) -> ctypes.CDLL:
     """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there."""
     runtime()
-    launchers = "".join(_launcher(kernel, entry) for kernel, entry in entries)
-    text = f'#include "{HEADER}"\n{source}\n{launchers}'
+    launchers = [ANY, _fixed_launcher(POST_RESULTS, 128, 3, 3)]
+    if small_products:
+        launchers += [_fixed_launcher(name, 256, 3, 8) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
+    launchers += [_launcher(kernel, entry) for kernel, entry in entries]
+    text = f'#include "{HEADER}"\n{source}\n{"".join(launchers)}'
     return ctypes.CDLL(str(_compiled(text, ["-O0"], folder)))
 
 
@@ -118,6 +132,17 @@ def _compiled(text: str, options: list[str], folder: Path | None = None) -> Path
     return library
 
 
+def _fixed_launcher(name: str, threads: int, pointers: int, numbers: int) -> str:
+    """The same for a function of the headers."""
+    given = [f"Any{{words[{i}]}}" for i in range(pointers)] + [f"words[{pointers + i}]" for i in range(numbers)]
+    return f"""
+static void call_{name}(const long long* words) {{ {name}({", ".join(given)}); }}
+extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
+    return emulate::launch(blocks, {threads}, true, downwards, call_{name}, words);
+}}
+"""
+
+
 def _launcher(kernel: Kernel, entry: Entry) -> str:
     """A C function that launches one kernel on words: addresses and sizes, or a table by value."""
     name = function_name(kernel, entry)
@@ -130,10 +155,6 @@ def _launcher(kernel: Kernel, entry: Entry) -> str:
         kinds += ["Any", "long long"] * kernel.has_checks + ["Any"] * entry.guarded
         given = ", ".join(f"Any{{words[{i}]}}" if kind == "Any" else f"words[{i}]" for i, kind in enumerate(kinds))
     return f"""
-#ifndef ANY
-#define ANY
-struct Any {{ long long address; template <class T> operator T*() const {{ return (T*)address; }} }};
-#endif
 static void call_{name}(const long long* words) {{ {name}({given}); }}
 extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
     return emulate::launch(blocks, {kernel.threads}, {meets}, downwards, call_{name}, words);

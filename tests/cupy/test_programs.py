@@ -223,6 +223,54 @@ def test_products_of_all_forms(gpu, dtype):
             np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def recurrent_step(backend: object, hidden: int) -> gx.Program:
+    """Training of a gated recurrence over time, all in one graph: inputs ``x`` and ``t``."""
+    local = np.random.default_rng(5)
+    x, t = gx.placeholder("x", ("time", "batch", 6)), gx.placeholder("t", ("batch", hidden))
+    shapes = {"w": (6, 2 * hidden), "u": (hidden, 2 * hidden), "b": (2 * hidden,)}
+    w, u, b = (gx.parameter(n, (0.4 * local.standard_normal(s)).astype(np.float32)) for n, s in shapes.items())
+
+    def cell(h: gx.Node, now: gx.Node) -> tuple[gx.Node, gx.Node]:
+        z = now @ w + h @ u + b
+        gate = gx.sigmoid(z[:, :hidden])
+        h = gate * h + (1 - gate) * gx.tanh(z[:, hidden:])
+        return h, h
+
+    last, states = gx.scan(cell, gx.zeros_like(t), x)
+    loss = gx.mean((last - t) ** 2) + 0.1 * gx.mean(states**2)
+    updates = {p: p - 0.1 * g for p, g in zip((w, u, b), gx.grad(loss, [w, u, b]), strict=True)}
+    return gx.compile({"loss": loss, "states": states}, [x, t], updates, backend=backend)
+
+
+@pytest.mark.parametrize("hidden", [5, 32])
+def test_loops_over_time_are_part_of_the_graph(gpu, hidden):
+    """Odd sizes put the slices of a step where vectors may not begin."""
+    found, wanted = recurrent_step(gpu, hidden), recurrent_step("numba", hidden)
+    for time, batch in ((7, 3), (2, 8), (1, 1), (7, 3)):
+        feeds = {"x": f32(time, batch, 6), "t": f32(batch, hidden)}
+        a, b = found(**feeds), wanted(**feeds)
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+        np.testing.assert_allclose(a["states"], b["states"], rtol=1e-3, atol=1e-5)
+    for p, q in zip(found.parameters, wanted.parameters, strict=True):
+        np.testing.assert_allclose(p.value, q.value, rtol=1e-3, atol=1e-5)
+
+
+def test_small_products(gpu):
+    """Those with a narrow side, in all forms; large ones go to the library."""
+    b, c = gx.placeholder("b", (40, 10)), gx.placeholder("c", (16, 70))
+    a, d = gx.placeholder("a", ("m", 40)), gx.placeholder("d", ("m", 16))
+    t = gx.transpose
+    outputs = {"n": a @ b, "k": d @ c, "a turned": t(d) @ a, "both": t(b) @ t(a), "b turned": a @ t(t(b))}
+    program = gx.compile(outputs, inputs=[a, b, c, d], backend=gpu)
+    for m in (1, 9, 300):
+        feeds = {"a": f32(m, 40), "b": f32(40, 10), "c": f32(16, 70), "d": f32(m, 16)}
+        found = program(**feeds)
+        p, q, r, s = feeds.values()
+        wanted = {"n": p @ q, "k": s @ r, "a turned": s.T @ p, "both": q.T @ p.T, "b turned": p @ q}
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_one_launch_updates_many_parameters(gpu):
     """More sets of arguments than one launch takes."""
     parameters = [gx.parameter(f"p{i}", f32(3 + i % 7)) for i in range(150)]
