@@ -25,6 +25,9 @@
         T rest = a % b;                                                                                      \
         return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;                                         \
     }                                                                                                        \
+    static __device__ __forceinline__ T truncated_remainder(T a, T b) {                                      \
+        return b == 0 || b == -1 ? 0 : a % b;                                                                \
+    }                                                                                                        \
     /* a negative exponent gives the power truncated, and 0 for base 0 */                                    \
     static __device__ __forceinline__ T power(T base, T exponent) {                                          \
         if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent & 1 ? -1 : 1) : 0;                   \
@@ -38,6 +41,9 @@ WRAPPING(long long, unsigned long long)
 
 static __device__ __forceinline__ unsigned int floor_divide(unsigned int a, unsigned int b) { return b ? a / b : 0; }
 static __device__ __forceinline__ unsigned int modulo(unsigned int a, unsigned int b) { return b ? a % b : 0; }
+static __device__ __forceinline__ unsigned int truncated_remainder(unsigned int a, unsigned int b) {
+    return modulo(a, b);
+}
 static __device__ __forceinline__ unsigned int power(unsigned int base, unsigned int exponent) {
     unsigned int result = 1;
     for (; exponent; exponent >>= 1, base *= base)

@@ -96,6 +96,7 @@ _BITS = {
     "not": prefix("~", _UNARY),
     "shr": _bitwise(">>", _SHIFT),
     "pow": call("power", 2),
+    "fmod": call("truncated_remainder", 2),
 }
 _BOOL = {
     "and": infix("&&", _AND),
@@ -114,16 +115,23 @@ _SIGNED = {
     "shl": call("shift_left", 2),
 }
 _MATH = {
-    **{fn: fn for fn in ("exp", "log", "expm1", "log1p", "sqrt", "rsqrt", "tanh", "erf", "sin", "cos")},
-    **{"floor": "floor", "ceil": "ceil", "rint": "rint", "abs": "fabs"},
+    **{fn: fn for fn in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "erf", "erfc")},
+    **{fn: fn for fn in ("sin", "cos", "tan", "asin", "acos", "atan", "floor", "ceil", "rint", "trunc")},
+    **{fn: fn for fn in ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
+    "abs": "fabs",
 }
+_MATH_OF_TWO = {"pow": "pow", "atan2": "atan2", "fmod": "fmod"}
 _DOUBLE = {
     **_ARITHMETIC,
     "div": infix("/", _MUL),
     **{fn: call(name, 1) for fn, name in _MATH.items()},
-    "pow": call("pow", 2),
+    **{fn: call(name, 2) for fn, name in _MATH_OF_TWO.items()},
 }
-_FLOAT = {**_DOUBLE, **{fn: call(f"{name}f", 1) for fn, name in _MATH.items()}, "pow": call("powf", 2)}
+_FLOAT = {
+    **_DOUBLE,
+    **{fn: call(f"{name}f", 1) for fn, name in _MATH.items()},
+    **{fn: call(f"{name}f", 2) for fn, name in _MATH_OF_TWO.items()},
+}
 _BY_TYPE = {
     DType.bool: _BOOL,
     DType.uint32: _UNSIGNED,
@@ -154,8 +162,8 @@ union unsigned using virtual void volatile wchar_t while and or not xor bitand b
 threadIdx blockIdx blockDim gridDim warpSize INFINITY NAN status main
 from_float16 from_bfloat16 to_float16 to_bfloat16
 absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power record_failure rotate_left
-shift_left sigmoid sign_of softplus threefry wrapping_add wrapping_sub wrapping_mul wrapping_neg
-Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf copysign copysignf exp log pow powf
+shift_left sigmoid sign_of softplus threefry truncated_remainder wrapping_add wrapping_sub wrapping_mul wrapping_neg
+Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf atan2 atan2f copysign copysignf exp log pow powf
 table set halted first_check
 """
 

@@ -42,7 +42,8 @@ from graphc.errors import BackendError
 
 CONTRACT = FastMathOptions({"contract"})
 ALLOWED_SYMBOLS = frozenset(
-    {"fmod", "fmodf", "rint", "rintf", "floor", "floorf", "ceil", "ceilf", "memset", "memcpy", "memmove"}
+    {"fmod", "fmodf", "rint", "rintf", "floor", "floorf", "ceil", "ceilf", "trunc", "truncf"}
+    | {"memset", "memcpy", "memmove"}
 )
 """What the C library provides, for a remainder of floats and for CPUs without instructions for the rest."""
 

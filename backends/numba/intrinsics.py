@@ -23,8 +23,9 @@ from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from graphc.backends.numba import halves, math
-from graphc.backends.numba.values import Value, call
+from graphc.backends.numba import halves, hyperbolic, math, trigonometric
+from graphc.backends.numba import values as basic
+from graphc.backends.numba.values import Value, call, copysign, scopes_of
 from graphc.backends.numba.values import where as choose
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
@@ -111,19 +112,14 @@ def store_element(context: Any, builder: Any, sig: Any, args: tuple[Any, ...]) -
     return context.get_dummy_value()
 
 
-def _scopes(module: Any) -> dict[int, Any]:
-    """The metadata nodes of the scopes that the module has, by number, in ascending order within buffers and locals."""
-    return module.__dict__.setdefault("graphc_scopes", {})
-
-
 def _add_scope(module: Any, number: int) -> None:
-    scopes = _scopes(module)
+    scopes = scopes_of(module)
     domain = module.add_metadata(["graphc buffers"])
     scopes.setdefault(number, module.add_metadata([f"buffer {number}", domain]))
 
 
 def _mark_scope(module: Any, access: Any, scope: int) -> None:
-    scopes = _scopes(module)
+    scopes = scopes_of(module)
     lower = [scopes[number] for number in sorted(scopes) if number < scope]
     access.set_metadata("alias.scope", module.add_metadata([scopes[scope]]))
     if lower:
@@ -250,13 +246,20 @@ def _same_type(
 
 
 exp, log = _unary("exp", math.exp), _unary("log", math.log)
+exp2, log2, log10 = _unary("exp2", math.exp2), _unary("log2", math.log2), _unary("log10", math.log10)
 expm1, log1p = _unary("expm1", math.expm1), _unary("log1p", math.log1p)
 sqrt, rsqrt = _unary("sqrt", math.sqrt), _unary("rsqrt", math.rsqrt)
 tanh, sigmoid, softplus = _unary("tanh", math.tanh), _unary("sigmoid", math.sigmoid), _unary("softplus", math.softplus)
-erf, sin, cos = _unary("erf", math.erf), _unary("sin", math.sin), _unary("cos", math.cos)
-floor, ceil, rint = _unary("floor", math.floor), _unary("ceil", math.ceil), _unary("rint", math.rint)
-isnan = _unary("isnan", math.PREDICATES["isnan"], types.boolean)
-isfinite = _unary("isfinite", math.PREDICATES["isfinite"], types.boolean)
+erf, erfc = _unary("erf", math.erf), _unary("erfc", math.erfc)
+sin, cos, tan = _unary("sin", trigonometric.sin), _unary("cos", trigonometric.cos), _unary("tan", trigonometric.tan)
+asin, acos = _unary("asin", trigonometric.asin), _unary("acos", trigonometric.acos)
+atan, atan2 = _unary("atan", trigonometric.atan), _same_type("atan2", trigonometric.atan2)
+sinh, cosh = _unary("sinh", hyperbolic.sinh), _unary("cosh", hyperbolic.cosh)
+asinh, acosh = _unary("asinh", hyperbolic.asinh), _unary("acosh", hyperbolic.acosh)
+atanh = _unary("atanh", hyperbolic.atanh)
+floor, ceil, rint, trunc = (_unary(name, getattr(basic, name)) for name in ("floor", "ceil", "rint", "trunc"))
+isnan = _unary("isnan", math.isnan, types.boolean)
+isfinite = _unary("isfinite", math.isfinite, types.boolean)
 
 
 @intrinsic
@@ -267,7 +270,7 @@ def absolute(typingctx, x):
     def codegen(context, builder, sig, values):
         value = Value(builder, values[0])
         if isinstance(kind, types.Float):
-            return math.absolute(value).llvm
+            return basic.absolute(value).llvm
         return choose(value < 0, -value, value).llvm if kind.signed else value.llvm
 
     return kind(kind), codegen
@@ -349,7 +352,7 @@ def _truncated_remainder(a: Value, b: Value) -> tuple[Value, Value]:
 def _remainder_float(a: Value, b: Value) -> Value:
     r, differs = _truncated_remainder(a, b)
     r = choose(differs, r + b, r)
-    return choose(r.equals(0.0), math.copysign(r.constant(0.0), b), r)
+    return choose(r.equals(0.0), copysign(r.constant(0.0), b), r)
 
 
 def _floor_divide_float(a: Value, b: Value) -> Value:
@@ -357,14 +360,23 @@ def _floor_divide_float(a: Value, b: Value) -> Value:
     r, differs = _truncated_remainder(a, b)
     quotient = (a.exact() - r) / b
     quotient = choose(differs, quotient - 1.0, quotient)
-    whole = math.floor(quotient)
+    whole = basic.floor(quotient)
     whole = choose(quotient - whole > 0.5, whole + 1.0, whole)
-    whole = choose(quotient.equals(0.0), math.copysign(quotient.constant(0.0), a / b), whole)
+    whole = choose(quotient.equals(0.0), copysign(quotient.constant(0.0), a / b), whole)
     return choose(b.equals(0.0), a / b, whole)
+
+
+def _truncated_signed(a: Value, b: Value) -> Value:
+    return choose(b.equals(0), 0, _divide_signed(a, b)[1])
+
+
+def _truncated_float(a: Value, b: Value) -> Value:
+    return _truncated_remainder(a, b)[0]
 
 
 floor_divide = _same_type("floor_divide", _floor_divide_float, _floor_divide_signed, _floor_divide_unsigned)
 remainder = _same_type("remainder", _remainder_float, _remainder_signed, _remainder_unsigned)
+truncated_remainder = _same_type("truncated_remainder", _truncated_float, _truncated_signed, _remainder_unsigned)
 
 
 def _power_integer(base: Value, exponent: Value, negative: Value | None) -> Value:

@@ -12,26 +12,18 @@ logarithm function" (1990), without his tables; double-double arithmetic after T
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.backends.numba.machine import has_fused_multiply_add
-from graphc.backends.numba.values import (
-    Value,
-    absolute,
-    ceil,
-    copysign,
-    floor,
-    fma,
-    polynomial,
-    rint,
-    sqrt,
-    where,
-)
+from graphc.backends.numba.twofold import fast_two_sum, multiply_add, two_product, two_sum
+from graphc.backends.numba.values import Value, absolute, copysign, polynomial, rint, sqrt, where
 
+LN2 = 0.6931471805599453
 LOG2_E = 1.4426950408889634
+LOG10_E = 0.4342944819032518
+LOG10_2, LOG10_2_LOW = 0.30102999566383914, 1.42050232272661e-13  # the product of the first with an exponent is exact
 SQRT_HALF = 0.7071067811865476
-TWO_OVER_PI = 0.6366197723675814
 
 
 @dataclass(frozen=True)
@@ -46,11 +38,6 @@ class Format:
     exp_lowest: float  # exp of it rounds to zero
     exp_highest: float  # exp of it overflows
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2
-    sin: tuple[float, ...]  # (sin(r) / r - 1) / r**2, in r**2
-    cos: tuple[float, ...]  # (cos(r) - 1 + r**2 / 2) / r**4, in r**2
-    erf_small: tuple[float, ...]  # erf(x) / x - 1 on [0, 1], in x**2
-    erf_large: tuple[float, ...]  # -log(erfc(1 + t))
-    erf_limit: float  # erf of it rounds to one
 
 
 SINGLE = Format(
@@ -62,17 +49,6 @@ SINGLE = Format(
     exp_lowest=-104.0,
     exp_highest=89.0,
     exp=(0.5, 0.166665181517601, 0.04166620597243309, 0.008368921466171741, 0.0013950433349236846),
-    sin=(-0.16666655242443085, 0.008332203142344952, -0.00019519896886777133),
-    cos=(0.041666653007268906, -0.0013887585373595357, 2.446010330459103e-05),
-    erf_small=(
-        0.12837916612625122, -0.3761262595653534, 0.11283600330352783, -0.026854442432522774, 0.00518953287974,
-        -0.0008020817185752094, 7.88903926149942e-05,
-    ),
-    erf_large=(
-        1.8496055603027344, 2.638967514038086, 0.8431071043014526, 0.041563481092453, -0.010046450421214104,
-        0.00201196176931262, -0.0002895238867495209, 2.168561695725657e-05,
-    ),
-    erf_limit=4.0,
 )  # fmt: skip
 DOUBLE = Format(
     mantissa=52,
@@ -87,29 +63,40 @@ DOUBLE = Format(
         0.0001984126989767691, 2.48015064718949e-05, 2.7557232659946205e-06, 2.7625630762861837e-07,
         2.5113007350148842e-08,
     ),
-    sin=(
-        -0.16666666666666638, 0.008333333333323726, -0.00019841269830664978, 2.7557313944872005e-06,
-        -2.505079274697426e-08, 1.5898585100893288e-10,
-    ),
-    cos=(
-        0.04166666666666666, -0.0013888888888883338, 2.4801587294843635e-05, -2.755731580312174e-07,
-        2.087590893240593e-09, -1.1368739656535271e-11,
-    ),
-    erf_small=(
-        0.12837916709551256, -0.3761263890318355, 0.11283791670945251, -0.026866170643275795, 0.0052239776074203634,
-        -0.0008548325989563366, 0.00012055295316904695, -1.4924744601060625e-05, 1.6447516981490965e-06,
-        -1.6209171061848588e-07, 1.3722957127128493e-08, -7.801156181828504e-10,
-    ),
-    erf_large=(
-        1.8496055099332482, 2.6389675142347757, 0.8431072563594142, 0.04156109802505784, -0.010033825178907987,
-        0.0019779012145176066, -0.00023731642968717902, -2.6296340879586223e-05, 2.7199000188556824e-05,
-        -9.671416570927275e-06, 2.1319816199764587e-06, -2.0484419564434455e-07, -5.7993523935976264e-08,
-        3.33840364615415e-08, -8.516773409079684e-09, 1.318740266785056e-09, -1.192871899443607e-10,
-        4.8631853513475064e-12,
-    ),
-    erf_limit=6.0,
 )  # fmt: skip
 
+# erf(x) / x - 1 on [0, 1], in x**2, and -log(erfc(1 + t)), to float64's precision
+ERF_SMALL = (
+    0.12837916709551256, -0.3761263890318355, 0.11283791670945251, -0.026866170643275795, 0.0052239776074203634,
+    -0.0008548325989563366, 0.00012055295316904695, -1.4924744601060625e-05, 1.6447516981490965e-06,
+    -1.6209171061848588e-07, 1.3722957127128493e-08, -7.801156181828504e-10,
+    )  # fmt: skip
+ERF_LARGE = (
+    1.8496055099332482, 2.6389675142347757, 0.8431072563594142, 0.04156109802505784, -0.010033825178907987,
+    0.0019779012145176066, -0.00023731642968717902, -2.6296340879586223e-05, 2.7199000188556824e-05,
+    -9.671416570927275e-06, 2.1319816199764587e-06, -2.0484419564434455e-07, -5.7993523935976264e-08,
+    3.33840364615415e-08, -8.516773409079684e-09, 1.318740266785056e-09, -1.192871899443607e-10,
+    4.8631853513475064e-12,
+    )  # fmt: skip
+# numerator and denominator of erf(x) / x, in x**2 up to x = 3.92, to float32's precision
+ERF_SINGLE = (
+    (1.1283791458803571, 0.19056605390941667, 0.05276613170316985, 0.003771486170599173, 0.00028484183077415756,
+     2.046543283433955e-06),
+    (1.0, 0.5022175015038773, 0.11417172005607726, 0.014981064783769055, 0.001163640131480313, 3.8053000805794684e-05),
+)  # fmt: skip
+# (1 + 2 x) exp(x**2) erfc(x), in (x - 2.5) / (x + 2.5) up to x = 10.1, and in (x - 4) / (x + 4) up to x = 27.5
+ERFC_SINGLE = (
+    1.2648381810512586, -0.12235669862903573, -0.09902419895211867, 0.15762785969930168, -0.1029735006355155,
+    0.03277737856623169, 0.000978962198816147, -0.004421517080942052, 0.0003437723706869618, 0.0006168935502962124,
+    8.069577878680474e-05,
+)  # fmt: skip
+ERFC_DOUBLE = (
+    1.2329951186255526, -0.1396211168405632, 0.01537965210260649, 0.06809705425476618, -0.10103906603557923,
+    0.09373283499611249, -0.0663303658278904, 0.03716751556731847, -0.016197733882398268, 0.005031969773325587,
+    -0.0007577744390835295, -0.00019925594688258042, 0.00015062637242107456, -2.440046246779747e-05,
+    -1.1234221217136953e-05, 5.709383486443943e-06, 3.1370513712713775e-07, -8.202941008498618e-07,
+    5.527275570413768e-08, 1.0157726584206312e-07, -8.054926633388781e-09, -8.39088287491607e-09,
+)  # fmt: skip
 # (log(1 + f) - f + f**2 / 2) / f**3 for |f| <= 1/3, to float32's precision
 LOG_SINGLE = (
     0.3333323299884796, -0.24999703466892242, 0.20009548962116241, -0.1668487936258316, 0.1401800960302353,
@@ -125,12 +112,22 @@ LOG_DOUBLE_TAIL = (
     0.40000000000000396, 0.2857142857090773, 0.22222222387698864, 0.18181795067795808, 0.1538629809117622,
     0.13266840789584453, 0.13108697420690563,
 )  # fmt: skip
-# pi / 2 in parts of 33 bits, whose products with a quadrant below 2**20 are exact
-HALF_PI_PARTS = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)
 
 
 def _format(x: Value) -> Format:
     return SINGLE if x.bits == 32 else DOUBLE
+
+
+def in_double(function: Callable[..., Value], *arguments: Value) -> Value:
+    """``function(*arguments, single)`` in float64; float32 by way of it, where bits to spare make up for each error."""
+    if arguments[0].bits == 64:
+        return function(*arguments, False)
+    return function(*(x.widened() for x in arguments), True).narrowed()
+
+
+def exponent_of(x: Value) -> Value:
+    """The power of two of a float64 as an integer: 1024 of infinities and NaN, -1023 of zero and subnormal numbers."""
+    return (x.as_integer().logical_shift_right(52) & 0x7FF) - 1023
 
 
 def _clamp(x: Value, low: float, high: float) -> Value:
@@ -148,7 +145,7 @@ def _reduce_exp(x: Value) -> tuple[Value, Value]:
     return shifted.as_integer(), r
 
 
-def _power_of_two(n: Value) -> Value:
+def power_of_two(n: Value) -> Value:
     """``2.0 ** n`` where the result is a normal number; bits of ``n`` above the exponent's do not matter."""
     form = SINGLE if n.bits == 32 else DOUBLE
     return ((n << form.mantissa) + (form.bias << form.mantissa)).as_float()
@@ -160,7 +157,7 @@ def _scaled(y: Value, shifted: Value) -> Value:
     magic_bits = (form.bias + form.mantissa << form.mantissa) + (1 << form.mantissa - 1)
     n = shifted - magic_bits
     half = n >> 1
-    return y * _power_of_two(half) * _power_of_two(n - half)
+    return y * power_of_two(half) * power_of_two(n - half)
 
 
 def exp(x: Value) -> Value:
@@ -170,13 +167,27 @@ def exp(x: Value) -> Value:
     return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
 
 
+def exp2(x: Value) -> Value:
+    """2 to the x, exact for whole x. Error: at most 1.1 ulp."""
+    form = _format(x)
+    shifted = _clamp(x, form.exp_lowest / LN2, form.exp_highest / LN2) + form.magic
+    r = (_clamp(x, form.exp_lowest / LN2, form.exp_highest / LN2) - (shifted - form.magic)) * LN2
+    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, shifted.as_integer())
+
+
+def half_of_exp(x: Value) -> Value:
+    """``exp(x) / 2`` in float64, for x >= 0; it overflows later than exp does."""
+    n, r = _reduce_exp(where(x > 711.0, 711.0, x))
+    return _scaled(polynomial(r, DOUBLE.exp) * (r * r) + r + 1.0, n - 1)
+
+
 def expm1(x: Value) -> Value:
     """exp(x) - 1 without cancellation. Error: at most 2 ulp."""
     form = _format(x)
     n, r = _reduce_exp(_clamp(x, -1.5 * (form.mantissa + 1), form.exp_highest))
     fraction = polynomial(r, form.exp) * (r * r) + r
     # one factor 2 is left for the end, since 2**n alone overflows where the result does not
-    half_scale = _power_of_two(n - 1)
+    half_scale = power_of_two(n - 1)
     y = (fraction * half_scale + (half_scale - 0.5)) * 2.0
     return where(absolute(x) < 0.25, where(x.equals(0.0), x, fraction), y)
 
@@ -191,8 +202,6 @@ def _split_exponent(x: Value) -> tuple[Value, Value]:
 
 
 def _bits_of(number: float, bits: int) -> int:
-    import struct
-
     packed = struct.pack("<f", number) if bits == 32 else struct.pack("<d", number)
     return int.from_bytes(packed, "little")
 
@@ -203,9 +212,9 @@ def _log_of_parts(k: Value, f: Value, correction: Value | None = None) -> Value:
     low = k * form.ln2_low
     if correction is not None:
         low = low + correction
-    half_square = f * f * 0.5
     if f.bits == 32:
-        return k * form.ln2_high + (f + (low - (half_square - f * f * f * polynomial(f, LOG_SINGLE))))
+        return k * form.ln2_high + (f + (f * f * polynomial(f, (-0.5, *LOG_SINGLE)) + low))
+    half_square = f * f * 0.5
     s = f / (f + 2.0)
     z = s * s
     tail = s * (half_square + z * polynomial(z, LOG_DOUBLE)) + low
@@ -220,13 +229,32 @@ def _log_edges(x: Value, y: Value, zero: float) -> Value:
     return where(x < zero, float("nan"), y)
 
 
-def log(x: Value) -> Value:
-    """The natural logarithm. Error: at most 1 ulp."""
+def _logarithm(x: Value, of_parts: Callable[[Value, Value], Value]) -> Value:
+    """``of_parts(k, m - 1)`` for ``x = m * 2**k``."""
     form = _format(x)
     subnormal = x < 2.0 ** (1 - form.bias)
     k, m = _split_exponent(where(subnormal, x * 2.0**form.mantissa, x))
     k = where(subnormal, k - float(form.mantissa), k)
-    return _log_edges(x, _log_of_parts(k, m - 1.0), 0.0)
+    return _log_edges(x, of_parts(k, m - 1.0), 0.0)
+
+
+def log(x: Value) -> Value:
+    """The natural logarithm. Error: at most 1 ulp."""
+    return _logarithm(x, _log_of_parts)
+
+
+def log2(x: Value) -> Value:
+    """The logarithm to base 2, exact for powers of 2. Error: at most 2 ulp."""
+    return _logarithm(x, lambda k, f: _log_of_parts(k.constant(0.0), f) * LOG2_E + k)
+
+
+def log10(x: Value) -> Value:
+    """The logarithm to base 10. Error: at most 2 ulp."""
+
+    def of_parts(k: Value, f: Value) -> Value:
+        return k * LOG10_2 + (_log_of_parts(k.constant(0.0), f) * LOG10_E + k * LOG10_2_LOW)
+
+    return in_double(lambda wide, single: _logarithm(wide, of_parts), x)
 
 
 def log1p(x: Value) -> Value:
@@ -247,16 +275,14 @@ def _expm1_negative(x: Value) -> Value:
     """expm1 for x <= 0."""
     form = _format(x)
     n, r = _reduce_exp(where(x < -1.5 * (form.mantissa + 1), -1.5 * (form.mantissa + 1), x))
-    scale = _power_of_two(n)
+    scale = power_of_two(n)
     return (polynomial(r, form.exp) * (r * r) + r) * scale + (scale - 1.0)
 
 
 def tanh(x: Value) -> Value:
     """The hyperbolic tangent. Error: at most 3 ulp."""
     t = _expm1_negative(absolute(x) * -2.0)
-    y = copysign(t / (t + 2.0), x)
-    # below this tanh(x) rounds to x, and twice a subnormal number may not be one
-    return where(absolute(x) < 2.0 ** -(_format(x).mantissa // 2 + 2), x, y)
+    return copysign(t / (t + 2.0), x)
 
 
 def sigmoid(x: Value) -> Value:
@@ -277,48 +303,36 @@ def softplus(x: Value) -> Value:
 
 
 def erf(x: Value) -> Value:
-    """The error function. Error: at most 2.5 ulp."""
-    form = _format(x)
+    """The error function, at most 1. Error: at most 6 ulp in float32 (less where it is not near 1), 2.5 in float64."""
+    if x.bits == 32:
+        bounded = _clamp(x, -3.92, 3.92)
+        z = bounded * bounded
+        return _clamp(bounded * polynomial(z, ERF_SINGLE[0]) / polynomial(z, ERF_SINGLE[1]), -1.0, 1.0)
     a = absolute(x)
-    t = where(a < form.erf_limit, a, form.erf_limit) - 1.0
-    n, r = _reduce_exp(-polynomial(t, form.erf_large))
-    scale = _power_of_two(n)
-    complement = (polynomial(r, form.exp) * (r * r) + r) * scale + scale
+    t = where(a < 6.0, a, 6.0) - 1.0
+    n, r = _reduce_exp(-polynomial(t, ERF_LARGE))
+    scale = power_of_two(n)
+    complement = (polynomial(r, DOUBLE.exp) * (r * r) + r) * scale + scale
     large = copysign(1.0 - complement, x)
-    small = x + x * polynomial(x * x, form.erf_small)
+    small = x + x * polynomial(x * x, ERF_SMALL)
     return where(x.is_nan(), x, where(a < 1.0, small, large))
 
 
-def _reduce_quadrant(x: Value) -> tuple[Value, Value]:
-    """``x = n * pi/2 + r``: ``n`` modulo 4 as a float64 (float32 counts in float64 too), and ``r`` in x's type."""
-    wide = x.widened() if x.bits == 32 else x
-    n = rint(wide * TWO_OVER_PI)
-    r = wide
-    for part in HALF_PI_PARTS if x.bits == 64 else HALF_PI_PARTS[:3]:
-        r = r - n * part
-    quadrant = n - floor(n * 0.25) * 4.0
-    return (quadrant.narrowed(), r.narrowed()) if x.bits == 32 else (quadrant, r)
+def erfc(x: Value) -> Value:
+    """1 - erf(x) without cancellation. Error: at most 5 ulp."""
+    return in_double(_erfc, x)
 
 
-def _sine_of_quadrant(quadrant: Value, r: Value) -> Value:
-    form = _format(r)
-    z = r * r
-    sine = r + r * z * polynomial(z, form.sin)
-    cosine = z * z * polynomial(z, form.cos) + (1.0 - z * 0.5)
-    y = where(quadrant.equals(1.0) | quadrant.equals(3.0), cosine, sine)
-    return where((quadrant > 1.0) & (quadrant < 4.0), -y, y)
-
-
-def sin(x: Value) -> Value:
-    """The sine. Error: at most 2.5 ulp for |x| <= 1e6, where float64 has exact products to reduce x with."""
-    quadrant, r = _reduce_quadrant(x)
-    return where(x.equals(0.0), x, _sine_of_quadrant(quadrant, r))
-
-
-def cos(x: Value) -> Value:
-    """The cosine. Error: at most 2.5 ulp for |x| <= 1e6, where float64 has exact products to reduce x with."""
-    quadrant, r = _reduce_quadrant(x)
-    return _sine_of_quadrant(where(quadrant.equals(3.0), 0.0, quadrant + 1.0), r)
+def _erfc(x: Value, single: bool) -> Value:
+    limit, centre, terms = (10.1, 2.5, ERFC_SINGLE) if single else (27.5, 4.0, ERFC_DOUBLE)
+    a = absolute(x)
+    a = where(a > limit, limit, a)
+    square, rest = two_product(a, a)
+    n, r = _reduce_exp(-square)
+    r = r - rest
+    gauss = _scaled(polynomial(r, DOUBLE.exp) * (r * r) + r + 1.0, n)
+    y = gauss * (polynomial((a - centre) / (a + centre), terms) / (a * 2.0 + 1.0))
+    return where(x < 0.0, 2.0 - y, y)
 
 
 def rsqrt(x: Value) -> Value:
@@ -378,75 +392,35 @@ def _power_double(x: Value, y: Value) -> Value:
     k = where(subnormal, k - 52.0, k)
     f = (m - 1.0).exact()
     # s = f / (2 + f), as s_high + s_low
-    d_high, d_low = _fast_two_sum(f.constant(2.0).exact(), f)
+    d_high, d_low = fast_two_sum(f.constant(2.0).exact(), f)
     s_high = f / d_high
-    s_low = (-_multiply_add(s_high, d_high, -f) - s_high * d_low) / d_high
-    z_high, z_low = _two_product(s_high, s_high)
+    s_low = (-multiply_add(s_high, d_high, -f) - s_high * d_low) / d_high
+    z_high, z_low = two_product(s_high, s_high)
     z_low = z_low + s_high * s_low * 2.0
     # log(m) = 2 s + s * (2/3 z + z**2 * tail)
     third_high, third_low = 0.6666666666666666, 3.700743415417188e-17
-    t_high, t_low = _two_product(z_high, z_high.constant(third_high))
+    t_high, t_low = two_product(z_high, z_high.constant(third_high))
     t_low = t_low + z_low * third_high + z_high * third_low
     t_low = t_low + z_high * z_high * polynomial(z_high, LOG_DOUBLE_TAIL)
-    t_high, t_low = _fast_two_sum(t_high, t_low)
-    u_high, u_low = _two_product(s_high, t_high)
+    t_high, t_low = fast_two_sum(t_high, t_low)
+    u_high, u_low = two_product(s_high, t_high)
     u_low = u_low + s_high * t_low + s_low * t_high
-    high, low = _fast_two_sum(s_high * 2.0, u_high)
+    high, low = fast_two_sum(s_high * 2.0, u_high)
     low = low + (s_low * 2.0 + u_low)
-    base_high, base_low = _two_sum((k * form.ln2_high).exact(), high)
+    base_high, base_low = two_sum((k * form.ln2_high).exact(), high)
     low = base_low + (low + k * form.ln2_low)
-    high, low = _fast_two_sum(base_high, low)
+    high, low = fast_two_sum(base_high, low)
     logarithm = _log_edges(x, high, 0.0).exact()
     finite = (x > 0.0) & (x < float("inf"))
     low = where(finite, low, 0.0)
     # y * log(x) = p_high + p_low
     p_high = where(logarithm.equals(0.0), 0.0, y.exact() * logarithm)
     bounded = (absolute(p_high) < 1e4) & (absolute(y) < float("inf"))
-    p_low = _multiply_add(where(bounded, y, 0.0).exact(), where(bounded, logarithm, 0.0), -where(bounded, p_high, 0.0))
+    p_low = multiply_add(where(bounded, y, 0.0).exact(), where(bounded, logarithm, 0.0), -where(bounded, p_high, 0.0))
     p_low = where(bounded, p_low + y.exact() * low, 0.0)
     n, r = _reduce_exp(_clamp(Value(x.builder, p_high.llvm), form.exp_lowest, form.exp_highest))
     r = r + where(absolute(p_high) < 745.5, p_low, 0.0)
     return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
-
-
-def _fast_two_sum(a: Value, b: Value) -> tuple[Value, Value]:
-    """a + b and its rounding error, for |a| >= |b|; both exact values."""
-    a = a.exact()
-    high = a + b
-    return high, b - (high - a)
-
-
-def _two_sum(a: Value, b: Value) -> tuple[Value, Value]:
-    """a + b and its rounding error, whichever is larger."""
-    a = a.exact()
-    high = a + b
-    part = high - a
-    return high, (a - (high - part)) + (b - part)
-
-
-def _two_product(a: Value, b: Value) -> tuple[Value, Value]:
-    """a * b and its rounding error."""
-    high = a.exact() * b
-    return high, _multiply_add(a, b, -high)
-
-
-def _multiply_add(a: Value, b: Value, c: Value) -> Value:
-    """a * b + c where c cancels most of the product; rounded once, or nearly so on CPUs that cannot."""
-    if has_fused_multiply_add():
-        return fma(a, b, c)
-    a, b = a.exact(), b.exact()
-    a_high, a_low = _halves(a)
-    b_high, b_low = _halves(b)
-    product = a * b
-    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return (product + c) + error
-
-
-def _halves(a: Value) -> tuple[Value, Value]:
-    """A float64 as the sum of two numbers of 26 bits, whose products are exact."""
-    scaled = a * 134217729.0  # 2**27 + 1
-    high = scaled - (scaled - a)
-    return high, a - high
 
 
 def threefry2x32(key: tuple[Value, Value], counter: tuple[Value, Value]) -> tuple[Value, Value]:
@@ -471,20 +445,11 @@ def _rotate_left(x: Value, bits: int) -> Value:
     return (x << bits) | x.logical_shift_right(x.bits - bits)
 
 
-def _isfinite(x: Value) -> Value:
+def isfinite(x: Value) -> Value:
+    """Neither NaN nor infinite."""
     return absolute(x) < float("inf")
 
 
-def _isnan(x: Value) -> Value:
+def isnan(x: Value) -> Value:
+    """NaN."""
     return x.is_nan()
-
-
-UNARY: dict[str, Callable[[Value], Value]] = {
-    "exp": exp, "log": log, "expm1": expm1, "log1p": log1p, "sqrt": sqrt, "rsqrt": rsqrt,
-    "tanh": tanh, "sigmoid": sigmoid, "softplus": softplus, "erf": erf, "sin": sin, "cos": cos,
-    "floor": floor, "ceil": ceil, "rint": rint,
-}  # fmt: skip
-"""Float functions of one argument, by their name in the kernel IR."""
-
-PREDICATES: dict[str, Callable[[Value], Value]] = {"isnan": _isnan, "isfinite": _isfinite}
-"""Questions about a float, by their name in the kernel IR."""

@@ -69,6 +69,7 @@ INTRINSICS = {
     "sign": "sign",
     "floordiv": "floor_divide",
     "mod": "remainder",
+    "fmod": "truncated_remainder",
     "min": "minimum",
     "max": "maximum",
     "pow": "power",
@@ -76,8 +77,9 @@ INTRINSICS = {
     **{
         name: name
         for name in (
-            "exp", "log", "expm1", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "softplus", "erf", "sin", "cos",
-            "floor", "ceil", "rint", "isnan", "isfinite", "threefry",
+            "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "softplus",
+            "erf", "erfc", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh",
+            "acosh", "atanh", "floor", "ceil", "rint", "trunc", "isnan", "isfinite", "threefry",
         )
     },
 }  # fmt: skip

@@ -8,7 +8,7 @@ What llvmlite makes is annotated as Any here and in the other files of this fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Union
 
 from llvmlite import ir
@@ -188,6 +188,25 @@ def call(name: str, *arguments: Value) -> Value:
     return first._new(first.builder.call(function, [argument.llvm for argument in arguments]))
 
 
+def constants(name: str, numbers: Sequence[float], index: Value) -> Value:
+    """One of a table of float64, which the module has once under this name; the index must be in bounds."""
+    builder, kind = index.builder, ir.DoubleType()
+    table = builder.module.globals.get(name)
+    if table is None:
+        table: Any = ir.GlobalVariable(builder.module, ir.ArrayType(kind, len(numbers)), name)
+        table.initializer = ir.Constant(table.value_type, [ir.Constant(kind, number) for number in numbers])
+        table.global_constant = True
+        table.linkage = "internal"
+    loaded = builder.load(builder.gep(table, [index.llvm], inbounds=True, source_etype=kind), typ=kind)
+    loaded.set_metadata("noalias", builder.module.add_metadata(list(scopes_of(builder.module).values())))
+    return Value(builder, loaded)
+
+
+def scopes_of(module: Any) -> dict[int, Any]:
+    """The metadata nodes of the alias scopes that the module has, by number; see intrinsics.py."""
+    return module.__dict__.setdefault("graphc_scopes", {})
+
+
 def absolute(x: Value) -> Value:
     """Without the sign bit."""
     return call("llvm.fabs", x)
@@ -213,6 +232,11 @@ def ceil(x: Value) -> Value:
     return call("llvm.ceil", x)
 
 
+def trunc(x: Value) -> Value:
+    """Rounded towards zero."""
+    return call("llvm.trunc", x)
+
+
 def sqrt(x: Value) -> Value:
     """Correctly rounded."""
     return call("llvm.sqrt", x)
@@ -229,6 +253,3 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     for coefficient in reversed(coefficients[:-1]):
         result = result * x + coefficient
     return result
-
-
-UnaryFunction = Callable[[Value], Value]

@@ -1,4 +1,4 @@
-"""How elementwise ops are written: arithmetic, comparison, logic and bits, choice, casts, functions of floats.
+"""How elementwise ops are written: arithmetic, comparison, logic and bits, choice, casts.
 
 Where a rule is longer than its operator's name suggests, ONNX means something else by that operator (integer division
 rounds towards zero), leaves it undefined (division by zero), or onnxruntime has no kernel for the element type.
@@ -15,12 +15,14 @@ from graphc.backends.onnx.writer import Writer
 from graphc.ir.node import Constant, Node
 from graphc.ir.types import DType, Kind
 from graphc.ops.activation import Relu
-from graphc.ops.arithmetic import Abs, FloorDivide, Negative, Remainder, Sign
+from graphc.ops.arithmetic import Abs, Negative, Sign
 from graphc.ops.cast import Cast
-from graphc.ops.compare import IsFinite, NotEqual, Where
-from graphc.ops.exponential import Cos, Erf, Expm1, Log1p, Rsqrt, Softplus
+from graphc.ops.clipping import Clip
+from graphc.ops.compare import IsFinite, NotEqual, Signbit, Where
+from graphc.ops.division import FloorDivide, Fmod, Remainder
 from graphc.ops.logic import And, LeftShift, Not, Or, RightShift, Xor
 from graphc.ops.movement import BroadcastTo
+from graphc.ops.rounding import Trunc
 
 if TYPE_CHECKING:
     from graphc.backends.onnx.rules import Rule
@@ -71,6 +73,28 @@ def _remainder(w: Writer, node: Node, x: str, y: str) -> str:
     signs_differ = w.emit("Xor", w.emit("Less", rest, zero), w.emit("Less", y, zero))
     wrong = w.emit("And", signs_differ, w.emit("Not", w.emit("Equal", rest, zero)))
     return w.emit("Where", wrong, w.emit("Add", rest, y), rest)
+
+
+def _fmod(w: Writer, node: Node, x: str, y: str) -> str:
+    if node.dtype.is_float:
+        return w.emit("Mod", x, y, fmod=1)
+    return w.emit("Mod", x, _safe_divisor(w, node, y)[2], fmod=1)
+
+
+def _trunc(w: Writer, node: Node, x: str) -> str:
+    return w.emit("Mul", w.emit("Sign", x), w.emit("Floor", w.emit("Abs", x)))
+
+
+def _clip(w: Writer, node: Node, x: str, low: str, high: str) -> str:
+    """ONNX's Clip takes scalars as bounds."""
+    return w.emit("Min", w.emit("Max", x, low), high)
+
+
+def _signbit(w: Writer, node: Node, x: str) -> str:
+    (operand,) = node.args
+    zero = w.constant(0, operand.dtype)
+    is_negative_zero = w.emit("And", w.emit("Equal", x, zero), w.emit("Less", w.emit("Reciprocal", x), zero))
+    return w.emit("Or", w.emit("Less", x, zero), is_negative_zero)
 
 
 def _safe_divisor(w: Writer, node: Node, y: str) -> tuple[str, str, str]:
@@ -155,88 +179,6 @@ def _cast(w: Writer, node: Node, x: str) -> str:
     return w.cast(x, node.dtype)
 
 
-def _rsqrt(w: Writer, node: Node, x: str) -> str:
-    return w.emit("Reciprocal", w.emit("Sqrt", x))
-
-
-def _expm1(w: Writer, node: Node, x: str) -> str:
-    """``(u - 1) * x / log(u)`` with ``u = exp(x)``: the rounding error of u cancels.
-
-    Source: W. Kahan, in N. Higham, Accuracy and Stability of Numerical Algorithms, section 1.14.1.
-    """
-    one = w.constant(1, node.dtype)
-    u = w.emit("Exp", x)
-    difference = w.emit("Sub", u, one)
-    corrected = w.emit("Mul", difference, w.emit("Div", x, w.emit("Log", u)))
-    near_zero = w.emit("Where", w.emit("Equal", u, one), x, corrected)
-    return w.emit("Where", w.emit("Less", w.emit("Abs", x), one), near_zero, difference)
-
-
-def _log1p(w: Writer, node: Node, x: str) -> str:
-    """``log(u) * x / (u - 1)`` with ``u = 1 + x``: the rounding error of u cancels.
-
-    Source: N. Higham, Accuracy and Stability of Numerical Algorithms, problem 1.5.
-    """
-    one = w.constant(1, node.dtype)
-    u = w.emit("Add", x, one)
-    difference = w.emit("Sub", u, one)
-    corrected = w.emit("Mul", w.emit("Log", u), w.emit("Div", x, difference))
-    tiny = w.emit("Equal", difference, w.constant(0, node.dtype))
-    as_is = w.emit("Or", tiny, w.emit("IsInf", x, detect_negative=0))
-    return w.emit("Where", as_is, x, corrected)
-
-
-def _softplus(w: Writer, node: Node, x: str) -> str:
-    if node.dtype is not DType.float64:  # onnxruntime has no kernel for float64
-        return w.emit("Softplus", x)
-    small = w.emit("Exp", w.emit("Neg", w.emit("Abs", x)))
-    return w.emit("Add", w.emit("Relu", x), _log1p(w, node, small))
-
-
-def _cos(w: Writer, node: Node, x: str) -> str:
-    if node.dtype is not DType.float64:  # onnxruntime has no kernel for float64 before 1.30
-        return w.emit("Cos", x)
-    half = w.emit("Sin", w.emit("Mul", x, w.constant(0.5, node.dtype)))
-    return w.emit("Sub", w.constant(1, node.dtype), w.emit("Mul", w.emit("Add", half, half), half))
-
-
-# Rational approximations of erf and erfc, highest power first: S. Moshier, Cephes Mathematical Library, ndtr.c.
-_ERF_TOP = (9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
-            5.55923013010394962768e4)  # fmt: skip
-_ERF_BOTTOM = (1.0, 3.35617141647503099647e1, 5.21357949780152679795e2, 4.59432382970980127987e3,
-               2.26290000613890934246e4, 4.92673942608635921086e4)  # fmt: skip
-_ERFC_TOP = (2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0, 4.86371970985681366614e1,
-             1.96520832956077098242e2, 5.26445194995477358631e2, 9.34528527171957607540e2, 1.02755188689515710272e3,
-             5.57535335369399327526e2)  # fmt: skip
-_ERFC_BOTTOM = (1.0, 1.32281951154744992508e1, 8.67072140885989742329e1, 3.54937778887819891062e2,
-                9.75708501743205489753e2, 1.82390916687909736289e3, 2.24633760818710981792e3, 1.65666309194161350182e3,
-                5.57535340817727675546e2)  # fmt: skip
-_ERF_IS_ONE = 6.0
-"""From here on erf rounds to 1 in float64."""
-
-
-def _erf(w: Writer, node: Node, x: str) -> str:
-    if node.dtype is not DType.float64:  # onnxruntime has no kernel for float64
-        return w.emit("Erf", x)
-    size = w.emit("Abs", x)
-    square = w.emit("Mul", x, x)
-    inner = w.emit("Mul", x, w.emit("Div", _polynomial(w, square, _ERF_TOP), _polynomial(w, square, _ERF_BOTTOM)))
-    capped = w.emit("Min", size, w.constant(_ERF_IS_ONE, node.dtype))
-    ratio = w.emit("Div", _polynomial(w, capped, _ERFC_TOP), _polynomial(w, capped, _ERFC_BOTTOM))
-    erfc = w.emit("Mul", w.emit("Exp", w.emit("Neg", w.emit("Mul", capped, capped))), ratio)
-    outer = w.emit("Mul", w.emit("Sign", x), w.emit("Sub", w.constant(1, node.dtype), erfc))
-    return w.emit("Where", w.emit("Less", size, w.constant(1, node.dtype)), inner, outer)
-
-
-def _polynomial(w: Writer, x: str, coefficients: tuple[float, ...]) -> str:
-    first, *rest = (w.constant(c, DType.float64) for c in coefficients)
-    value = first
-    for position, coefficient in enumerate(rest):
-        product = x if position == 0 and coefficients[0] == 1 else w.emit("Mul", value, x)
-        value = w.emit("Add", product, coefficient)
-    return value
-
-
 RULES: dict[type, Rule] = {
     Negative: _negative,
     Abs: _abs,
@@ -254,10 +196,8 @@ RULES: dict[type, Rule] = {
     LeftShift: _left_shift,
     RightShift: _right_shift,
     Cast: _cast,
-    Rsqrt: _rsqrt,
-    Expm1: _expm1,
-    Log1p: _log1p,
-    Softplus: _softplus,
-    Cos: _cos,
-    Erf: _erf,
+    Fmod: _fmod,
+    Trunc: _trunc,
+    Clip: _clip,
+    Signbit: _signbit,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphc.backends.onnx import composites, cumulative, elementwise, indexing, movement, random, reductions, sorting
+from graphc.backends.onnx.functions import RULES as FUNCTIONS
 from graphc.backends.onnx.lines import line_of
 from graphc.backends.onnx.writer import Writer
 from graphc.errors import ExportError
@@ -24,6 +25,7 @@ def _same(w: Writer, node: Node, x: str) -> str:
 
 RULES: Mapping[type[Op], Rule] = {
     **elementwise.RULES,
+    **FUNCTIONS,
     **reductions.RULES,
     **cumulative.RULES,
     **movement.RULES,

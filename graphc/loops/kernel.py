@@ -50,6 +50,8 @@ SCALAR_FUNCTIONS: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "sign": 1,
     # integer division and remainder round towards minus infinity; by zero gives 0 for integers
     "floordiv": 2, "mod": 2,
+    # the remainder of division that rounds towards zero, which has the sign of the first; by zero 0 for integers
+    "fmod": 2,
     # `min` and `max` propagate NaN
     "min": 2, "max": 2, "pow": 2,
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2,
@@ -57,9 +59,11 @@ SCALAR_FUNCTIONS: dict[str, int] = {
     "shl": 2, "shr": 2,                                  # by 0 .. bits-1; `shr` is logical on unsigned
     "select": 3,                                         # select(condition, yes, no)
     "cast": 1,                                           # to the Apply's dtype; float to int truncates
-    "exp": 1, "log": 1, "expm1": 1, "log1p": 1, "sqrt": 1, "rsqrt": 1,
-    "tanh": 1, "sigmoid": 1, "softplus": 1, "erf": 1, "sin": 1, "cos": 1,
-    "floor": 1, "ceil": 1, "rint": 1, "isnan": 1, "isfinite": 1,
+    "exp": 1, "exp2": 1, "expm1": 1, "log": 1, "log2": 1, "log10": 1, "log1p": 1, "sqrt": 1, "rsqrt": 1,
+    "sigmoid": 1, "softplus": 1, "erf": 1, "erfc": 1,
+    "sin": 1, "cos": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,     # atan2(y, x)
+    "sinh": 1, "cosh": 1, "tanh": 1, "asinh": 1, "acosh": 1, "atanh": 1,
+    "floor": 1, "ceil": 1, "rint": 1, "trunc": 1, "isnan": 1, "isfinite": 1,
     # threefry2x32(key0, key1, counter0, counter1): first word of the Threefry-2x32-20 block, uint32
     "threefry": 4,
 }  # fmt: skip

@@ -92,6 +92,10 @@ def _erf(x: Value) -> Value:
     return np.asarray(_ERF(x), np.float64).astype(x.dtype)[()]
 
 
+def _erfc(x: Value) -> Value:
+    return np.asarray(_ERFC(x), np.float64).astype(x.dtype)[()]
+
+
 def _power(x: Value, exponent: Value) -> Value:
     """Integers wrap around; a negative exponent gives the power truncated, and 0 for base 0."""
     if x.dtype.kind != "i":
@@ -116,7 +120,7 @@ def _threefry(key0: Value, key1: Value, counter0: Value, counter1: Value) -> Val
     return threefry2x32(key0, key1, counter0, counter1)[0]
 
 
-_ERF = np.frompyfunc(math.erf, 1, 1)
+_ERF, _ERFC = np.frompyfunc(math.erf, 1, 1), np.frompyfunc(math.erfc, 1, 1)
 _REDUCTIONS = {
     "add": np.add,
     "mul": np.multiply,
@@ -146,9 +150,13 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "shl": np.left_shift,
     "shr": np.right_shift,
     "select": _select,
+    "fmod": np.fmod,
     "exp": np.exp,
-    "log": np.log,
+    "exp2": np.exp2,
     "expm1": np.expm1,
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
     "log1p": np.log1p,
     "sqrt": np.sqrt,
     "rsqrt": _rsqrt,
@@ -156,11 +164,23 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "sigmoid": _sigmoid,
     "softplus": _softplus,
     "erf": _erf,
+    "erfc": _erfc,
     "sin": np.sin,
     "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
     "floor": np.floor,
     "ceil": np.ceil,
     "rint": np.rint,
+    "trunc": np.trunc,
     "isnan": np.isnan,
     "isfinite": np.isfinite,
     "threefry": _threefry,

@@ -339,7 +339,9 @@ def _threefry(args: tuple[DType, ...], result: DType) -> bool:
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(("add", "sub", "mul", "neg", "abs", "sign", "floordiv", "mod", "min", "max", "pow"), _number),
+    **dict.fromkeys(
+        ("add", "sub", "mul", "neg", "abs", "sign", "floordiv", "mod", "fmod", "min", "max", "pow"), _number
+    ),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _comparison),
     **dict.fromkeys(("and", "or", "xor", "not"), _bits),
     **dict.fromkeys(("shl", "shr"), _integer),

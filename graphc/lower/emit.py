@@ -326,22 +326,9 @@ def _clamp(value: Expr, last: Expr) -> Expr:
     return Apply("max", (Apply("min", (low, last), I64), Const(0, I64)), I64)
 
 
-EXPENSIVE = frozenset(
-    {
-        "exp",
-        "log",
-        "expm1",
-        "log1p",
-        "tanh",
-        "sigmoid",
-        "softplus",
-        "erf",
-        "sin",
-        "cos",
-        "pow",
-        "threefry",
-        "div",
-        "sqrt",
-    }
-)
+EXPENSIVE = frozenset({
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "softplus", "erf", "erfc", "sin", "cos",
+    "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "pow", "fmod", "threefry",
+    "div", "sqrt",
+})  # fmt: skip
 """Scalar functions that are worth keeping rather than computing twice."""

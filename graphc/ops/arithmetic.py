@@ -1,4 +1,4 @@
-"""Elementwise arithmetic: add, subtract, multiply, divide, floor_divide, remainder, pow, negative, abs, sign, min, max.
+"""Elementwise arithmetic: add, subtract, multiply, divide, pow, negative, abs, sign, copysign, minimum, maximum.
 
 Names and meaning are those of the Array API standard, https://data-apis.org/array-api/latest/API_specification,
 section "elementwise functions". Integers wrap around; float32 stays float32.
@@ -10,8 +10,6 @@ import numpy as np
 
 from graphc.errors import DTypeError
 from graphc.ir.node import Node, operators
-from graphc.ir.types import DType
-from graphc.loops.kernel import Apply, Expr
 from graphc.ops.base import (
     FLOATS,
     NUMBERS,
@@ -182,79 +180,18 @@ def divide(x: Operand, y: Operand) -> Node:
     return call(Divide(), x, y)
 
 
-@op_class
-class FloorDivide(Elementwise):
-    """``x / y`` rounded towards minus infinity: exact for integers, the floor of the rounded quotient for floats.
+def reciprocal(x: Operand) -> Node:
+    """``1 / x``; infinite at 0, with the sign of the zero.
 
-    Integer division by zero gives 0.
-
-    Shapes: x and y broadcast against each other.
-    Raises: ShapeError where they do not; DTypeError for bool.
-    Source: Array API ``floor_divide``.
-    """
-
-    operands = ("x", "y")
-    fn = "floordiv"
-    accepts = NUMBERS
-    no_vjp = Absent.PIECEWISE_CONSTANT
-    no_jvp = Absent.PIECEWISE_CONSTANT
-
-    def reference(self, x: Array, y: Array) -> Array:
-        return np.floor(np.divide(x, y)) if x.dtype.kind == "f" else np.floor_divide(x, y)
-
-    def scalar(self, *args: Expr, dtype: DType) -> Expr:
-        if not dtype.is_float:
-            return Apply("floordiv", args, dtype)
-        return Apply("floor", (Apply("div", args, dtype),), dtype)
-
-
-def floor_divide(x: Operand, y: Operand) -> Node:
-    """The quotient rounded towards minus infinity.
-
-    Shapes: x and y broadcast against each other.
-    Raises: ShapeError, DTypeError.
-    Source: Array API ``floor_divide``.
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``reciprocal``.
 
     >>> import graphc as gx
-    >>> gx.floor_divide(gx.placeholder("x", (3,), "int32"), 2)
-    <floor_divide: i32[3]>
+    >>> gx.reciprocal(gx.placeholder("x", (3,)))
+    <divide: f32[3]>
     """
-    return call(FloorDivide(), x, y)
-
-
-@op_class
-class Remainder(Elementwise):
-    """The rest of floor division, with the sign of ``y`` as Python's ``%``; by zero 0 for integers, NaN for floats.
-
-    Shapes: x and y broadcast against each other.
-    Raises: ShapeError where they do not; DTypeError for bool.
-    Source: Array API ``remainder``.
-    """
-
-    operands = ("x", "y")
-    fn = "mod"
-    accepts = NUMBERS
-    domain = (0.5, 2.0)
-
-    def reference(self, x: Array, y: Array) -> Array:
-        return np.remainder(x, y)
-
-    def chain(self, node: Node, g: Node, position: int) -> Node:
-        return negative(multiply(g, floor_divide(*node.args))) if position else g
-
-
-def remainder(x: Operand, y: Operand) -> Node:
-    """The rest of floor division, with the sign of ``y``.
-
-    Shapes: x and y broadcast against each other.
-    Raises: ShapeError, DTypeError.
-    Source: Array API ``remainder``.
-
-    >>> import graphc as gx
-    >>> gx.remainder(gx.placeholder("x", (3,), "int64"), 10)
-    <remainder: i64[3]>
-    """
-    return call(Remainder(), x, y)
+    return divide(1.0, x)
 
 
 @op_class
@@ -441,6 +378,48 @@ def sign(x: Operand) -> Node:
     return call(Sign(), x)
 
 
+@op_class
+class Copysign(Elementwise):
+    """The size of x with the sign of y, of zeros too; a NaN in y counts as positive.
+
+    Shapes: x and y broadcast against each other.
+    Raises: ShapeError where they do not; DTypeError for integers and bool.
+    Source: Array API ``copysign``.
+    """
+
+    operands = ("x", "y")
+    accepts = FLOATS
+    composite = True
+    domain = (0.1, 2.0)
+
+    def reference(self, x: Array, y: Array) -> Array:
+        return np.copysign(x, np.where(np.isnan(y), y.dtype.type(1), y))
+
+    def decompose(self, *args: Node) -> Node:
+        from graphc.ops.compare import signbit, where
+
+        x, y = args
+        return where(signbit(y), negative(abs(x)), abs(x))
+
+    def chain(self, node: Node, g: Node, position: int) -> Node | None:
+        x, y = node.args
+        return None if position else multiply(g, multiply(sign(x), copysign(1.0, y)))
+
+
+def copysign(x: Operand, y: Operand) -> Node:
+    """The size of x with the sign of y.
+
+    Shapes: x and y broadcast against each other.
+    Raises: ShapeError, DTypeError.
+    Source: Array API ``copysign``.
+
+    >>> import graphc as gx
+    >>> gx.copysign(gx.placeholder("x", ("n", 3)), -1.0)
+    <copysign: f32[n, 3]>
+    """
+    return call(Copysign(), x, y)
+
+
 def _winner_share(node: Node, g: Node, position: int) -> Node:
     """``g`` where this operand is the result, half of it where both are."""
     from graphc.ops.compare import equal, where
@@ -521,12 +500,12 @@ def maximum(x: Operand, y: Operand) -> Node:
 
 
 operators.update({
-    "add": add, "subtract": subtract, "multiply": multiply, "divide": divide, "floor_divide": floor_divide,
-    "remainder": remainder, "pow": pow, "negative": negative, "abs": abs,
+    "add": add, "subtract": subtract, "multiply": multiply, "divide": divide, "pow": pow, "negative": negative,
+    "abs": abs,
 })  # fmt: skip
 
 __all__ = [
-    "Abs", "Add", "Divide", "FloorDivide", "Maximum", "Minimum", "Multiply", "Negative", "Power", "Remainder", "Sign",
-    "Subtract", "abs", "add", "divide", "floor_divide", "maximum", "minimum", "multiply", "negative", "pow",
-    "remainder", "sign", "square", "subtract",
+    "Abs", "Add", "Copysign", "Divide", "Maximum", "Minimum", "Multiply", "Negative", "Power", "Sign", "Subtract",
+    "abs", "add", "copysign", "divide", "maximum", "minimum", "multiply", "negative", "pow", "reciprocal", "sign",
+    "square", "subtract",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ sections "elementwise functions" and "searching functions".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.node import Node, apply, operators
 from graphc.ir.types import DType, TensorType, broadcast_shapes
+from graphc.loops.kernel import Apply, Const, Expr
 from graphc.ops.base import (
     FLOATS,
     NUMBERS,
@@ -360,12 +362,88 @@ def isfinite(x: Operand) -> Node:
     return call(IsFinite(), x)
 
 
+@op_class
+class IsInf(IntegerResult):
+    """Whether x is inf or -inf.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: https://onnx.ai/onnx/operators/onnx__IsInf.html
+    """
+
+    name = "isinf"
+    accepts = FLOATS
+    result = DType.bool
+    onnx = "IsInf"
+
+    def reference(self, x: Array) -> Array:
+        return np.isinf(x)
+
+    def scalar(self, *args: Expr, dtype: DType) -> Expr:
+        (x,) = args
+        return Apply("eq", (Apply("abs", (x,), x.dtype), Const(math.inf, x.dtype)), dtype)
+
+
+def isinf(x: Operand) -> Node:
+    """Whether x is infinite, at each place.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``isinf``.
+
+    >>> import graphc as gx
+    >>> gx.isinf(gx.placeholder("x", (3,)))
+    <isinf: bool[3]>
+    """
+    return call(IsInf(), x)
+
+
+@op_class
+class Signbit(IntegerResult):
+    """Whether x is below zero, or the zero that is: -0.0. False of NaN, whose sign no ONNX operator tells.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``signbit``.
+    """
+
+    accepts = FLOATS
+    result = DType.bool
+    onnx = ("Less", "Equal", "Reciprocal", "And", "Or")
+
+    def reference(self, x: Array) -> Array:
+        return np.signbit(x) & ~np.isnan(x)
+
+    def scalar(self, *args: Expr, dtype: DType) -> Expr:
+        (x,) = args
+        zero, one = Const(0.0, x.dtype), Const(1.0, x.dtype)
+        # the reciprocal of zero is the infinity of its sign; of what is not zero the first comparison tells
+        is_zero = Apply("eq", (x, zero), dtype)
+        sign = Apply("div", (one, Apply("select", (is_zero, x, one), x.dtype)), x.dtype)
+        return Apply("or", (Apply("lt", (x, zero), dtype), Apply("lt", (sign, zero), dtype)), dtype)
+
+
+def signbit(x: Operand) -> Node:
+    """Whether x is below zero or -0.0, at each place; False of NaN.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``signbit``.
+
+    >>> import graphc as gx
+    >>> gx.signbit(gx.placeholder("x", (3,)))
+    <signbit: bool[3]>
+    """
+    return call(Signbit(), x)
+
+
 operators.update({
     "equal": equal, "not_equal": not_equal, "less": less, "less_equal": less_equal, "greater": greater,
     "greater_equal": greater_equal, "where": where,
 })  # fmt: skip
 
 __all__ = [
-    "Equal", "Greater", "GreaterEqual", "IsFinite", "IsNan", "Less", "LessEqual", "NotEqual", "Where", "equal",
-    "greater", "greater_equal", "isfinite", "isnan", "less", "less_equal", "not_equal", "where",
+    "Equal", "Greater", "GreaterEqual", "IsFinite", "IsInf", "IsNan", "Less", "LessEqual", "NotEqual", "Signbit",
+    "Where", "equal", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "not_equal",
+    "signbit", "where",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Elementwise functions of floats: exponentials, logarithms, roots, hyperbolic and trigonometric functions.
+"""Elementwise functions of floats: exponentials, logarithms, roots, and what is made of them; erf.
 
 Names and meaning are those of the Array API standard, https://data-apis.org/array-api/latest/API_specification;
 erf, sigmoid, softplus and rsqrt beside it.
@@ -86,6 +86,107 @@ def log(x: Operand) -> Node:
     <log: f32[n, 3]>
     """
     return call(Log(), x)
+
+
+@op_class
+class Exp2(_OfFloats):
+    """2 to the power x.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``exp2``.
+    """
+
+    fn = "exp2"
+    onnx = "Pow"
+
+    def reference(self, x: Array) -> Array:
+        return np.exp2(x)
+
+    def chain(self, node: Node, g: Node, position: int) -> Node:
+        return multiply(g, multiply(node, math.log(2)))
+
+
+def exp2(x: Operand) -> Node:
+    """2 to the power x.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``exp2``.
+
+    >>> import graphc as gx
+    >>> gx.exp2(gx.placeholder("x", ("n", 3)))
+    <exp2: f32[n, 3]>
+    """
+    return call(Exp2(), x)
+
+
+@op_class
+class Log2(_OfFloats):
+    """The logarithm to base 2; -inf at 0, NaN below.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``log2``.
+    """
+
+    fn = "log2"
+    onnx = ("Log", "Mul")
+    domain = (0.1, 3.0)
+
+    def reference(self, x: Array) -> Array:
+        return np.log2(x)
+
+    def chain(self, node: Node, g: Node, position: int) -> Node:
+        return divide(g, multiply(node.args[0], math.log(2)))
+
+
+def log2(x: Operand) -> Node:
+    """The logarithm to base 2; -inf at 0, NaN below.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``log2``.
+
+    >>> import graphc as gx
+    >>> gx.log2(gx.placeholder("x", ("n", 3)))
+    <log2: f32[n, 3]>
+    """
+    return call(Log2(), x)
+
+
+@op_class
+class Log10(_OfFloats):
+    """The logarithm to base 10; -inf at 0, NaN below.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``log10``.
+    """
+
+    fn = "log10"
+    onnx = ("Log", "Mul")
+    domain = (0.1, 3.0)
+
+    def reference(self, x: Array) -> Array:
+        return np.log10(x)
+
+    def chain(self, node: Node, g: Node, position: int) -> Node:
+        return divide(g, multiply(node.args[0], math.log(10)))
+
+
+def log10(x: Operand) -> Node:
+    """The logarithm to base 10; -inf at 0, NaN below.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``log10``.
+
+    >>> import graphc as gx
+    >>> gx.log10(gx.placeholder("x", ("n", 3)))
+    <log10: f32[n, 3]>
+    """
+    return call(Log10(), x)
 
 
 @op_class
@@ -365,78 +466,7 @@ def erf(x: Operand) -> Node:
     return call(Erf(), x)
 
 
-@op_class
-class Sin(_OfFloats):
-    """The sine of x in radians; for |x| above a million the error is not bounded.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: https://onnx.ai/onnx/operators/onnx__Sin.html
-    """
-
-    fn = "sin"
-    onnx = "Sin"
-    domain = (-6.0, 6.0)
-    largest = 1e6
-
-    def reference(self, x: Array) -> Array:
-        return np.sin(x)
-
-    def chain(self, node: Node, g: Node, position: int) -> Node:
-        return multiply(g, cos(node.args[0]))
-
-
-def sin(x: Operand) -> Node:
-    """The sine of x in radians.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: Array API ``sin``.
-
-    >>> import graphc as gx
-    >>> gx.sin(gx.placeholder("x", ("n", 3)))
-    <sin: f32[n, 3]>
-    """
-    return call(Sin(), x)
-
-
-@op_class
-class Cos(_OfFloats):
-    """The cosine of x in radians; for |x| above a million the error is not bounded.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: https://onnx.ai/onnx/operators/onnx__Cos.html
-    """
-
-    fn = "cos"
-    onnx = "Cos"
-    domain = (-6.0, 6.0)
-    largest = 1e6
-
-    def reference(self, x: Array) -> Array:
-        return np.cos(x)
-
-    def chain(self, node: Node, g: Node, position: int) -> Node:
-        return negative(multiply(g, sin(node.args[0])))
-
-
-def cos(x: Operand) -> Node:
-    """The cosine of x in radians.
-
-    Shapes: that of x.
-    Raises: DTypeError for integers and bool.
-    Source: Array API ``cos``.
-
-    >>> import graphc as gx
-    >>> gx.cos(gx.placeholder("x", ("n", 3)))
-    <cos: f32[n, 3]>
-    """
-    return call(Cos(), x)
-
-
 __all__ = [
-    "Cos", "Erf", "Exp", "Expm1", "Log", "Log1p", "Rsqrt", "Sigmoid", "Sin", "Softplus",
-    "Sqrt", "Tanh", "cos", "erf", "exp", "expm1", "log", "log1p", "rsqrt", "sigmoid",
-    "sin", "softplus", "sqrt", "tanh",
+    "Erf", "Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Rsqrt", "Sigmoid", "Softplus", "Sqrt", "Tanh",
+    "erf", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "rsqrt", "sigmoid", "softplus", "sqrt", "tanh",
 ]  # fmt: skip

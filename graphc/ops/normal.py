@@ -18,7 +18,7 @@ from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape
-from graphc.ops.arithmetic import floor_divide, minimum, multiply, negative
+from graphc.ops.arithmetic import minimum, multiply, negative
 from graphc.ops.base import (
     Absent,
     Array,
@@ -35,6 +35,7 @@ from graphc.ops.base import (
 )
 from graphc.ops.compare import less, where
 from graphc.ops.create import ShapeLike
+from graphc.ops.division import floor_divide
 from graphc.ops.exponential import log, log1p, sqrt
 from graphc.ops.logic import bitwise_not
 from graphc.ops.random import RandomBits

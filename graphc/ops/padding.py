@@ -214,9 +214,10 @@ def _pad_by_itself(x: Node, low: Sequence[Size], high: Sequence[Size], interior:
 
 def _sources(size: Size, low: Size, high: Size, mode: str) -> Node:
     """Which element of the axis stands at each place."""
-    from graphc.ops.arithmetic import abs, minimum, remainder
+    from graphc.ops.arithmetic import abs, minimum
     from graphc.ops.arithmetic import maximum as larger
     from graphc.ops.create import arange, size_of
+    from graphc.ops.division import remainder
 
     if isinstance(size, int) and isinstance(low, int) and isinstance(high, int):
         numpy_mode: Literal["edge", "reflect", "symmetric", "wrap"] = mode  # pyright: ignore[reportAssignmentType]

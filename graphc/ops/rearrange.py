@@ -271,7 +271,7 @@ def _roll_axis(x: Node, shift: int, axis: int) -> Node:
         return concatenate([take_range(x, axis, cut, size), take_range(x, axis, 0, cut)], axis)
     if not shift:
         return x
-    from graphc.ops.arithmetic import remainder
+    from graphc.ops.division import remainder
 
     return take(x, remainder(arange(size) - shift, size_of(size)), axis)
 

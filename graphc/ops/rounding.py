@@ -109,4 +109,34 @@ def round(x: Operand) -> Node:
     return call(Round(), x)
 
 
-__all__ = ["Ceil", "Floor", "Round", "ceil", "floor", "round"]
+@op_class
+class Trunc(_Rounding):
+    """The nearest whole number towards zero.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``trunc``.
+    """
+
+    fn = "trunc"
+    onnx = ("Abs", "Floor", "Sign", "Mul")
+
+    def reference(self, x: Array) -> Array:
+        return np.trunc(x)
+
+
+def trunc(x: Operand) -> Node:
+    """The nearest whole number towards zero.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: Array API ``trunc``.
+
+    >>> import graphc as gx
+    >>> gx.trunc(gx.placeholder("x", ("n", 3)))
+    <trunc: f32[n, 3]>
+    """
+    return call(Trunc(), x)
+
+
+__all__ = ["Ceil", "Floor", "Round", "Trunc", "ceil", "floor", "round", "trunc"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -92,6 +93,7 @@ def signed(dtype: DType) -> Case:
         apply("sign", x): wrapped(lambda p, q: (p > 0) - (p < 0)),
         apply("floordiv", x, y): wrapped(lambda p, q: p // q if q else 0),
         apply("mod", x, y): wrapped(lambda p, q: p % q if q else 0),
+        apply("fmod", x, y): wrapped(lambda p, q: abs(p) % abs(q) * (1 if p > 0 else -1) if q else 0),
         apply("min", x, y): wrapped(min),
         apply("max", x, y): wrapped(max),
         apply("pow", x, y): wrapped(power),
@@ -139,6 +141,7 @@ def unsigned() -> Case:
         apply("sign", x): wrapped(lambda p, q: p > 0),
         apply("floordiv", x, y): wrapped(lambda p, q: p // q if q else 0),
         apply("mod", x, y): wrapped(lambda p, q: p % q if q else 0),
+        apply("fmod", x, y): wrapped(lambda p, q: p % q if q else 0),
         apply("min", x, y): wrapped(min),
         apply("max", x, y): wrapped(max),
         apply("pow", x, y): wrapped(lambda p, q: pow(p, q, 2**32)),
@@ -164,16 +167,20 @@ def floats(dtype: DType) -> Case:
         rows = {
             **{
                 apply(fn, x): getattr(np, fn)(a)
-                for fn in ("exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos")
+                for fn in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan")
             },
-            **{
-                apply(fn, x): getattr(np, fn)(a) for fn in ("floor", "ceil", "rint", "abs", "sign", "isnan", "isfinite")
-            },
+            **{apply(fn, x): getattr(np, fn)(a) for fn in ("sinh", "cosh", "tanh")},
+            **{apply(f"a{fn}", x): getattr(np, f"arc{fn}")(a) for fn in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+            **{apply(fn, x): getattr(np, fn)(a) for fn in ("floor", "ceil", "rint", "trunc")},
+            **{apply(fn, x): getattr(np, fn)(a) for fn in ("abs", "sign", "isnan", "isfinite")},
             apply("neg", x): -a,
             apply("rsqrt", x): (1 / np.sqrt(exact)).astype(kind),
             apply("sigmoid", x): (1 / (1 + np.exp(-exact))).astype(kind),
             apply("softplus", x): np.logaddexp(0, exact).astype(kind),
-            apply("erf", x): np.array([_erf(value) for value in exact.tolist()]).astype(kind),
+            apply("erf", x): np.array([math.erf(value) for value in exact.tolist()]).astype(kind),
+            apply("erfc", x): np.array([math.erfc(value) for value in exact.tolist()]).astype(kind),
+            apply("atan2", x, y): np.arctan2(a, b),
+            apply("fmod", x, y): np.fmod(a, b),
             apply("add", x, y): a + b,
             apply("sub", x, apply("sub", y, x)): a - (b - a),
             apply("mul", x, y): a * b,
@@ -198,12 +205,6 @@ def floats(dtype: DType) -> Case:
             ).astype(np.int32),
         }
     return table_case(f"floats_{dtype}", {"a": a, "b": b}, rows, 4e-7 if dtype is F32 else 1e-15)
-
-
-def _erf(value: float) -> float:
-    import math
-
-    return math.erf(value)
 
 
 def bools() -> Case:
