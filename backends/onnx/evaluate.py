@@ -12,6 +12,7 @@ from graphc.backends.onnx.sizes import find_sizes
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Parameter
+from graphc.ir.types import TupleType
 
 Array = NDArray[Any]
 
@@ -36,5 +37,7 @@ def evaluate_nodes(graph: Graph, inputs: Mapping[str, Array], state: Mapping[Par
                 values[id(node)] = node.op.array
             else:
                 op = node.op.with_sizes(lambda size: evaluate(size, dims))
-                values[id(node)] = np.asarray(op.reference(*(values[id(arg)] for arg in node.args)), node.dtype.numpy)
+                result = op.reference(*(values[id(arg)] for arg in node.args))
+                whole = isinstance(node.type, TupleType)  # an op with several results gives a list of them
+                values[id(node)] = result if whole else np.asarray(result, node.dtype.numpy)
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,17 @@ import graphc
 from graphc.backends.onnx.composites import is_written_whole
 from graphc.backends.onnx.lines import portable_line_of
 from graphc.backends.onnx.rules import decomposed, forward_only, write_node
+from graphc.backends.onnx.scan import write_scan
 from graphc.backends.onnx.sizes import Sizes
 from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
 from graphc.errors import ExportError, FileError
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, Parameter
+from graphc.ir.sweep import Part
+from graphc.ir.types import TupleType
 from graphc.ops.halves import widen_all_halves
+from graphc.ops.scan import Scan
+from graphc.passes import simplify_graph
 
 OLDEST_OPSET = 17
 DEFAULT_OPSET = 21
@@ -103,7 +108,7 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
             remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
         )
     # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
-    whole = _graph_of(what, training).rebuild(widen_all_halves)
+    whole = _one_loop_each(_graph_of(what, training)).rebuild(widen_all_halves)
     graph = decomposed(whole, lambda node: is_written_whole(node, opset))
     writer = Writer(opset, Names())
     unique = writer.names.unique
@@ -155,6 +160,11 @@ def _graph_of(what: Any, training: bool | None) -> Graph:
     return forward_only(graph, bool(training if resolved is None else resolved))
 
 
+def _one_loop_each(graph: Graph) -> Graph:
+    """The graph with as few and as small loops as in a program: a runtime does not take anything out of them."""
+    return simplify_graph(graph)[0] if any(node.op.bodies for node in graph.nodes) else graph
+
+
 def _next_states(graph: Graph, states: tuple[State, ...]) -> Iterable[tuple[str, Node]]:
     return ((state.after, node) for state, (_, node) in zip(states, graph.updates, strict=True))
 
@@ -174,12 +184,21 @@ def _write_leaves(writer: Writer, graph: Graph, inputs: tuple[str, ...], states:
 
 
 def _write_operations(
-    writer: Writer, graph: Graph, values: dict[int, str], results: tuple[tuple[str, Node], ...]
+    writer: Writer, graph: Graph, values: dict[int, str], results: Sequence[tuple[str, Node]]
 ) -> None:
     """Write all nodes that are no leaves; what a result's name stands for takes that name, or is copied to it."""
     wanted = {id(node): name for name, node in reversed(results)}
+    parts: dict[int, tuple[str, ...]] = {}
     for node in graph.nodes:
         if id(node) in values:
+            continue
+        if isinstance(node.op, Scan):
+            with writer.scope("scan", portable_line_of(node)):
+                operands = [values[id(arg)] for arg in node.args]
+                parts[id(node)] = write_scan(writer, node, operands, _write_operations, _value_info)
+            continue
+        if isinstance(node.op, Part):
+            values[id(node)] = parts[id(node.args[0])][node.op.index]
             continue
         label, since = writer.names.unique(node.op.name), len(writer.nodes)
         with writer.scope(label, portable_line_of(node)):
@@ -205,6 +224,8 @@ def _intermediates(graph: Graph, values: dict[int, str], known: set[str]) -> lis
     """The types of what the graph's nodes became, so that the file can be read without inferring shapes."""
     found: dict[str, ValueInfoProto] = {}
     for node in graph.nodes:
+        if isinstance(node.type, TupleType):
+            continue
         name = values[id(node)]
         if name not in known and name not in found:
             found[name] = _value_info(name, node)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from graphc.backends.onnx import composites, cumulative, elementwise, indexing, movement, random, reductions, sorting
 from graphc.backends.onnx.functions import RULES as FUNCTIONS
 from graphc.backends.onnx.lines import line_of
+from graphc.backends.onnx.scan import all_nodes, rebuild_deep
 from graphc.backends.onnx.writer import Writer
 from graphc.errors import ExportError
 from graphc.ir.graph import Graph
@@ -65,8 +66,8 @@ def decomposed(graph: Graph, is_whole: Callable[[Node], bool]) -> Graph:
     def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
         return node.op.decompose(*args) if is_to_go(node) else None
 
-    while any(map(is_to_go, graph.nodes)):
-        graph = graph.rebuild(replace)
+    while any(map(is_to_go, all_nodes(graph))):
+        graph = rebuild_deep(graph, replace)
     return graph
 
 
@@ -78,4 +79,4 @@ def forward_only(graph: Graph, training: bool) -> Graph:
             return args[0 if training else 1]
         return args[0] if isinstance(node.op, StopGradient | Recompute | CustomVjp) else None
 
-    return graph.rebuild(replace)
+    return rebuild_deep(graph, replace)

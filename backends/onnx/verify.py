@@ -265,7 +265,7 @@ def _first_divergence(
     expected = evaluate_nodes(exported.graph, start.arrays, start.state)
     actual = _all_values(model, exported, start, path)
     for node in exported.graph.nodes:
-        name = exported.values[id(node)]
+        name = exported.values.get(id(node))  # None for an op with several results
         if name in actual:
             value = expected[id(node)]
             found = compare(name, start.step, actual[name], value, tolerance.of_largest(value))
@@ -278,7 +278,9 @@ def _all_values(model: ModelProto, exported: Exported, start: _Start, path: str 
     """What the file computes for each node of the graph, and its parameters as they are stored."""
     made = {name for node in model.graph.node for name in node.output}
     types = {
-        name: ONNX_TYPE[node.dtype] for node in exported.graph.nodes if (name := exported.values[id(node)]) in made
+        name: ONNX_TYPE[node.dtype]
+        for node in exported.graph.nodes
+        if (name := exported.values.get(id(node))) is not None and name in made
     }
     probe = ModelProto()
     probe.CopyFrom(model)

@@ -77,6 +77,18 @@ class Writer:
         self._prefix = ""
         self._doc = ""
 
+    @property
+    def doc(self) -> str:
+        """The user's line of what is being written."""
+        return self._doc
+
+    def within(self) -> Writer:
+        """A writer for a graph inside this one, which sees its names, constants and sizes."""
+        inner = Writer(self.opset, self.names)
+        inner.sizes, inner.initializers = self.sizes, self.initializers
+        inner._constants, inner._doc = self._constants, self._doc
+        return inner
+
     @contextmanager
     def scope(self, prefix: str, doc: str = "") -> Iterator[None]:
         """Name and document what is emitted inside."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import scipy.signal as signal
 
@@ -144,6 +145,20 @@ def test_a_recurrence_is_a_filter_and_a_discounted_sum():
     np.testing.assert_allclose(results["average"], signal.lfilter([0.1], [1, -0.9], values), rtol=1e-5, atol=1e-6)
     returns = signal.lfilter([1], [1, -0.99], values[:, ::-1].astype(np.float64))[:, ::-1]
     np.testing.assert_allclose(results["returns"], returns, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_file_runs_on_nothing(tmp_path, axis):
+    """Onnxruntime's Scan would stop the process where it has no step to take, or nothing to transpose."""
+    x = gx.placeholder("x", ("n", "m"))
+    program = gx.compile({"y": gx.cumprod(x, axis), "z": gx.cummax(x, axis, reverse=True)}, inputs=[x])
+    gx.onnx.export(program, tmp_path / "rows.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "rows.onnx")
+    for shape in ((2, 3), (0, 3), (3, 0), (0, 0), (1, 1)):
+        values = rng.uniform(1, 2, shape).astype(np.float32)
+        y, z = session.run(None, {"x": values})
+        np.testing.assert_allclose(y, np.cumprod(values, axis), rtol=1e-6)
+        np.testing.assert_array_equal(z, np.flip(np.maximum.accumulate(np.flip(values, axis), axis), axis))
 
 
 def test_a_step_that_accumulates_is_exported(tmp_path):
