@@ -17,4 +17,5 @@ from graphc.frontend.callbacks_rate import ReduceLROnPlateau as ReduceLROnPlatea
 from graphc.frontend.callbacks_rate import SwapEMAWeights as SwapEMAWeights
 from graphc.frontend.callbacks_stop import EarlyStopping as EarlyStopping
 from graphc.frontend.callbacks_stop import TerminateOnNaN as TerminateOnNaN
+from graphc.frontend.progress import ProgressBar as ProgressBar
 from graphc.frontend.tensorboard import TensorBoard as TensorBoard

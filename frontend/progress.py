@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError
-from graphc.frontend.callbacks import Callback, Logs
+from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.config import user_line
 
 
@@ -54,8 +54,8 @@ class Progress(Callback):
             self.bar = None
 
 
-class EpochBars(Progress):
-    """One bar for each epoch, with the results so far."""
+class ProgressBar(Progress):
+    """One bar for each epoch, with the results so far; ``fit(verbose=1)`` shows it."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._open(epoch, 0)

@@ -19,7 +19,7 @@ from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.loop import Fit, Logs, Loop, Position, as_number
 from graphc.frontend.objective import Compiled, Objective, check_names
 from graphc.frontend.programs import Programs, Step
-from graphc.frontend.progress import EpochBars, EpochLines, PassBar, Progress, verbosity
+from graphc.frontend.progress import EpochLines, PassBar, Progress, ProgressBar, verbosity
 from graphc.frontend.tracing import Rng
 from graphc.ir import location
 
@@ -186,7 +186,7 @@ class Trainer(Feeding):
             validation = self._batches(val_x, val_y, size, validation_steps, False, weights=(val_weights, None))
         objective = self.programs.objective()
         self.history = history = History()
-        progress = (None, EpochBars(), EpochLines())[verbosity(verbose)]
+        progress = (None, ProgressBar(), EpochLines())[verbosity(verbose)]
         listed = [*_as_list(callbacks), history, *([] if progress is None else [progress])]
         params = {"epochs": epochs, "steps": batches.count, "verbose": verbosity(verbose)}
         hooks = CallbackList(listed, self, params)
