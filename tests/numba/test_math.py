@@ -31,7 +31,7 @@ def _softplus(x):
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def _by_mpmath(function):
+def by_mpmath(function):
     """A function that no longer float has, to 100 bits."""
 
     def exact(x):
@@ -61,8 +61,8 @@ BOUNDS = {
     "tanh": (np.tanh, 3.0, 3.0),
     "sigmoid": (_sigmoid, 2.5, 2.5),
     "softplus": (_softplus, 2.0, 2.0),
-    "erf": (_by_mpmath(mpmath.erf), 6.0, 2.5),
-    "erfc": (_by_mpmath(lambda x: mpmath.erfc(min(max(x, -100), 100)) if x == x else x), 0.6, 5.0),
+    "erf": (by_mpmath(mpmath.erf), 6.0, 2.5),
+    "erfc": (by_mpmath(lambda x: mpmath.erfc(min(max(x, -100), 100)) if x == x else x), 0.6, 5.0),
     "sin": (np.sin, 2.0, 1.5),
     "cos": (np.cos, 2.0, 1.5),
     "tan": (np.tan, 0.6, 3.0),
@@ -210,6 +210,27 @@ def test_power(dtype, fused, monkeypatch):
         error = ulps(function(x, y), np.power(x.astype(LONG), y.astype(LONG)))
     worst = int(np.argmax(error))
     assert error[worst] <= (1.0 if dtype is SINGLE else 1.5), (x[worst], y[worst], error[worst])
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+def test_angles_of_points(dtype):
+    """Beside dense points all pairs of special values, by the rules of C, which NumPy follows."""
+    if dtype is DOUBLE and not EXTENDED:
+        pytest.skip("no longer float to compare float64 with on this platform")
+    rng = np.random.default_rng(5)
+    y, x = (rng.standard_normal(40_000) * np.exp(rng.uniform(-30, 30, 40_000)) for _ in range(2))
+    special = np.array([0.0, 1, 2.5, np.inf, np.finfo(dtype.numpy).smallest_subnormal, np.finfo(dtype.numpy).max])
+    special = np.array([*special, *-special, np.nan])
+    pairs = np.meshgrid(special, special)
+    y, x = (np.concatenate([a, b.ravel()]).astype(dtype.numpy) for a, b in zip((y, x), pairs, strict=True))
+    found = native_function("atan2", dtype, 2)(y, x)
+    with np.errstate(all="ignore"):
+        exact = np.arctan2(y.astype(LONG), x.astype(LONG))
+        error = ulps(found, exact)
+    worst = int(np.argmax(error))
+    assert error[worst] <= (0.6 if dtype is SINGLE else 2.0), (y[worst], x[worst], found[worst], error[worst])
+    numbers = ~np.isnan(exact)
+    np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(exact)[numbers])
 
 
 @pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
