@@ -29,15 +29,17 @@ from graphc.loops.kernel import (
 )
 from graphc.lower.build import Built
 from graphc.lower.canonical import canonical_kernel
+from graphc.lower.cluster import free
 from graphc.lower.emit import Emitter
 from graphc.lower.index import loop_index
 from graphc.lower.opaque import CheckOf, KeyOf, decode
+from graphc.lower.views import is_view
 from graphc.ops.sorting import ArgSort
 
 I64 = DType.int64
 ZERO, ONE = Const(0, I64), Const(1, I64)
 MOST_DOUBLE_PASSES = 31
-"""Each makes runs four times as long: enough for 2**62 elements."""
+"""Each makes runs four times as long: enough for 2**62 elements. Those that are not needed are passed over."""
 
 
 def build_argsort(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Built:
@@ -46,40 +48,37 @@ def build_argsort(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     assert isinstance(op, ArgSort)
     (x,) = node.args
     emitter = Emitter(frozenset(), key_of, check_of)
-    index: list[Size] = [0 if size == 1 else loop_index(f"i{axis}") for axis, size in enumerate(x.shape)]
-    emitter.bounds.update({f"%i{axis}": size for axis, size in enumerate(x.shape) if size != 1})
     rows, length = product(x.shape[:-1]), x.shape[-1]
     scratch = [_scratch(node, dtype) for dtype in (x.dtype, x.dtype, I64)]
+    bound, count = emitter.sizes.never_literal(rows, "extent"), emitter.sizes.never_literal(length, "length")
 
     emitter.open("p")
-    decode(emitter, list(range(x.ndim - 1)), x.shape, Var("p", I64))
-    count = emitter.sizes.argument(length)
     base = emitter.let(_i64("mul", Var("p", I64), count))
-    last = f"i{x.ndim - 1}" if length != 1 else "k"
-    emitter.open(last)
+    place = f"i{x.ndim - 1}"
+    at = _i64("add", base, Var(place, I64))
     keys, other_keys, other_places = (emitter.buffer(array, Access.WRITE) for array in scratch)
     places = emitter.buffer(key, Access.WRITE)
-    value = emitter.value(x, tuple(index))
-    at = _i64("add", base, Var(last, I64))
+    if is_view(x) or free(x):
+        value = _read_through(emitter, x)
+    else:  # dense rows, whatever their number and length: all of them are one kernel
+        emitter.open(place)
+        value = Load(emitter.buffer(x, Access.READ), at, x.dtype)
     emitter.add(Store(keys, at, value))
-    emitter.add(Store(places, at, Var(last, I64)))
-    emitter.add(For(last, ZERO, count, LoopKind.VECTOR, emitter.close()))
+    emitter.add(Store(places, at, Var(place, I64)))
+    emitter.add(For(place, ZERO, count, LoopKind.VECTOR, emitter.close()))
 
     width = Var("width", I64)
-    passes = _double_passes(length) if isinstance(length, int) else MOST_DOUBLE_PASSES
-    if passes:
-        there = _Merge(base, count, x.dtype, op.descending, (keys, places), (other_keys, other_places), "a")
-        back = _Merge(base, count, x.dtype, op.descending, (other_keys, other_places), (keys, places), "b")
-        both = (
-            *there.statements(width),
-            *back.statements(_i64("mul", width, Const(2, I64))),
-            Assign(width, _i64("mul", width, Const(4, I64))),
-        )
-        emitter.add(Declare(width, ONE))
-        unsorted = Apply("lt", (width, count), DType.bool)
-        emitter.add(For("pass", ZERO, Const(passes, I64), LoopKind.SEQ, (If(unsorted, both),)))
+    there = _Merge(base, count, x.dtype, op.descending, (keys, places), (other_keys, other_places), "a")
+    back = _Merge(base, count, x.dtype, op.descending, (other_keys, other_places), (keys, places), "b")
+    both = (
+        *there.statements(width),
+        *back.statements(_i64("mul", width, Const(2, I64))),
+        Assign(width, _i64("mul", width, Const(4, I64))),
+    )
+    emitter.add(Declare(width, ONE))
+    unsorted = Apply("lt", (width, count), DType.bool)
+    emitter.add(For("pass", ZERO, Const(MOST_DOUBLE_PASSES, I64), LoopKind.SEQ, (If(unsorted, both),)))
     body = emitter.close()
-    bound = emitter.sizes.never_literal(rows, "extent")
     emitter.add(For("p", ZERO, bound, LoopKind.PARALLEL, body))
     kernel = Kernel(
         "argsort",
@@ -94,16 +93,18 @@ def build_argsort(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     return Built(canonical_kernel(kernel), emitter.keys, [key, *scratch], sizes, rows, 1, cost, (node,))
 
 
+def _read_through(emitter: Emitter, x: Node) -> Expr:
+    """Open the loop along a row of a view, and read its element."""
+    index: list[Size] = [0 if size == 1 else loop_index(f"i{axis}") for axis, size in enumerate(x.shape)]
+    emitter.bounds.update({f"%i{axis}": size for axis, size in enumerate(x.shape) if size != 1})
+    decode(emitter, list(range(x.ndim - 1)), x.shape, Var("p", I64))
+    emitter.open(f"i{x.ndim - 1}")
+    return emitter.value(x, tuple(index))
+
+
 def _scratch(node: Node, dtype: DType) -> Node:
     type = TensorType(dtype, node.shape)
     return Node(Input("scratch", type), (), type, node.loc)
-
-
-def _double_passes(length: int) -> int:
-    passes = 0
-    while 4**passes < length:
-        passes += 1
-    return passes
 
 
 def _i64(fn: str, *args: Expr) -> Apply:

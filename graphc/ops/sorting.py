@@ -81,8 +81,8 @@ class ArgSort(Op):
         shapes = ((2, 7), (1,), (3, 1), (0, 3), (3, 0), (2, 2, 5), (17,))
         rows = [Case(cls(descending), (TensorType(f32, s),)) for s in shapes for descending in (False, True)]
         ties = np.array([[3, 1, 2, 3, 1, 2, 2], [0, 0, 0, 0, 0, 0, 0]])
-        for dtype in DType:
-            rows += [Case(cls(descending), (ties.astype(dtype.numpy),)) for descending in (False, True)]
+        rows += [Case(cls(False), (ties.astype(dtype.numpy),)) for dtype in DType]
+        rows += [Case(cls(True), (ties.astype(dtype.numpy),)) for dtype in (f32, i64)]
         special = np.array([np.nan, np.inf, 1, -np.inf, np.nan, 0.0, -0.0, np.inf, -1, np.nan], np.float32)
         return [*rows, *(Case(cls(descending), (special,), differentiable=False) for descending in (False, True))]
 

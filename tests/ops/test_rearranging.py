@@ -110,7 +110,7 @@ SMOOTH = [row for row in ROWS if any(isinstance(given, tuple) for given in row.o
 @pytest.mark.parametrize("backend", ["reference", "numba"])
 def test_rows_are_those_of_numpy(backend, named):
     assert ids(ROWS)
-    check_backend([row for row in ROWS if row.named or not named], backend, named)
+    check_backend([row for row in ROWS if bool(row.named) is named], backend, named)
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["fixed", "named"])
