@@ -33,6 +33,11 @@ def has_fused_multiply_add() -> bool:
     return not ll.get_process_triple().startswith(("x86", "i686")) or "+fma" in cpu_features().split(",")
 
 
+def has_scale_instruction() -> bool:
+    """Is a product with a power of two one instruction on vectors? AVX-512 has it."""
+    return "+avx512f" in cpu_features().split(",")
+
+
 @cache
 def target_machine() -> ll.TargetMachine:
     """Code generation for this CPU."""

@@ -16,8 +16,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphc.backends.numba.machine import has_scale_instruction
 from graphc.backends.numba.twofold import fast_two_sum, multiply_add, two_product, two_sum
-from graphc.backends.numba.values import Value, absolute, copysign, polynomial, rint, sqrt, where
+from graphc.backends.numba.values import Value, absolute, copysign, polynomial, rint, scaled_by_power, sqrt, where
 
 LN2 = 0.6931471805599453
 LOG2_E = 1.4426950408889634
@@ -152,10 +153,12 @@ def power_of_two(n: Value) -> Value:
 
 
 def _scaled(y: Value, shifted: Value) -> Value:
-    """``y * 2**n`` in two steps, since ``2**n`` alone may over- or underflow."""
+    """``y * 2**n``; without an instruction for it in two steps, since ``2**n`` alone may over- or underflow."""
     form = _format(y)
     magic_bits = (form.bias + form.mantissa << form.mantissa) + (1 << form.mantissa - 1)
     n = shifted - magic_bits
+    if y.bits == 32 and has_scale_instruction():
+        return scaled_by_power(y, n)
     half = n >> 1
     return y * power_of_two(half) * power_of_two(n - half)
 

@@ -242,6 +242,15 @@ def sqrt(x: Value) -> Value:
     return call("llvm.sqrt", x)
 
 
+def scaled_by_power(x: Value, n: Value) -> Value:
+    """``x * 2**n`` rounded once, for an integer n; a call to the C library where the CPU has no instruction for it."""
+    name = f"llvm.ldexp.f{x.bits}.i{n.bits}"
+    kind = ir.FunctionType(x.llvm.type, [x.llvm.type, n.llvm.type])
+    module = x.builder.module
+    function = module.globals.get(name) or ir.Function(module, kind, name)
+    return x._new(x.builder.call(function, [x.llvm, n.llvm]))
+
+
 def fma(a: Value, b: Value, c: Value) -> Value:
     """``a * b + c`` rounded once."""
     return call("llvm.fma", a, a.constant(b), a.constant(c))
