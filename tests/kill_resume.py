@@ -65,12 +65,18 @@ def train(folder: Path, kind: str, backend: str, pause: float, backup: bool = Tr
     optimizer = gx.optimizers.Adam(0.02, clipnorm=1.0, use_ema=True, ema_momentum=0.9)
     model.compile(optimizer, loss, metrics=["accuracy"], backend=backend)
     model.build((None, 6))
+    began: list[float] = []
+
+    def begin(logs: object) -> None:
+        began.append(time.perf_counter())
+        (folder / "begun").write_text(str(os.getpid()))
+
     counter = Counter()
     stopping = gx.callbacks.EarlyStopping("val_loss", patience=4, restore_best_weights=True)
     callbacks = [
         *([gx.callbacks.BackupAndRestore(folder / "backup", save_freq=3, delete_checkpoint=False)] if backup else []),
         stopping,
-        gx.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(pause)),
+        gx.callbacks.LambdaCallback(on_train_begin=begin, on_train_batch_end=lambda batch, logs: time.sleep(pause)),
         gx.callbacks.ModelCheckpoint(folder / "best", monitor="val_accuracy", save_best_only=True),
         gx.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.02),
         gx.callbacks.CSVLogger(folder / "log.csv"),
@@ -85,15 +91,13 @@ def train(folder: Path, kind: str, backend: str, pause: float, backup: bool = Tr
             number += 1
             yield x[rows], y[rows]
 
-    (folder / "begun").write_text(str(os.getpid()))
-    began = time.perf_counter()
     data = {"arrays": (x, y), "generator": (endless(),), "dataset": (Noisy(x, y),)}[kind]
     steps = 12 if kind == "generator" else None
     history = model.fit(
         *data, batch_size=20 if kind == "arrays" else None, epochs=8, steps_per_epoch=steps, verbose=0,
         validation_data=(x[:60], y[:60]), callbacks=callbacks,
     )  # fmt: skip
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began[0]
     found = hashlib.sha256()
     state = gx.saving.find_state(model)
     for name in sorted(state):
@@ -115,7 +119,7 @@ def start(folder: Path, kind: str, backend: str, pause: float, backup: bool = Tr
 
 
 def finish(folder: Path, kind: str, backend: str, pause: float = 0.0, backup: bool = True) -> tuple[str, float]:
-    """Let the training run to its end: the digest of all that it left, and how long ``fit`` took."""
+    """Let the training run to its end: the digest of all that it left, and how long it took once its programs were compiled."""
     code = start(folder, kind, backend, pause, backup).wait()
     if code:
         raise SystemExit(f"the training ended with {code}")
@@ -124,7 +128,7 @@ def finish(folder: Path, kind: str, backend: str, pause: float = 0.0, backup: bo
 
 
 def kill(process: subprocess.Popen[bytes], folder: Path, delay: float) -> bool:
-    """Kill a training so long after its ``fit`` began; whether it had not ended before."""
+    """Kill a training so long after its first step began; whether it had not ended before."""
     begun = folder / "begun"
     while process.poll() is None and (not begun.exists() or begun.read_text() != str(process.pid)):
         time.sleep(0.001)
