@@ -172,6 +172,7 @@ class _Table:
         self.arena_words: list[tuple[int, int]] = []  # word, byte offset in the arena
         self.status_words: list[int] = []
         self.bases: dict[int, int] = {}  # by buffer: the word that holds its address
+        self.asked: dict[int, tuple[int, int]] = {}  # by loop: the words with the addresses of its condition and count
         self.moves: dict[int, list[tuple[int, int, int, int, int]]] = {}  # by loop: move records
         self.arrays = _Arrays(plan)
         self.records: list[int] = []  # argument records, after the tables
@@ -208,7 +209,8 @@ class _Table:
         for number in range(-1, len(plan.loops)):
             count = 1 if number < 0 else size_of(plan.loops[number].count, self._dims)
             mine = [word for move in self.moves.get(number, ()) for word in move]
-            loops += [count, 0, *marks.ends[number], moves_at + len(moves), len(mine) // MOVE_WORDS]
+            asked = self.asked.get(number, (0, 0))
+            loops += [count, 0, *marks.ends[number], moves_at + len(moves), len(mine) // MOVE_WORDS, *asked]
             moves += mine
         patches_at = moves_at + len(moves)
         patches = [word for patch in (*self.input_patches, *self.output_patches) for word in patch]
@@ -277,6 +279,12 @@ class _Table:
             if index not in self.bases:
                 self._address(index)
                 self.bases[index] = self.records_at + len(self.records) - 1
+        for number, loop in enumerate(self.plan.loops):
+            if loop.going is not None and loop.steps is not None:
+                self._address(loop.going)
+                self._address(loop.steps)
+                last = self.records_at + len(self.records) - 1
+                self.asked[number] = (last - 1, last)
 
     def _address(self, index: int, start: int = 0) -> None:
         """Append the word for the address of a buffer, or of what begins ``start`` bytes behind it."""

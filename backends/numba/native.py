@@ -70,9 +70,11 @@ from graphc.backends.numba.table import (
     LOOP_BEGIN,
     LOOP_COUNT,
     LOOP_END,
+    LOOP_GOING,
     LOOP_MOVE_COUNT,
     LOOP_MOVES,
     LOOP_STEP,
+    LOOP_STEPS,
     MOST_SHARES,
     MOVE_ALTERNATES,
     MOVE_BASE,
@@ -327,12 +329,10 @@ def execute(words, inputs, outputs):
             # a loop begins, or goes on to its next step: the addresses of its elements move
             begins = number == words[loop + LOOP_BEGIN]
             step = 0 if begins else words[loop + LOOP_STEP] + 1
-            if step >= words[loop + LOOP_COUNT]:
-                number = words[loop + LOOP_END]
-                continue
+            going = step < words[loop + LOOP_COUNT]
             words[loop + LOOP_STEP] = step
             move = words[loop + LOOP_MOVES]
-            for _ in range(words[loop + LOOP_MOVE_COUNT]):
+            for _ in range(words[loop + LOOP_MOVE_COUNT] if going else 0):
                 word = words[move + MOVE_WORD]
                 if begins:
                     words[word] = words[words[move + MOVE_BASE]] + words[move + MOVE_START]
@@ -341,7 +341,11 @@ def execute(words, inputs, outputs):
                 else:
                     words[word] += words[move + MOVE_STEP]
                 move += MOVE_WORDS
-            number = words[loop + LOOP_BEGIN] + 1
+            if words[loop + LOOP_GOING] != 0:
+                going = going and word_at(words[words[loop + LOOP_GOING]]) & 255 != 0
+                if not going:
+                    words_at(words[words[loop + LOOP_STEPS]])[0] = step
+            number = words[loop + LOOP_BEGIN] + 1 if going else words[loop + LOOP_END]
             continue
         units = words[launch + LAUNCH_UNITS]
         # another executor may have the pool: then this one does its work alone

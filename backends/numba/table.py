@@ -59,8 +59,10 @@ POOL_WORDS = 56
 LAUNCH_FIRST_ITEM, LAUNCH_END_ITEM, LAUNCH_UNITS, LAUNCH_PARALLEL, LAUNCH_LOOP = range(5)
 LAUNCH_WORDS = 5
 # a launch whose LAUNCH_LOOP is not 0 has no items: it is the first or the last of a loop, whose record is there
-LOOP_COUNT, LOOP_STEP, LOOP_BEGIN, LOOP_END, LOOP_MOVES, LOOP_MOVE_COUNT = range(6)
-LOOP_WORDS = 6
+# the last two are 0, or words that hold addresses: of a bool that says whether there is a next step, and of an int64
+# that takes the number of steps
+LOOP_COUNT, LOOP_STEP, LOOP_BEGIN, LOOP_END, LOOP_MOVES, LOOP_MOVE_COUNT, LOOP_GOING, LOOP_STEPS = range(8)
+LOOP_WORDS = 8
 
 # move record: at the first step of its loop a word is another one plus a start; at each further step it grows by a
 # step, or grows and shrinks in turn (all in bytes)

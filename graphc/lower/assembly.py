@@ -137,8 +137,7 @@ class Assembly:
         """The launches of a step, with the outer plan's buffers, between the marks of a loop."""
         number = len(self.loops)
         first = len(self.launches)
-        self.loops.append(Loop(first, first + len(steps.plan.launches), steps.count))
-        self.loops += [Loop(loop.first + first, loop.end + first, loop.count) for loop in steps.plan.loops]
+        self.loops += [Loop(first, first + len(steps.plan.launches), steps.count)] * (1 + len(steps.plan.loops))
         table: list[int] = []
         for inner in steps.plan.buffers:
             match inner.place:
@@ -155,6 +154,13 @@ class Assembly:
                         loop = None if part.loop is None else part.loop + number + 1
                         part = replace(part, of=table[part.of], loop=loop)
                     table.append(self._add(inner.type, inner.place, 0, inner.nodes, part))
+        if steps.steps is not None:  # the first input of a step says whether it runs
+            self.loops[number] = replace(self.loops[number], going=table[0], steps=self.buffer(steps.steps))
+        for place, loop in enumerate(steps.plan.loops, number + 1):
+            self.loops[place] = Loop(
+                loop.first + first, loop.end + first, loop.count,
+                None if loop.going is None else table[loop.going], None if loop.steps is None else table[loop.steps],
+            )  # fmt: skip
         for launch in steps.plan.launches:
             items = tuple(_renumbered(item, table, steps.first_check) for item in launch.items)
             self.launches.append(Launch(items, launch.label, launch.nodes))

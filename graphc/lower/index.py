@@ -63,9 +63,16 @@ def recombined(position: Size) -> Size:
             rest = tuple(part for part in monomial if part[0] != atom)
             quotient = from_atom(Function("//", atom.left, atom.right))
             together = position + polynomial({rest: factor}) * (atom.left - atom.right * quotient - from_atom(atom))
-            if isinstance(together, int) or len(together.terms) < len(position.terms):
+            if _functions(together) < _functions(position) - 1:  # the quotient is gone, too
                 return recombined(together)
     return position
+
+
+def _functions(size: Size) -> int:
+    """The number of terms that hold a quotient, a remainder, a minimum or a maximum."""
+    if isinstance(size, int):
+        return 0
+    return len([1 for monomial, _ in size.terms if any(not isinstance(atom, str) for atom, _ in monomial)])
 
 
 class Argument(int):

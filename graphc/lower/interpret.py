@@ -17,7 +17,7 @@ from graphc.errors import VerifyError
 from graphc.ir.dims import Size
 from graphc.loops.interp import evaluate_size, run_kernel
 from graphc.loops.kernel import Access
-from graphc.lower.plan import GemmItem, Item, KernelItem, Launch, Place, Plan, PlanBuffer, size_of
+from graphc.lower.plan import GemmItem, Item, KernelItem, Launch, Loop, Place, Plan, PlanBuffer, size_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,13 +69,22 @@ class _Run:
                 loop += 1
             if loop < len(self.plan.loops) and self.plan.loops[loop].first == position:
                 inside = self.plan.loops[loop]
-                for step in range(size_of(inside.count, self.dims)):
-                    self.steps[loop] = step
+                self.steps[loop] = 0
+                count = size_of(inside.count, self.dims)
+                while self.steps[loop] < count and self._goes(inside):
                     self.launches(inside.first, inside.end, loop + 1)
+                    self.steps[loop] += 1
+                if inside.steps is not None:
+                    self.array(inside.steps)[()] = self.steps[loop]
+                    self.written[self.root(inside.steps)] = True
                 position = inside.end
                 continue
             self.launch(self.plan.launches[position], commits=position >= self.plan.commit)
             position += 1
+
+    def _goes(self, loop: Loop) -> bool:
+        """Is there a next step?"""
+        return loop.going is None or bool(self.array(loop.going)[()])
 
     def array(self, index: int) -> Array:
         """The elements of a buffer where they lie now."""

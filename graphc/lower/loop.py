@@ -21,6 +21,8 @@ from graphc.ir.types import TensorType, TupleType
 from graphc.lower.index import linear, loop_index, loop_names, strides_of
 from graphc.lower.plan import Plan
 from graphc.lower.views import is_view, through_views
+from graphc.ops.compare import equal, where
+from graphc.ops.division import remainder
 from graphc.ops.movement import reshape
 from graphc.ops.scan import Scan
 from graphc.ops.slicing import Slice
@@ -47,7 +49,7 @@ class LoopOp(Op):
     def infer(self, *types: TensorType) -> TensorType:
         whole = self.scan.infer(*types)
         assert isinstance(whole, TupleType)
-        kept = [*self.scan.keep, *[True] * (len(whole.parts) - self.scan.carries)]
+        kept = [*self.scan.keep, *[True] * (len(whole.parts) - self.scan.carries)]  # results lie as they are
         return TupleType.of(
             part if keep else TensorType(part.dtype, (2, *part.shape))
             for part, keep in zip(whole.parts, kept, strict=True)
@@ -68,13 +70,20 @@ def replace_scans(graph: Graph) -> Graph:
             if node.op.index >= scan.carries or scan.keep[node.op.index]:
                 return part
             # the value after step t lies at (t + 1) % 2
-            place = scan.length % 2
-            rest = node.shape
-            op = Slice((place, *[0] * len(rest)), (place + 1, *rest), (1,) * part.ndim)
-            return reshape(apply(op, part), rest)
+            if scan.stops:
+                assert isinstance(args[0].type, TupleType)
+                steps = apply(Part(len(args[0].type.parts) - 1), args[0])
+                return where(equal(remainder(steps, 2), 0), _at(part, 0), _at(part, 1))
+            return _at(part, scan.length % 2)
         return None
 
     return graph.rebuild(replace)
+
+
+def _at(ring: Node, place: Size) -> Node:
+    rest = ring.shape[1:]
+    op = Slice((place, *[0] * len(rest)), (place + 1, *rest), (1,) * ring.ndim)
+    return reshape(apply(op, ring), rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +142,7 @@ class Steps:
         plan: that of one step.
         inputs, outputs: for each input and output of the step the key of its buffer.
         first_check: the number of the step's first check in the outer plan.
+        steps: of a loop that ends by itself, the key of the number of its steps.
     """
 
     plan: Plan
@@ -140,6 +150,7 @@ class Steps:
     outputs: tuple[Node, ...]
     count: Size
     first_check: int
+    steps: Node | None = None
 
 
 def storage(node: Node, parts: Sequence[Node | None]) -> list[Node]:

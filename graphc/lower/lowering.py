@@ -38,7 +38,7 @@ from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.sort import build_argsort
 from graphc.lower.split import split_full_reductions
 from graphc.lower.views import is_view, through_views
-from graphc.ops.base import Elementwise, cast_to
+from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.cumulative import Cumulative
@@ -340,13 +340,18 @@ class Lowering:
             place = element_place(scan, key, offset, stride) if sequence else Moving(key, offset)
             dense = not sequence and offset == 0 and key.type == inner
             inputs.append(key if dense else self._slice(inner, place))
-        for position in range(scan.carries, len(stored)):
+        for position in range(scan.carries, len(scan.body.outputs)):
             inner = scan.body.outputs[position][1].type
+            if scan.stops:
+                reads.append(stored[position])
+                empty = full(stored[position].shape, 0, inner.dtype)
+                self._add(build_copy(empty, stored[position], self.key_of, self.check_of), "zeros")
             outputs.append(self._slice(inner, element_place(scan, stored[position], 0, inner.size)))
         own = sum(isinstance(n.op, Checked) for n in self.graph.nodes)
         earlier = itertools.takewhile(lambda other: other is not node, self.graph.nodes)
         before = sum(len(find_checks(body)) for other in earlier for body in other.op.bodies)
-        steps = Steps(lower(scan.body), tuple(inputs), tuple(outputs), scan.length, own + before)
+        counted = stored[-1] if scan.stops else None
+        steps = Steps(lower(scan.body), tuple(inputs), tuple(outputs), scan.length, own + before, counted)
         self.work.append(Work(steps, tuple(reads), tuple(stored), "scan", (node,)))
 
     def _slice(self, type: TensorType, place: Moving) -> Node:

@@ -22,9 +22,14 @@ def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
     """
     uses: dict[int, list[int]] = {}
     through: dict[int, set[int]] = {}  # the loops that move slices of a buffer
+    asked = {
+        number: [index for index in (loop.going, loop.steps) if index is not None]
+        for number, loop in enumerate(plan.loops)
+    }
     for step, launch in enumerate(plan.launches):
-        for item in launch.items:
-            for index in item.buffers:
+        ending = [index for number, loop in enumerate(plan.loops) if loop.end - 1 == step for index in asked[number]]
+        for indices in (ending, *(item.buffers for item in launch.items)):
+            for index in indices:
                 buffer = plan.buffers[index]
                 moving: set[int] = set()
                 while buffer.part is not None:

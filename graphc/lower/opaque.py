@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from graphc.ir.dims import Size, ceildiv, coefficient, product
+from graphc.ir.dims import Size, ceildiv, coefficient, least, product
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape
 from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, Let, Load, LoopKind, Store, Var
@@ -201,7 +201,7 @@ def as_matrix(node: Node) -> Matrix | None:
     rest = position
     for a in range(rank):
         stride = coefficient(position, f"%i{a}")
-        if stride is None:
+        if stride is None or least(stride) < 0:
             return None
         strides.append(stride)
         rest = rest - stride * index[a]

@@ -55,11 +55,18 @@ class Loop:
     """Launches ``first`` to ``end - 1`` run ``count`` times, in order; loops nest or lie apart.
 
     At each step the slices of the loop begin elsewhere; nothing else changes.
+
+    Attributes:
+        going: a buffer of one bool. Before each step, when the loop's slices have moved, it is read; where it is false,
+            the loop is over.
+        steps: a buffer of one int64 that is then set to the number of steps that ran; None where ``going`` is.
     """
 
     first: int
     end: int
     count: Size
+    going: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ a scan whose carries are twice as many, so that both differentiate again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Constant, Input, Node, apply, topological
 from graphc.ir.op import Op
 from graphc.ir.sweep import Part
-from graphc.ir.types import TensorType, TupleType
+from graphc.ir.types import DType, TensorType, TupleType
 from graphc.ops.base import (
     Array,
     BadCase,
@@ -55,6 +56,8 @@ class Scan(Op):
         reverse: whether steps go from the last element to the first. Elements keep their places in the results.
         keep: for each carry, whether all its values are a result: the value before the step of element t stands at t
             and the one after it at t + 1, or the other way round in reverse.
+        stops: whether the first carry, a bool, says if there is a next step. Results of steps that do not run are
+            zeros, and one more result, an int64, says how many did.
 
     Shapes: operands those of the body's inputs, sequences with ``length`` in front.
     Raises: ShapeError, DTypeError: an operand or a next carry is not of its input's type.
@@ -67,6 +70,7 @@ class Scan(Op):
     length: Size
     reverse: bool
     keep: tuple[bool, ...]
+    stops: bool = False
 
     operands = ("operand",)
 
@@ -86,6 +90,9 @@ class Scan(Op):
                 parts.append(TensorType(node.dtype, (self.length + 1, *node.shape)) if kept else node.type)
             else:
                 parts.append(TensorType(node.dtype, (self.length, *node.shape)))
+        if self.stops:
+            _require(inputs[0].type, TensorType(DType.bool, ()), "whether there is a next step")
+            parts.append(TensorType(DType.int64, ()))
         return TupleType.of(parts)
 
     @property
@@ -94,7 +101,7 @@ class Scan(Op):
         body = self.body
         return (
             Scan, *map(id, body.inputs), "roots", *map(id, body.roots), self.carries, self.sequences,
-            ("size", self.length), self.reverse, self.keep,
+            ("size", self.length), self.reverse, self.keep, self.stops,
         )  # fmt: skip
 
     @property
@@ -102,10 +109,10 @@ class Scan(Op):
         return (self.body,)
 
     def with_bodies(self, bodies: Sequence[Graph]) -> Scan:
-        return Scan(bodies[0], self.carries, self.sequences, self.length, self.reverse, self.keep)
+        return replace(self, body=bodies[0])
 
     def with_sizes(self, bind: Callable[[Any], Any]) -> Op:
-        bound = Scan(self.body, self.carries, self.sequences, bind(self.length), self.reverse, self.keep)
+        bound = replace(self, length=bind(self.length))
         object.__setattr__(bound, "_steps", [(node, node.op.with_sizes(bind)) for node in self.body.nodes])
         object.__setattr__(bound, "_bind", bind)
         return bound
@@ -118,7 +125,9 @@ class Scan(Op):
         history = [[value] for value in state]
         (length,) = ints((self.length,))
         results: list[list[Array]] = [[] for _ in self.body.outputs[self.carries :]]
-        for step in range(length):
+        steps = 0
+        while steps < length and (not self.stops or state[0]):
+            step, steps = steps, steps + 1
             place = length - 1 - step if self.reverse else step
             elements = [sequence[place] for sequence in args[self.carries : first]]
             given = zip(self.body.inputs, (*state, *elements, *args[first:]), strict=True)
@@ -141,9 +150,10 @@ class Scan(Op):
             ordered = kept[::-1] if self.reverse else kept
             found.append(np.stack(ordered) if all_of_them else kept[-1])
         for (_, node), collected in zip(self.body.outputs[self.carries :], results, strict=True):
+            collected += [np.zeros(self._sizes(node), node.dtype.numpy)] * (length - steps)
             ordered = collected[::-1] if self.reverse else collected
             found.append(np.stack(ordered) if ordered else np.zeros((0, *self._sizes(node)), node.dtype.numpy))
-        return found
+        return [*found, np.asarray(steps, np.int64)] if self.stops else found
 
     def _sizes(self, node: Node) -> tuple[int, ...]:
         bind = self.__dict__.get("_bind")
@@ -154,12 +164,22 @@ class Scan(Op):
     def vjp_parts(self, node: Node, cotangents: Sequence[Node | None]) -> Sequence[Node | None]:
         from graphc.ops.scan_derivative import Reverse
 
+        self._refuse_derivative(node)
         return Reverse(node, cotangents).run()
 
     def jvp_parts(self, node: Node, tangents: Tangents) -> Sequence[Node | None]:
         from graphc.ops.scan_derivative import forward
 
+        self._refuse_derivative(node)
         return forward(node, tangents)
+
+    def _refuse_derivative(self, node: Node) -> None:
+        if self.stops:
+            raise GraphError(
+                "a loop that ends by itself has no derivative here",
+                at=str(node.loc) if node.loc else None,
+                remedy="use gx.scan with gx.where for what no longer counts, or gx.stop_gradient on what goes in",
+            )
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:
@@ -200,6 +220,7 @@ def scan(
     xs: Nest = None,
     length: Size | None = None,
     reverse: bool = False,
+    going: Callable[[Nest], Node] | None = None,
 ) -> tuple[Nest, Nest]:
     """A loop over the first axis of ``xs`` that carries state from step to step.
 
@@ -210,6 +231,8 @@ def scan(
         xs: sequences, time first, in the same forms; or None.
         length: the number of steps, where ``xs`` does not say it.
         reverse: go from the last element to the first; results stand where their elements stood.
+        going: ``going(carry)`` builds a bool: whether there is a next step. Results of steps that do not run are zeros.
+            Such a loop has no derivative.
 
     Returns:
         the last carry, and the results stacked along a first axis.
@@ -238,9 +261,55 @@ def scan(
     _check_nest(init, next_carry, at)
     following = [as_node(value, node.dtype) for value, node in zip(_flatten(next_carry), carries, strict=True)]
     results = [as_node(value) for value in _flatten(result)]
-    whole = make_scan(taken, elements, following, results, carries, sequences, steps, reverse)
-    parts = [apply(Part(i), whole) for i in range(len(following) + len(results))]
-    return _like(init, iter(parts[: len(following)])), _like(result, iter(parts[len(following) :]))
+    first = 0
+    if going is not None:
+        first = 1
+        following.insert(0, _flag(going(next_carry), at))
+        carries.insert(0, _flag(going(init), at))
+        taken.insert(0, stand_in("going", carries[0].type))
+    whole = make_scan(taken, elements, following, results, carries, sequences, steps, reverse, stops=first > 0)
+    parts = [apply(Part(i), whole) for i in range(first, len(following) + len(results))]
+    middle = len(following) - first
+    return _like(init, iter(parts[:middle])), _like(result, iter(parts[middle:]))
+
+
+def while_loop(
+    going: Callable[[Nest], Node], step: Callable[[Nest], Nest], init: Nest, most: Size
+) -> tuple[Nest, Node]:
+    """Repeat a step as long as a condition on the carry holds, ``most`` times at most.
+
+    Args:
+        going: ``going(carry)`` builds a bool; it is asked before each step, the first one too.
+        step: ``step(carry)`` builds the next carry. Nodes from outside that it uses do not change.
+        init: the first carry: a node, or lists, tuples and dicts of nodes.
+        most: no more steps than this.
+
+    Returns:
+        the last carry, and how many steps ran.
+
+    Shapes: carries keep their types; the number is an int64 scalar.
+    Raises: GraphError, ShapeError, DTypeError: the condition is no single bool, the next carry is not like the first.
+    Source: https://docs.jax.dev/en/latest/_autosummary/jax.lax.while_loop.html
+
+    >>> import graphc as gx
+    >>> x = gx.placeholder("x", ())
+    >>> halved, steps = gx.while_loop(lambda v: v > 1, lambda v: v / 2, x, most=100)
+    >>> halved, steps
+    (<part: f32[]>, <part: i64[]>)
+    """
+    last, _ = scan(lambda carry, _: (step(carry), None), init, length=most, going=going)
+    whole = next(leaf for leaf in _flatten(last) if isinstance(leaf, Node)).args[0]
+    assert isinstance(whole.type, TupleType)
+    return last, apply(Part(len(whole.type.parts) - 1), whole)
+
+
+def _flag(value: Any, at: str | None) -> Node:
+    flag = as_node(value)
+    if flag.type != TensorType(DType.bool, ()):
+        raise GraphError(
+            f"the condition of a loop is {flag.type}", at=at, remedy="make it one bool, for example gx.any(...)"
+        )
+    return flag
 
 
 def make_scan(
@@ -253,6 +322,7 @@ def make_scan(
     length: Size,
     reverse: bool = False,
     keep: Sequence[bool] | None = None,
+    stops: bool = False,
 ) -> Node:
     """A scan from the pieces of its step; what the step uses from outside becomes an operand.
 
@@ -265,7 +335,7 @@ def make_scan(
     roots, constants, outside = close((*following, *results), inner)
     outputs = tuple((f"y{i}", node) for i, node in enumerate(roots))
     body = Graph((*inner, *constants), outputs)
-    op = Scan(body, len(taken), len(elements), length, reverse, tuple(keep or [False] * len(taken)))
+    op = Scan(body, len(taken), len(elements), length, reverse, tuple(keep or [False] * len(taken)), stops)
     return apply(op, *carries, *sequences, *outside)
 
 
@@ -357,4 +427,4 @@ def _check_nest(init: Nest, following: Nest, at: str | None) -> None:
         )
 
 
-__all__ = ["Scan", "scan"]
+__all__ = ["Scan", "scan", "while_loop"]

@@ -40,6 +40,9 @@ def improve_scans(roots: Iterable[Node]) -> tuple[Node, ...]:
 
     def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
         if isinstance(node.op, Scan):
+            if node.op.stops:  # how many steps there are depends on every one of them
+                bodies = [body.with_roots(improve_scans(body.roots)) for body in node.op.bodies]
+                return apply(node.op.with_bodies(bodies), *args)
             made[node] = _Working(node.op, args).improved(used[node])
             return None
         if isinstance(node.op, Part) and node.args[0] in made:
@@ -299,7 +302,7 @@ def merge_scans(roots: tuple[Node, ...]) -> tuple[Node, ...]:
     One group after another, operands first: what two scans read may become the same by what was merged before.
     """
     while True:
-        scans = [node for node in topological(roots) if isinstance(node.op, Scan)]
+        scans = [node for node in topological(roots) if isinstance(node.op, Scan) and not node.op.stops]
         groups: dict[tuple[object, ...], list[Node]] = {}
         for node in scans:
             groups.setdefault(_identity(node), []).append(node)
