@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Logs = dict[str, float]
+AHEAD = 16
+"""Steps that may be started before the results of the first of them are read."""
 
 
 def as_number(result: Array) -> Any:
@@ -63,6 +65,15 @@ class Position:
         return dict(zip(objective.fields, values, strict=True))
 
 
+@dataclass(frozen=True)
+class _Started:
+    """A step whose results have not been read yet."""
+
+    program: Any
+    arrays: Sequence[Array]
+    results: Sequence[Array]
+
+
 @dataclass
 class Loop:
     """One pass of a program over batches.
@@ -86,32 +97,35 @@ class Loop:
     interrupt: Interruptible | None
     stops: Callable[[], bool] | None = None
     extra: Sequence[Array] = ()
+    _last: Sequence[Array] = ()
 
     def run(self, position: Position) -> Logs:
         """Run the epoch from where it stands: its results, empty if there was no batch."""
         begin, end = f"on_{self.phase}_batch_begin", f"on_{self.phase}_batch_end"
         hears_begin, hears_end = self.hooks.listens(begin), self.hooks.listens(end)
-        objective, means, fields = self.objective, self.objective.mean_fields, len(self.objective.fields)
-        results: Sequence[Array] = ()
+        objective, fields = self.objective, len(self.objective.fields)
+        waiting: list[_Started] = []
+        self._last = ()
         if position.step:  # resumed: metrics are a function of their state, which the last step left
             if self.stops is not None and self.stops():
                 return dict(position.logs)
         with closing(self.batches.epoch(position.number, position.step)) as epoch:
             for arrays in epoch:
+                step = position.step + len(waiting)
                 if hears_begin:
-                    self.hooks.call(begin, position.step)
+                    self.hooks.call(begin, step)
                 program = self.step.program(arrays)
                 try:
-                    results = program.call(arrays)
+                    results = program.start(arrays)
                 except NonFiniteError as error:
-                    if not self.hooks.bear(error, program, arrays, position.step):
+                    if self._read(waiting, position) and not self.hooks.bear(error, program, arrays, step):
                         raise
                     break
-                count = arrays[0].shape[0]
-                position.seen += count
-                for index in range(means):
-                    position.sums[index] += float(results[index]) * count
-                position.step += 1
+                waiting.append(_Started(program, arrays, results))
+                interrupted = self.interrupt is not None and self.interrupt.pending
+                now = hears_end or interrupted or not program.runs_ahead or len(waiting) >= AHEAD
+                if now and not self._read(waiting, position):
+                    break
                 if hears_end:
                     self.extra = results[fields:]
                     position.logs = position.results(objective, results)
@@ -120,9 +134,29 @@ class Loop:
                     self.interrupt.check()
                 if self.stops is not None and self.stops():
                     break
-        if results:
-            return position.results(objective, results)
+        self._read(waiting, position)
+        if self._last:
+            return position.results(objective, self._last)
         return dict(position.logs) if position.step else {}
+
+    def _read(self, waiting: list[_Started], position: Position) -> bool:
+        """Add up the results of steps that have been started; False if training is to end with one that failed."""
+        means = self.objective.mean_fields
+        started, waiting[:] = list(waiting), []
+        for one in started:
+            try:
+                values = [float(one.results[index]) for index in range(means)]
+            except NonFiniteError as error:
+                if not self.hooks.bear(error, one.program, one.arrays, position.step):
+                    raise
+                return False
+            count = one.arrays[0].shape[0]
+            position.seen += count
+            for index, value in enumerate(values):
+                position.sums[index] += value * count
+            position.step += 1
+            self._last = one.results
+        return True
 
 
 @dataclass

@@ -172,6 +172,11 @@ class Program:
             raise self.failed(failure, fit.dims)
         return out
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Does :meth:`start` return before the step is done?"""
+        return self._device is not None
+
     def start(self, arrays: Sequence[Any]) -> Sequence[Array]:
         """Begin one step on arrays in the order of ``input_names``; results are waited for when they are read.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphc.backends.cupy import installation
 from graphc.errors import BackendError
@@ -12,7 +12,6 @@ from graphc.errors import BackendError
 if TYPE_CHECKING:
     from graphc.backends.cupy.device import Device
     from graphc.backends.cupy.executable import GpuExecutable
-    from graphc.lower.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class CupyBackend:
     def takes(self, op: object) -> bool:
         return False
 
-    def compile(self, plan: Plan) -> GpuExecutable:
+    def compile(self, plan: Any) -> GpuExecutable:
         from graphc.backends.cupy.executable import GpuExecutable
 
         reason = self.available()

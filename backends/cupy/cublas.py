@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Any
 
 from graphc.backends.cupy.device import Product
@@ -16,6 +17,7 @@ _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _STATUS = {1: "not initialized", 3: "out of memory", 7: "invalid value", 8: "architecture mismatch", 13: "failed"}
 
 
+@cache
 def library() -> Any:
     """The library of the installed CUDA.
 

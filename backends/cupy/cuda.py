@@ -10,7 +10,7 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ cupy: Any = importlib.import_module("cupy")
 driver: Any = cupy.cuda.driver
 runtime: Any = cupy.cuda.runtime
 
-LANES = 4
+LANES = 8
 """Streams that a recording may use side by side."""
 OPTIONS = ("--split-compile=0",)
 
@@ -103,8 +103,8 @@ class _Lane:
     """A stream that takes part in recordings, with its cuBLAS handle."""
 
     stream: Any
-    workspace: Any
-    blas: cublas.Cublas = field(init=False)
+    workspace: CudaMemory | None = None
+    blas: cublas.Cublas | None = None
 
 
 class CudaDevice:
@@ -194,11 +194,12 @@ class CudaDevice:
     def record(self, module: CudaModule, tasks: Sequence[Task]) -> CudaGraph:
         places = assign_lanes([task.after for task in tasks], LANES)
         with cupy.cuda.Device(self.number):
-            self._open_lanes(max((place.lane for place in places), default=0) + 1)
+            multiplying = {p.lane for p, task in zip(places, tasks, strict=True) if isinstance(task.work, Product)}
+            self._open_lanes(max((place.lane for place in places), default=0) + 1, multiplying)
             recorder = _Recorder(module, self._lanes)
             first = self._lanes[0].stream
-            # errors of other threads, which may use other streams meanwhile, are no business of this recording
-            first.begin_capture(runtime.streamCaptureModeThreadLocal)
+            # relaxed: objects that Python's collector frees meanwhile must not end the recording
+            first.begin_capture(runtime.streamCaptureModeRelaxed)
             try:
                 recorder.run(tasks, places)
             except BaseException:
@@ -207,14 +208,14 @@ class CudaDevice:
             graph = first.end_capture()
         return CudaGraph(graph, self._stream, (module, *recorder.kept))
 
-    def _open_lanes(self, count: int) -> None:
-        loaded = cublas.library() if len(self._lanes) < count else None
+    def _open_lanes(self, count: int, multiplying: set[int]) -> None:
+        """Have so many lanes, and on some of them cuBLAS."""
         while len(self._lanes) < count:
-            lane = _Lane(
-                cupy.cuda.Stream(non_blocking=True), self.allocate(cublas.WORKSPACE_BYTES, "a workspace of cuBLAS")
-            )
-            lane.blas = cublas.Cublas(loaded, lane.stream.ptr, lane.workspace.address)
-            self._lanes.append(lane)
+            self._lanes.append(_Lane(cupy.cuda.Stream(non_blocking=True)))
+        for lane in (self._lanes[number] for number in sorted(multiplying)):
+            if lane.blas is None:
+                lane.workspace = self.allocate(cublas.WORKSPACE_BYTES, "a workspace of cuBLAS")
+                lane.blas = cublas.Cublas(cublas.library(), lane.stream.ptr, lane.workspace.address)
 
     @_explained
     def mark(self) -> CudaMark:
@@ -301,6 +302,7 @@ class _Recorder:
                     function.ptr, work.blocks, 1, 1, work.threads, 1, 1, 0, lane.stream.ptr, starts.ctypes.data, 0
                 )
             case Product():
+                assert lane.blas is not None  # the lane was opened for products
                 lane.blas.product(work)
             case Clear():
                 runtime.memsetAsync(work.address, 0, work.nbytes, lane.stream.ptr)

@@ -151,6 +151,8 @@ THIN_PRODUCT, SHORT_PRODUCT = "thin_product", "short_product"
 """The functions for products of small matrices."""
 UNROLLED = 16
 """Loops of at most so many iterations are unrolled."""
+AT_ONCE = 8
+"""Iterations of a reduction whose loads are under way at the same time."""
 _ZERO, _ONE = Const(0, DType.int64), Const(1, DType.int64)
 
 _KEYWORDS = """
@@ -351,6 +353,8 @@ class _CudaPrinter(Printer):
         if isinstance(loop.start, Const) and isinstance(loop.stop, Const):
             if 1 < loop.stop.value - loop.start.value <= UNROLLED:
                 self.line("#pragma unroll")
+        elif any(isinstance(s, Accumulate) for s in loop.body) and not any(isinstance(s, For) for s in loop.body):
+            self.line(f"#pragma unroll {AT_ONCE}")
         name, start, stop = self.name(loop.var), self._index(loop.start), self._index(loop.stop)
         self._braces(f"for (long long {name} = {start}; {name} < {stop}; {name}++)", loop.body)
 

@@ -251,7 +251,7 @@ def _small_product(
     words = (*addresses, m, n, k, *steps_a, *steps_b, ldc)
     if k <= NARROW:
         return Launch(SHORT_PRODUCT, -(-m * n // 256), 256, words)
-    return Launch(THIN_PRODUCT, -(-m // 8), 256, words)
+    return Launch(THIN_PRODUCT, m, 256, words)
 
 
 def _table(kernel: Kernel, sets: list[tuple[int, list[int]]]) -> list[int]:

@@ -1,7 +1,7 @@
 """Reductions down columns on a GPU: a block takes a few neighbouring columns and many rows at a time.
 
 Lowering gives an iteration up to 64 columns with an accumulator for each, and goes down the rows in order. Here a block
-takes 16 of them, so that memory is read in pieces of 64 bytes, and each of its groups of threads every 32nd row; at
+takes 16 of them, so that memory is read in pieces of 64 bytes, and each of its groups of threads every 64th row; at
 the end the groups' results are brought together in a fixed order.
 """
 
@@ -35,7 +35,7 @@ from graphc.loops.kernel import (
 
 WIDTH = 16
 """Columns of a block."""
-GROUPS = 32
+GROUPS = 64
 """Rows that a block takes at a time."""
 _REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 

@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from benchmarks import gpu_run
 from benchmarks.__main__ import main
 from benchmarks.cpu import spec
 from benchmarks.measure import CPU, columns_on_disk
@@ -41,6 +42,39 @@ def test_workloads_and_peers_are_the_given_ones():
     peers = {path.name for path in CPU.glob("*_peer.py")} - {"graphc_peer.py"}
     assert sums.keys() == peers | {"spec.py", "worker.py"}
     assert {name: hashlib.sha256((CPU / name).read_bytes()).hexdigest() for name in sums} == sums
+
+
+def test_peers_on_the_gpu_are_the_given_ones():
+    lines = (gpu_run.GPU / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split() for line in lines)}
+    assert sums.keys() == {"common.py", "ceilings.py", "peers_torch.py", "peers_jax.py"}
+    assert {name: hashlib.sha256((gpu_run.GPU / name).read_bytes()).hexdigest() for name in sums} == sums
+    peers = {script: (gpu_run.GPU / script).read_text() for script in gpu_run.SCRIPTS.values()}
+    for names in gpu_run.WORKLOADS.values():
+        for column, asked in names.items():
+            assert all(f'"{name}"' in peers[gpu_run.SCRIPTS[column]] for name in asked)
+
+
+def test_report_of_the_gpu():
+    rows = [
+        {"section": "ceiling", "name": "copy", "ok": True, "d2d_copy_gbs": 3029, "at_s": 1.0},
+        {"section": "peer", "name": "mlp_train", "impl": "torch eager", "dtype": "tf32", "ok": True, "ms": 1.5},
+        {"section": "peer", "name": "mlp_train", "impl": "graphc", "dtype": "tf32", "ok": True, "ms": 0.05, "steps_per_s": 2},
+        {"section": "peer", "name": "gpt2", "impl": "graphc", "dtype": "-", "ok": False, "error": "not built yet"},
+    ]  # fmt: skip
+    text = gpu_run.report(rows)
+    assert '- copy: {"d2d_copy_gbs": 3029}' in text
+    assert "| mlp_train | tf32 | graphc | **0.05** | steps_per_s 2 |" in text
+    assert "| mlp_train | tf32 | torch eager | 1.5 (30.00) |" in text
+    assert "| gpt2 | - | graphc | - | not built yet |" in text
+
+
+def test_the_gpu_benchmark_says_what_it_lacks(capsys):
+    assert main(["gpu", "gpt2", "--columns", "graphc", "--no-ceilings"]) in (0, 1)
+    assert "| graphc |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["gpu", "mlp_train"])
+    assert "mlp, elementwise" in capsys.readouterr().err
 
 
 def test_columns_are_found_without_importing_their_packages():

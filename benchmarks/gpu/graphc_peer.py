@@ -1,0 +1,142 @@
+"""graphc on the workloads of the GPU benchmark. Usage: graphc_peer.py WORKLOAD...; results go where common.py says.
+
+A step's time is the median over blocks of steps, each ended by waiting for the device, so that the host's share counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from common import TINY, record, spread
+
+import graphc as gx
+from graphc.backends.cupy import CupyBackend, first_gpu
+
+rng = np.random.default_rng(0)
+FP32, TF32 = CupyBackend(), CupyBackend(tf32=True)
+Step = Callable[[], Any]
+
+
+def on_device(array: np.ndarray) -> Any:
+    """A copy on the device that programs take as it is."""
+    device = first_gpu()
+    made = device.empty(array.shape, array.dtype)
+    device.upload(device.address_of(made), np.ascontiguousarray(array))
+    device.synchronize()
+    return made
+
+
+def linear(rows: int, columns: int, name: str) -> tuple[gx.Parameter, ...]:
+    """Weight [in, out] and bias, as PyTorch draws them."""
+    bound = rows**-0.5
+    weight, bias = rng.uniform(-bound, bound, (rows, columns)), rng.uniform(-bound, bound, columns)
+    made = {"weight": weight, "bias": bias}
+    return tuple(gx.parameter(f"{name}.{part}", value.astype(np.float32)) for part, value in made.items())
+
+
+def adam(loss: gx.Node, parameters: list[gx.Parameter], rate: float = 1e-4) -> dict[gx.Parameter, gx.Node]:
+    """Adam with its moments corrected for their start at zero."""
+    count = gx.parameter("count", np.float32(0))
+    step = count + 1
+    updates: dict[gx.Parameter, gx.Node] = {count: step}
+    for p, gradient in zip(parameters, gx.grad(loss, parameters), strict=True):
+        m, v = (gx.parameter(f"{p.name}.{moment}", np.zeros_like(p.value)) for moment in "mv")
+        updates[m] = 0.9 * m + 0.1 * gradient
+        updates[v] = 0.999 * v + 0.001 * gradient**2
+        corrected = updates[m] / (1 - 0.9**step), updates[v] / (1 - 0.999**step)
+        updates[p] = p - rate * corrected[0] / (gx.sqrt(corrected[1]) + 1e-8)
+    return updates
+
+
+def mlp(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
+    """784-512-256-10 on a fixed batch of 128: forward, loss, backward, Adam."""
+    x, y = gx.placeholder("x", ("batch", 784)), gx.placeholder("y", ("batch",), "int64")
+    parameters: list[gx.Parameter] = []
+    h: gx.Node = x
+    for number, sizes in enumerate(((784, 512), (512, 256), (256, 10))):
+        pair = linear(*sizes, f"layer{number}")
+        parameters += pair
+        h = (gx.relu(h) if number else h) @ pair[0] + pair[1]
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(y, h))
+    program = gx.compile({"loss": loss}, [x, y], adam(loss, parameters), backend=backend, training=True)
+    data = [on_device(rng.standard_normal((128, 784)).astype(np.float32)), on_device(rng.integers(0, 10, 128))]
+    return lambda: program.start(data), {"program": program}
+
+
+def elementwise(backend: CupyBackend, dtype: str) -> tuple[Step, dict[str, Any]]:
+    """layernorm(gelu(x * w + b) + r) on 16384 x 8192, computed in float32; the bytes of x, r and the result."""
+    rows, columns = (16, 64) if TINY else (16384, 8192)
+    x, r = (gx.placeholder(name, ("rows", columns), dtype) for name in "xr")
+    element = x.dtype.numpy
+    given = (gx.parameter(name, rng.standard_normal(columns).astype(element)) for name in "wbge")
+    w, b, g, e = (gx.cast(parameter, "float32") for parameter in given)
+    z = gx.gelu(gx.cast(x, "float32") * w + b, approximate="tanh") + gx.cast(r, "float32")
+    centred = z - gx.mean(z, axis=-1, keepdims=True)
+    normal = centred * gx.rsqrt(gx.mean(centred**2, axis=-1, keepdims=True) + 1e-5)
+    program = gx.compile({"out": gx.cast(normal * g + e, dtype)}, [x, r], backend=backend)
+    data = rng.standard_normal((rows, columns), np.float32).astype(element)
+    arrays, result = [on_device(data), on_device(data)], on_device(data)
+    return lambda: program.call(arrays, [result]), {"program": program, "bytes": 3 * data.nbytes}
+
+
+WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any]]]]]] = {
+    "mlp": [("mlp_train", "tf32", lambda: mlp(TF32)), ("mlp_train", "fp32", lambda: mlp(FP32))],
+    "elementwise": [
+        ("fused_elementwise", "fp32", lambda: elementwise(FP32, "float32")),
+        ("fused_elementwise", "bf16", lambda: elementwise(FP32, "bfloat16")),
+    ],
+}
+PLANNED = ("transformer_tf32", "transformer_bf16", "gpt2", "resnet_bf16", "resnet_tf32", "lstm_fp32", "lstm_tf32",
+           "lstm_bf16", "decode", "attention")  # fmt: skip
+
+
+def measure(step: Step) -> Iterator[float]:
+    """Seconds of one step, block by block."""
+    device = first_gpu()
+    count = 2 if TINY else 200
+    for _ in range(3 + 5):
+        device.synchronize()
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        device.synchronize()
+        yield (time.perf_counter() - start) / count
+
+
+def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]]) -> None:
+    """Measure one row and record it."""
+    start = time.perf_counter()
+    step, facts = build()
+    step()
+    first_gpu().synchronize()
+    first_s = time.perf_counter() - start
+    times = list(measure(step))[3:]
+    middle, low, high = spread(times)
+    more: dict[str, Any] = {"steps_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
+    if "bytes" in facts:
+        more = {"gbs": round(facts["bytes"] / middle / 1e9), "first_call_s": round(first_s, 2)}
+    record(
+        "peer", name, impl="graphc", dtype=dtype, ok=True, ms=round(1e3 * middle, 4), p10=round(1e3 * low, 4),
+        p90=round(1e3 * high, 4), **more,
+    )  # fmt: skip
+
+
+def main(names: list[str]) -> None:
+    """Measure what is built of the workloads that are named, all by default."""
+    for name in names or [*WORKLOADS, *PLANNED]:
+        if name not in WORKLOADS:
+            record("peer", name, impl="graphc", dtype="-", ok=False, error="not built yet")
+            continue
+        for row in WORKLOADS[name]:
+            try:
+                run(*row)
+            except gx.GraphcError as error:
+                record("peer", row[0], impl="graphc", dtype=row[1], ok=False, error=str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
