@@ -61,6 +61,9 @@ class GpuBound:
         self.dims = dims
         plan, device = executable.plan, executable.device
         self._offsets, arena_bytes = _places(plan, dims)
+        for number, scratch in enumerate(executable.unit.scratch):
+            self._offsets[len(plan.buffers) + number] = arena_bytes
+            arena_bytes += aligned(scratch.count(dims) * scratch.dtype.itemsize)
         self._arena = device.allocate(arena_bytes, "the arena of a step" + _of(dims))
         self._nothing = device.allocate(ALIGNMENT, "an array without elements")
         residence = device.residence
@@ -220,6 +223,8 @@ class GpuBound:
         blocks = {Place.INPUT: (self._inputs, direct_in), Place.OUTPUT: (self._outputs, direct_out)}
 
         def address(index: int) -> int:
+            if index in self._offsets:
+                return self._arena.address + self._offsets[index]
             buffer = executable.plan.buffers[index]
             match buffer.place:
                 case Place.INPUT | Place.OUTPUT:
@@ -229,8 +234,8 @@ class GpuBound:
                     return self._mirrors[buffer.slot].memory.address
                 case Place.CONSTANT:
                     return executable.constants[1][buffer.slot]
-                case _:  # slices are places inside of others
-                    return self._arena.address + self._offsets[index]
+                case _:  # slices are places inside of others, and what no launch uses has no place
+                    return self._nothing.address
 
         addresses = Addresses(address, self._nothing.address, executable.cell.address, self._posted)
         tasks = make_tasks(executable, self.dims, addresses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.backends.cupy.printer import (
@@ -18,8 +18,11 @@ from graphc.ir.types import DType
 from graphc.loops.gpu import map_to_gpu
 from graphc.loops.interp import evaluate_size
 from graphc.loops.kernel import For, Kernel, Pack, walk
-from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan
+from graphc.loops.split import Split, split_reduction
+from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, size_of
 
+FEWEST_PIECES, MOST_WHOLE = 4, 64
+"""A reduction is cut into pieces if there are as many, and if no more results than this keep blocks busy."""
 NARROW = 16
 """What the functions for products of small matrices take of one side, at most."""
 
@@ -33,6 +36,7 @@ class Group:
         unaligned: the same without vectors, for arrays that begin anywhere; None if all begin where vectors may.
         guarded: does it write state that must stay as it is once a check has failed?
         table: are its arguments a table of several sets?
+        halves: two groups that do the same in pieces, where the sizes ask for that.
     """
 
     kernel: Kernel
@@ -40,11 +44,26 @@ class Group:
     items: tuple[KernelItem, ...]
     guarded: bool
     table: bool
+    halves: Halves | None = None
 
     @property
     def entry(self) -> Entry:
         """What is printed for it."""
         return Entry(self.table, self.guarded)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A reduction in two steps; see :mod:`graphc.loops.split`.
+
+    Attributes:
+        scratch: indices of the buffers between them, which follow those of the plan.
+    """
+
+    split: Split
+    first: Group
+    second: Group
+    scratch: tuple[int, ...]
 
 
 def blocks_of(kernel: Kernel, sizes: Sequence[int]) -> int:
@@ -58,12 +77,28 @@ Work = Group | GemmItem
 
 
 @dataclass(frozen=True)
+class Scratch:
+    """Memory between two kernels that do the work of an item."""
+
+    dtype: DType
+    split: Split
+    item: KernelItem
+
+    def count(self, dims: Mapping[str, int]) -> int:
+        """The number of elements; none where the reduction is not cut."""
+        return (
+            evaluate_size(self.split.elements, _sizes(self.item, dims)) if is_long(self.split, self.item, dims) else 0
+        )
+
+
+@dataclass(frozen=True)
 class Unit:
     """A plan's launches as groups and products, and what is printed for their kernels."""
 
     work: tuple[tuple[Work, ...], ...]
     entries: tuple[tuple[Kernel, Entry], ...]
     small_products: bool = False
+    scratch: tuple[Scratch, ...] = ()
 
     @property
     def source(self) -> str:
@@ -84,11 +119,23 @@ def make_unit(plan: Plan) -> Unit:
     for position, launch in enumerate(plan.launches):
         work.append(mapper.works(launch, bool(plan.checks) and position >= plan.commit))
     entries: dict[tuple[Kernel, Entry], None] = {}
-    for group in (group for works in work for group in works if isinstance(group, Group)):
-        entries[group.kernel, group.entry] = None
-        if group.unaligned is not None:
-            entries[group.unaligned, group.entry] = None
-    return Unit(tuple(work), tuple(entries), any(may_be_small(item) for works in work for item in works))
+    for outer in (group for works in work for group in works if isinstance(group, Group)):
+        for group in (outer, *((outer.halves.first, outer.halves.second) if outer.halves else ())):
+            entries[group.kernel, group.entry] = None
+            if group.unaligned is not None:
+                entries[group.unaligned, group.entry] = None
+    small = any(may_be_small(item) for works in work for item in works)
+    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch))
+
+
+def is_long(split: Split, item: KernelItem, dims: Mapping[str, int]) -> bool:
+    """Is a reduction long, and are its results too few for all of a GPU?"""
+    pieces = evaluate_size(split.pieces, _sizes(item, dims))
+    return pieces >= FEWEST_PIECES and size_of(item.extent, dims) < MOST_WHOLE
+
+
+def _sizes(item: KernelItem, dims: Mapping[str, int]) -> dict[str, int]:
+    return {name: size_of(size, dims) for name, size in zip(item.kernel.sizes, item.sizes, strict=True)}
 
 
 def may_be_small(work: Work) -> bool:
@@ -105,6 +152,7 @@ class _Mapper:
         self.plan = plan
         self.mapped: dict[tuple[Kernel, bool], Kernel] = {}
         self.names: set[str] = set()
+        self.scratch: list[Scratch] = []
 
     def works(self, launch: Launch, guarded: bool) -> tuple[Work, ...]:
         """The items of a launch, those with the same kernel as one group."""
@@ -121,8 +169,24 @@ class _Mapper:
             most = table_capacity(mapped)
             for first in range(0, len(items), most):
                 some = tuple(items[first : first + most])
-                found.append(Group(mapped, unaligned, some, guarded, len(some) > 1))
+                halves = self._halves(kernel, some[0], guarded) if len(some) == 1 and not lies_inside else None
+                found.append(Group(mapped, unaligned, some, guarded, len(some) > 1, halves))
         return tuple(found)
+
+    def _halves(self, kernel: Kernel, item: KernelItem, guarded: bool) -> Halves | None:
+        split = split_reduction(kernel)
+        if split is None:
+            return None
+        first = len(self.plan.buffers) + len(self.scratch)
+        self.scratch += [Scratch(dtype, split, item) for dtype in split.scratch]
+        scratch = tuple(range(first, first + len(split.scratch)))
+        places = {buffer.name: place for buffer, place in zip(kernel.buffers, item.buffers, strict=True)}
+        groups: list[Group] = []
+        for half in (split.first, split.second):
+            own = half.buffers[: len(half.buffers) - len(scratch)]
+            part = replace(item, kernel=half, buffers=(*(places[buffer.name] for buffer in own), *scratch))
+            groups.append(Group(self._map(half, vectors=True), None, (part,), guarded, False))
+        return Halves(split, groups[0], groups[1], scratch)
 
     def _map(self, kernel: Kernel, vectors: bool) -> Kernel:
         if (kernel, vectors) not in self.mapped:

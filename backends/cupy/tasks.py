@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
-from graphc.backends.cupy.module import NARROW, Group, blocks_of, may_be_small
+from graphc.backends.cupy.module import NARROW, Group, blocks_of, is_long, may_be_small
 from graphc.backends.cupy.printer import POST_RESULTS, SHORT_PRODUCT, THIN_PRODUCT, function_name, table_capacity
 from graphc.ir.dims import Size
 from graphc.loops.kernel import Access, Kernel, Pack, walk
@@ -93,6 +93,10 @@ class _Builder:
         """One launch of a kernel on one or several sets of arguments."""
         items = [item for item in group.items if blocks_of(group.kernel, self._sizes(item))]
         if not items:
+            return
+        if group.halves is not None and is_long(group.halves.split, items[0], self.dims):
+            self.group(group.halves.first)
+            self.group(group.halves.second)
             return
         kernel = group.kernel
         if group.unaligned is not None and not all(self._is_aligned(kernel, item) for item in items):
@@ -179,9 +183,14 @@ class _Builder:
 
     def _span(self, index: int) -> Span:
         start = self._address(index)
+        if index >= len(self.plan.buffers):
+            scratch = self.unit.scratch[index - len(self.plan.buffers)]
+            return (start, start + scratch.count(self.dims) * scratch.dtype.itemsize)
         return (start, start + self.plan.buffers[index].type.nbytes(dict(self.dims)))
 
     def _address(self, index: int) -> int:
+        if index >= len(self.plan.buffers):
+            return self.addresses.of(index)
         buffer = self.plan.buffers[index]
         if not self._size(buffer.type.size):
             return self.addresses.nothing

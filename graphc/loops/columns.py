@@ -41,7 +41,7 @@ _REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The parts of a kernel that reduces columns.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Columns:
 def map_columns(kernel: Kernel) -> Kernel | None:
     """The kernel mapped so, or None if it does not reduce columns."""
     parallel = parallel_loop(kernel)
-    parts = _match(parallel)
+    parts = match_columns(parallel)
     if parts is None:
         return None
     names = Names(kernel)
@@ -89,7 +89,7 @@ def ceildiv_of(lanes: Expr) -> int:
     return -(-int(lanes.value if isinstance(lanes, Const) else 64) // WIDTH)
 
 
-def _down(parts: _Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
+def _down(parts: Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
     """Each thread goes down one column and leaves what it found in shared memory."""
     slot, column, group = (Var(names.new(n), DType.int64) for n in ("slot", "column", "group"))
     sums = {a: Var(names.new(f"{a}_sum"), local.dtype) for a, local in parts.arrays.items()}
@@ -131,7 +131,7 @@ def _unlaned(statements: tuple[Stmt, ...], sums: dict[str, Var], column: Var, fi
     return tuple(result)
 
 
-def _across(parts: _Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
+def _across(parts: Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
     """For each column the groups' results together, and what is done with them."""
     column, group = Var(names.new("column"), DType.int64), Var(names.new("group"), DType.int64)
     totals = {a: Var(names.new(f"{a}_total"), local.dtype) for a, local in parts.arrays.items()}
@@ -165,7 +165,8 @@ def _with_totals(expression: Expr, totals: dict[str, Var]) -> Expr:
             return expression
 
 
-def _match(parallel: For) -> _Columns | None:
+def match_columns(parallel: For) -> Columns | None:
+    """The parts of a parallel loop that reduces columns as lowering writes it; None if it is something else."""
     body = parallel.body
     start = next((i for i, s in enumerate(body) if not isinstance(s, Let)), len(body))
     end = next((i for i in range(start, len(body)) if not isinstance(body[i], Local)), len(body))
@@ -183,7 +184,7 @@ def _match(parallel: For) -> _Columns | None:
     fits = all(_is_lane_loop(loop, init.stop) and _reads_own_lane(loop, arrays) for loop in after)
     if functions is None or functions.keys() != arrays.keys() or not fits:
         return None
-    return _Columns(body[:start], arrays, initial, functions, init.stop, rows, tuple(after))
+    return Columns(body[:start], arrays, initial, functions, init.stop, rows, tuple(after))
 
 
 def _is_lane_loop(loop: For, lanes: Expr) -> bool:

@@ -14,6 +14,7 @@ from graphc import backend as discovery
 from graphc.backend import Backend, find_backend
 from graphc.backends.cupy import CupyBackend, backend, installation
 from graphc.errors import BackendError
+from graphc.lower.plan import Plan
 from tests.cupy.emulated_device import EmulatedDevice
 
 
@@ -55,7 +56,7 @@ def test_each_reason_in_turn(found):
     reason = backend.available()
     assert reason is found is None or found in reason
     if reason is not None:
-        for act in (lambda: find_backend("cupy"), lambda: backend.compile(None)):
+        for act in (lambda: find_backend("cupy"), lambda: backend.compile(Plan(graph=None))):
             with pytest.raises(BackendError) as caught:
                 act()
             assert reason in str(caught.value)
@@ -86,6 +87,14 @@ def test_a_backend_may_be_given_itself():
     assert program.backend.name == "cupy"
     np.testing.assert_array_equal(program(x=np.float32([1, 2, 3]))["y"], [2, 3, 4])
     assert "add_kernel" in program.source()
+
+
+def test_a_loop_that_ends_by_itself_is_refused_with_its_line():
+    x = gx.placeholder("x", ())
+    halved, steps = gx.while_loop(lambda v: v > 1, lambda v: v / 2, x, most=9)
+    with pytest.raises(BackendError, match="no loop that ends by itself") as caught:
+        gx.compile({"y": halved, "n": steps}, [x], backend=CupyBackend(device=EmulatedDevice()))
+    assert "test_backend.py" in str(caught.value)
 
 
 def test_full_memory_says_what_takes_how_much():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -22,9 +20,7 @@ def f32(*shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
 
 
-GROUPS = {group[0]: group for group in itertools.batched(COMPUTED, 16)} if hasattr(itertools, "batched") else {
-    COMPUTED[i]: tuple(COMPUTED[i : i + 16]) for i in range(0, len(COMPUTED), 16)
-}  # fmt: skip
+GROUPS = {COMPUTED[i]: tuple(COMPUTED[i : i + 16]) for i in range(0, len(COMPUTED), 16)}
 
 
 @pytest.mark.parametrize("first", GROUPS)
@@ -321,6 +317,23 @@ def test_rows_of_all_lengths(gpu):
             found["norm"], middle / np.sqrt((middle**2).mean(1, keepdims=True) + 1e-5), atol=2e-5
         )
         np.testing.assert_allclose(found["soft"], powers / powers.sum(1, keepdims=True), rtol=3e-5)
+
+
+def test_long_reductions_are_cut_into_pieces(gpu):
+    """Down columns and over everything, with what else their kernels do; short ones are not cut."""
+    x, v = gx.placeholder("x", ("n", 40)), gx.placeholder("v", ("m",))
+    outputs = {
+        "sum": gx.sum(gx.relu(x), axis=0), "kept": gx.relu(x), "most": gx.max(x, axis=0), "mean": gx.mean(v * v),
+    }  # fmt: skip
+    program = gx.compile(outputs, [x, v], backend=gpu)
+    assert program.source().count("_pieces_kernel") == 3
+    for n, m in ((3, 5), (2500, 5000), (2048, 16385), (1537, 12289)):
+        data, other = f32(n, 40), f32(m)
+        found = program(x=data, v=other)
+        np.testing.assert_allclose(found["sum"], np.maximum(data, 0).sum(0, np.float64), rtol=1e-5)
+        np.testing.assert_array_equal(found["kept"], np.maximum(data, 0))
+        np.testing.assert_array_equal(found["most"], data.max(0))
+        np.testing.assert_allclose(found["mean"], (other.astype(np.float64) ** 2).mean(), rtol=1e-5)
 
 
 def test_columns_of_all_shapes(gpu):
