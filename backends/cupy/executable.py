@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.backends.cupy.bound import GpuBound, Pending, aligned
 from graphc.backends.cupy.device import Array, Device, Memory
+from graphc.backends.cupy.halves import read_halves
 from graphc.backends.cupy.module import make_unit
 from graphc.backends.cupy.printer import kernel_source
 from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS
@@ -28,7 +29,7 @@ class GpuExecutable:
     """
 
     def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
-        self.plan = plan
+        self.plan = plan = read_halves(plan)
         self.device = device
         self.tf32 = tf32
         self.unit = make_unit(plan)

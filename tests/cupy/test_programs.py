@@ -9,6 +9,7 @@ import graphc as gx
 from graphc.backends.cupy.printer import TYPES
 from graphc.ir.op import registry
 from graphc.ir.types import as_dtype
+from graphc.lower.plan import GemmItem
 from tests.cupy.emulated_device import EmulatedDevice
 from tests.ops.table import COMPUTED, build, cases, draw, judge, seeded
 from tests.spine.models import classifier_model, classifier_step
@@ -271,6 +272,26 @@ def test_loops_over_time_are_part_of_the_graph(gpu, hidden):
         np.testing.assert_allclose(a["states"], b["states"], rtol=1e-3, atol=1e-5)
     for p, q in zip(found.parameters, wanted.parameters, strict=True):
         np.testing.assert_allclose(p.value, q.value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_products_of_halves_are_summed_in_float32(gpu, dtype):
+    x, w = gx.placeholder("x", ("n", 96), dtype), gx.parameter("w", f32(96, 48), dtype)
+    y = x @ w
+    program = gx.compile({"y": y, "t": gx.transpose(y) @ x, "s": gx.sum(gx.cast(x, "float32"))}, [x], backend=gpu)
+    assert {
+        item.dtype.value
+        for launch in program.executable.plan.launches
+        for item in launch.items
+        if isinstance(item, GemmItem)
+    } == {dtype}
+    twin = gx.compile({"y": y, "t": gx.transpose(y) @ x, "s": gx.sum(gx.cast(x, "float32"))}, [x], backend="reference")
+    for n in (1, 33, 64):
+        data = f32(n, 96).astype(x.dtype.numpy)
+        found, wanted = program(x=data), twin(x=data)
+        for name, scale in (("y", 10), ("t", 100), ("s", 1)):
+            a, b = found[name].astype(np.float64), wanted[name].astype(np.float64)
+            np.testing.assert_allclose(a, b, rtol=2e-2, atol=0.01 * scale)
 
 
 def test_small_products(gpu):
