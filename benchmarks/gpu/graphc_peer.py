@@ -83,21 +83,54 @@ def elementwise(backend: CupyBackend, dtype: str) -> tuple[Step, dict[str, Any]]
     return lambda: program.call(arrays, [result]), {"program": program, "bytes": 3 * data.nbytes}
 
 
+def lstm(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
+    """Two layers of 512 on sequences of 128 words of 10000, batch 64, and the next word of each."""
+    steps, batch, words, size, hidden = (4, 2, 50, 8, 16) if TINY else (128, 64, 10000, 256, 512)
+    x, y = (gx.placeholder(name, ("time", "batch"), "int64") for name in "xy")
+    table = gx.parameter("table", rng.standard_normal((words, size)).astype(np.float32))
+    parameters = [table]
+    h = gx.take(table, x, axis=0)
+    for number, inputs in enumerate((size, hidden)):
+        into, bias = linear(inputs, 4 * hidden, f"layer{number}")
+        within, _ = linear(hidden, 4 * hidden, f"layer{number}.hidden")
+        parameters += [into, bias, within]
+
+        def cell(carry: Any, now: gx.Node, within: gx.Node = within) -> tuple[Any, gx.Node]:
+            before, memory = carry
+            z = now + before @ within
+            i, f, g, o = (z[:, k * hidden : (k + 1) * hidden] for k in range(4))
+            memory = gx.sigmoid(f) * memory + gx.sigmoid(i) * gx.tanh(g)
+            after = gx.sigmoid(o) * gx.tanh(memory)
+            return (after, memory), after
+
+        zeros = gx.zeros_like(h[0, :, :1] + gx.zeros((hidden,)))
+        _, h = gx.scan(cell, (zeros, zeros), h @ into + bias)
+    out, bias = linear(hidden, words, "out")
+    parameters += [out, bias]
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(y, h @ out + bias))
+    program = gx.compile({"loss": loss}, [x, y], adam(loss, parameters), backend=backend, training=True)
+    data = [on_device(rng.integers(0, words, (steps, batch))) for _ in range(2)]
+    return lambda: program.start(data), {"program": program, "slow": True}
+
+
 WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any]]]]]] = {
     "mlp": [("mlp_train", "tf32", lambda: mlp(TF32)), ("mlp_train", "fp32", lambda: mlp(FP32))],
     "elementwise": [
         ("fused_elementwise", "fp32", lambda: elementwise(FP32, "float32")),
         ("fused_elementwise", "bf16", lambda: elementwise(FP32, "bfloat16")),
     ],
+    "lstm_fp32": [("lstm_train", "fp32", lambda: lstm(FP32))],
+    "lstm_tf32": [("lstm_train", "tf32", lambda: lstm(TF32))],
 }
-PLANNED = ("transformer_tf32", "transformer_bf16", "gpt2", "resnet_bf16", "resnet_tf32", "lstm_fp32", "lstm_tf32",
-           "lstm_bf16", "decode", "attention")  # fmt: skip
+PLANNED = (
+    "transformer_tf32", "transformer_bf16", "gpt2", "resnet_bf16", "resnet_tf32", "lstm_bf16", "decode", "attention",
+)  # fmt: skip
 
 
-def measure(step: Step) -> Iterator[float]:
+def measure(step: Step, slow: bool) -> Iterator[float]:
     """Seconds of one step, block by block."""
     device = first_gpu()
-    count = 2 if TINY else 200
+    count = 2 if TINY else 10 if slow else 200
     for _ in range(3 + 5):
         device.synchronize()
         start = time.perf_counter()
@@ -114,7 +147,7 @@ def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]])
     step()
     first_gpu().synchronize()
     first_s = time.perf_counter() - start
-    times = list(measure(step))[3:]
+    times = list(measure(step, facts.get("slow", False)))[3:]
     middle, low, high = spread(times)
     more: dict[str, Any] = {"steps_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
     if "bytes" in facts:

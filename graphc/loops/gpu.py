@@ -46,6 +46,7 @@ from graphc.loops.kernel import (
 )
 from graphc.loops.pack import MOST, pack_body, pack_loop, pack_size
 from graphc.loops.scalar import identity
+from graphc.loops.scatter import partition_scatter
 from graphc.loops.verify import verify_kernel
 
 WARP = 32
@@ -69,6 +70,7 @@ def map_to_gpu(kernel: Kernel, block: int = 256, vectors: bool = True) -> Kernel
     verify_kernel(kernel)
     if kernel.threads:
         raise VerifyError(f"kernel {kernel.name}: is mapped already")
+    kernel = partition_scatter(kernel)
     most = MOST if vectors else 1
     mapped = map_columns(kernel) or _map_flat(kernel, block, most)
     if mapped is None:

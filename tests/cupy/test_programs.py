@@ -294,6 +294,20 @@ def test_products_of_halves_are_summed_in_float32(gpu, dtype):
             np.testing.assert_allclose(a, b, rtol=2e-2, atol=0.01 * scale)
 
 
+def test_scattered_sums_add_up_in_order(gpu):
+    table, x = gx.parameter("table", f32(300, 70)), gx.placeholder("x", ("n", "m"), "int64")
+    rows = gx.take(table, x, axis=0)
+    (gradient,) = gx.grad(gx.sum(rows * rows * gx.cast(x, "float32")[:, :, None]), [table])
+    programs = [gx.compile({"g": gradient}, [x], backend=backend) for backend in (gpu, "numba")]
+    assert "part == 0" in programs[0].source()
+    for n, m in ((1, 1), (7, 90), (33, 40)):
+        data = rng.integers(0, 300, (n, m))
+        a, b = (program(x=data)["g"] for program in programs)
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    with pytest.raises(gx.IndexRangeError, match="index 300"):
+        programs[0](x=np.array([[3, 300]]))
+
+
 def test_small_products(gpu):
     """Those with a narrow side, in all forms; large ones go to the library."""
     b, c = gx.placeholder("b", (40, 10)), gx.placeholder("c", (16, 70))
