@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from onnx import TensorProto, helper
+
 from graphc.backends.onnx.reductions import reduce
 from graphc.backends.onnx.writer import Writer
 from graphc.ir.dims import product
 from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.activation import LogSoftmax, LogSumExp, Softmax
+from graphc.ops.attention import ScaledDotProductAttention
 from graphc.ops.gating import Gelu, GeluTanh, Mish, Softsign
 from graphc.ops.rectifier import SELU_ALPHA, SELU_SCALE, Celu, Elu, HardSigmoid, HardSilu, LeakyRelu, Prelu, Selu
 from graphc.ops.statistics import Mean
@@ -77,7 +81,38 @@ def _elu(w: Writer, node: Node, x: str) -> str:
     return w.emit(type(op).__name__, x, alpha=op.alpha)
 
 
+def _attention(w: Writer, node: Node, q: str, k: str, v: str, mask: str = "") -> str:
+    """The formula with all scores at once, which runtimes fuse; a query that may see no key gives zeros."""
+    op, dtype = node.op, node.dtype
+    assert isinstance(op, ScaledDotProductAttention)
+    queries, keys = node.args[:2]
+    axes = list(range(keys.ndim))
+    axes[-2:] = axes[:-3:-1]
+    scores = w.emit("MatMul", q, w.emit("Transpose", k, perm=axes))
+    scores = w.emit("Mul", scores, w.constant(op.scale, dtype))
+    allowed = ""
+    if op.causal:
+        shape = w.sizes.shape((queries.shape[-2], keys.shape[-2]))
+        ones = w.emit("ConstantOfShape", shape, value=helper.make_tensor("one", TensorProto.INT64, [1], [1]))
+        allowed = w.cast(w.emit("Trilu", ones, upper=0), DType.bool)
+    if mask and node.args[3].dtype is DType.bool:
+        allowed = w.emit("And", allowed, mask) if allowed else mask
+    elif mask:
+        scores = w.emit("Add", scores, mask)
+    nothing, zero, one = (w.constant(value, dtype) for value in (-np.inf, 0.0, 1.0))
+    if allowed:
+        scores = w.emit("Where", allowed, scores, nothing)
+    last = w.ints([-1])
+    largest = reduce(w, "ReduceMax", scores, (node.ndim - 1,), True)
+    largest = w.emit("Where", w.emit("Equal", largest, nothing), zero, largest)
+    weights = w.emit("Exp", w.emit("Sub", scores, largest))
+    total = w.emit("ReduceSum", weights, last, keepdims=1)
+    total = w.emit("Where", w.emit("Greater", total, zero), total, one)
+    return w.emit("MatMul", w.emit("Div", weights, total), v)
+
+
 RULES: dict[type, Rule] = {
+    ScaledDotProductAttention: _attention,
     Softmax: _softmax,
     LogSoftmax: _softmax,
     LogSumExp: _log_sum_exp,

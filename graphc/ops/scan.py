@@ -58,6 +58,7 @@ class Scan(Op):
             and the one after it at t + 1, or the other way round in reverse.
         stops: whether the first carry, a bool, says if there is a next step. Results of steps that do not run are
             zeros, and one more result, an int64, says how many did.
+        whole: whether products stay inside, because outside they would need far more memory.
 
     Shapes: operands those of the body's inputs, sequences with ``length`` in front.
     Raises: ShapeError, DTypeError: an operand or a next carry is not of its input's type.
@@ -71,6 +72,7 @@ class Scan(Op):
     reverse: bool
     keep: tuple[bool, ...]
     stops: bool = False
+    whole: bool = False
 
     operands = ("operand",)
 
@@ -101,7 +103,7 @@ class Scan(Op):
         body = self.body
         return (
             Scan, *map(id, body.inputs), "roots", *map(id, body.roots), self.carries, self.sequences,
-            ("size", self.length), self.reverse, self.keep, self.stops,
+            ("size", self.length), self.reverse, self.keep, self.stops, self.whole,
         )  # fmt: skip
 
     @property
@@ -221,6 +223,7 @@ def scan(
     length: Size | None = None,
     reverse: bool = False,
     going: Callable[[Nest], Node] | None = None,
+    whole: bool = False,
 ) -> tuple[Nest, Nest]:
     """A loop over the first axis of ``xs`` that carries state from step to step.
 
@@ -233,6 +236,8 @@ def scan(
         reverse: go from the last element to the first; results stand where their elements stood.
         going: ``going(carry)`` builds a bool: whether there is a next step. Results of steps that do not run are zeros.
             Such a loop has no derivative.
+        whole: leave large products inside, where they need memory for one step only; by default those that need no
+            carry are computed for all steps at once.
 
     Returns:
         the last carry, and the results stacked along a first axis.
@@ -267,8 +272,10 @@ def scan(
         following.insert(0, _flag(going(next_carry), at))
         carries.insert(0, _flag(going(init), at))
         taken.insert(0, stand_in("going", carries[0].type))
-    whole = make_scan(taken, elements, following, results, carries, sequences, steps, reverse, stops=first > 0)
-    parts = [apply(Part(i), whole) for i in range(first, len(following) + len(results))]
+    made = make_scan(
+        taken, elements, following, results, carries, sequences, steps, reverse, stops=first > 0, whole=whole
+    )
+    parts = [apply(Part(i), made) for i in range(first, len(following) + len(results))]
     middle = len(following) - first
     return _like(init, iter(parts[:middle])), _like(result, iter(parts[middle:]))
 
@@ -323,6 +330,7 @@ def make_scan(
     reverse: bool = False,
     keep: Sequence[bool] | None = None,
     stops: bool = False,
+    whole: bool = False,
 ) -> Node:
     """A scan from the pieces of its step; what the step uses from outside becomes an operand.
 
@@ -335,7 +343,7 @@ def make_scan(
     roots, constants, outside = close((*following, *results), inner)
     outputs = tuple((f"y{i}", node) for i, node in enumerate(roots))
     body = Graph((*inner, *constants), outputs)
-    op = Scan(body, len(taken), len(elements), length, reverse, tuple(keep or [False] * len(taken)), stops)
+    op = Scan(body, len(taken), len(elements), length, reverse, tuple(keep or [False] * len(taken)), stops, whole)
     return apply(op, *carries, *sequences, *outside)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, substitute_nodes
@@ -70,7 +71,7 @@ class Reverse:
         roots, more, stored = self._residuals([*following, *produced], {*taken, *elements})
         whole = make_scan(
             taken, [*elements, *more], roots[: len(taken)], roots[len(taken) :],
-            [self._last(i) for i in carried], [*sequences, *stored], op.length, not op.reverse,
+            [self._last(i) for i in carried], [*sequences, *stored], op.length, not op.reverse, whole=op.whole,
         )  # fmt: skip
         back: list[Node | None] = [None] * len(self.inputs)
         for position, i in enumerate(carried):
@@ -102,9 +103,7 @@ class Reverse:
         extra = {node: i for i, node in enumerate((n for n in needed if n not in place), len(op.body.outputs))}
         outputs = (*op.body.outputs, *((f"r{i}", node) for i, node in enumerate(extra)))
         kept = tuple(op.keep[i] or any(node is self.inputs[i] for node in needed) for i in range(op.carries))
-        forward = apply(
-            Scan(Graph(op.body.inputs, outputs), op.carries, op.sequences, op.length, op.reverse, kept), *self.node.args
-        )
+        forward = apply(replace(op, body=Graph(op.body.inputs, outputs), keep=kept), *self.node.args)
         replaced: dict[Node, Node] = {}
         placeholders: list[Node] = []
         stored: list[Node] = []
@@ -193,7 +192,7 @@ def forward(node: Node, tangents: Tangents) -> list[Node | None]:
         taken, stepped, roots[: len(taken)], roots[len(taken) :],
         [*node.args[: op.carries], *(_tangent(tangents, i, inputs) for i in carried)],
         [*node.args[op.carries : op.carries + op.sequences], *(_tangent(tangents, i, inputs) for i in elements)],
-        op.length, op.reverse, [*op.keep, *(op.keep[i] for i in carried)],
+        op.length, op.reverse, [*op.keep, *(op.keep[i] for i in carried)], whole=op.whole,
     )  # fmt: skip
     back: list[Node | None] = [None] * len(outputs)
     for position, i in enumerate(carried, op.carries):

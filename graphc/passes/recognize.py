@@ -10,7 +10,9 @@ from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import broadcast_shapes
 from graphc.ops.activation import LogSoftmax, Softmax, log_softmax, relu, softmax
-from graphc.ops.arithmetic import Multiply, maximum, negative
+from graphc.ops.arithmetic import Add, Divide, Multiply, maximum, negative
+from graphc.ops.attention import ScaledDotProductAttention
+from graphc.ops.base import scalar_value
 from graphc.ops.crossentropy import (
     CategoricalCrossEntropy,
     SoftmaxCrossEntropy,
@@ -19,6 +21,7 @@ from graphc.ops.crossentropy import (
 )
 from graphc.ops.exponential import Sigmoid, sigmoid, softplus
 from graphc.ops.indexing import TakeAlong, take_along
+from graphc.ops.linear import MatMul
 from graphc.ops.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits
 from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose, broadcast_to, reshape, transpose
 from graphc.ops.reduction import Sum
@@ -137,8 +140,59 @@ def use_logits_of_softmax(node: Node) -> Node | None:
     return apply(SoftmaxCrossEntropy() if dense else SparseSoftmaxCrossEntropy(), labels, *p.args)
 
 
+@rule(
+    MatMul,
+    example=(
+        lambda leaf: softmax(leaf(4, 3) @ transpose(leaf(5, 3)) * 0.5) @ leaf(5, 2),
+        lambda leaf: softmax(leaf(2, 4, 3) @ transpose(leaf(2, 5, 3), (0, 2, 1)) / 1.7) @ leaf(2, 5, 6),
+        lambda leaf: softmax(leaf("n", 3) @ transpose(leaf(5, 3)) + leaf("n", 5)) @ leaf(5, 6),
+        lambda leaf: softmax(leaf(4, 3) @ transpose(leaf(5, 3)) * 0.5 + leaf(4, 5)) @ leaf(5, 2),
+    ),
+    specials=False,
+)
+def recognize_attention(node: Node) -> Node | None:
+    """``softmax(q k^T * scale + mask) v`` is attention: its scores need not all be in memory at once."""
+    weights, v = node.args
+    if not isinstance(weights.op, Softmax) or weights.op.axis != weights.ndim - 1:
+        return None
+    (scores,) = weights.args
+    masks: list[Node] = []
+    found = _scaled_product(scores)
+    if found is None and isinstance(scores.op, Add):
+        for scaled, mask in (scores.args, scores.args[::-1]):
+            found = _scaled_product(scaled) if scaled.shape == scores.shape else None
+            if found is not None:
+                masks = [mask]
+                break
+    if found is None:
+        return None
+    q, k, scale = found
+    return apply(ScaledDotProductAttention(scale), q, k, v, *masks)
+
+
+def _scaled_product(node: Node) -> tuple[Node, Node, float] | None:
+    """The parts of ``q @ k^T * scale``, where the transposition is written out."""
+    scale = 1.0
+    if isinstance(node.op, Multiply | Divide):
+        for product, factor in (node.args, node.args[::-1]) if isinstance(node.op, Multiply) else (node.args,):
+            value = scalar_value(factor)
+            if value is not None and isinstance(product.op, MatMul) and product.shape == node.shape:
+                node, scale = product, 1.0 / float(value) if isinstance(node.op, Divide) else float(value)
+                break
+        else:
+            return None
+    if not isinstance(node.op, MatMul):
+        return None
+    q, kt = node.args
+    last = kt.ndim - 1
+    if not isinstance(kt.op, Transpose) or kt.op.axes != (*range(last - 1), last, last - 1):
+        return None
+    return q, kt.args[0], scale
+
+
 COMPOSITES = RuleSet(
     (
+        recognize_attention,
         *BINARY,
         *ACTIVATIONS,
         recognize_softmax_cross_entropy,

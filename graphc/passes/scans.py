@@ -40,7 +40,7 @@ def improve_scans(roots: Iterable[Node]) -> tuple[Node, ...]:
 
     def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
         if isinstance(node.op, Scan):
-            if node.op.stops:  # how many steps there are depends on every one of them
+            if node.op.stops or node.op.whole:  # how many steps there are may depend on every one of them
                 bodies = [body.with_roots(improve_scans(body.roots)) for body in node.op.bodies]
                 return apply(node.op.with_bodies(bodies), *args)
             made[node] = _Working(node.op, args).improved(used[node])

@@ -47,7 +47,7 @@ def test_the_steps_stand_in_front():
         "  %1 = constant{values=(0.0,)}() : f32[]\n"
         "  %2 = broadcast_to{shape=(3,)}(%1) : f32[3]\n"
         "  %3 = scan{body=body0, carries=1, sequences=1, length=5, reverse=False, keep=(False,), "
-        "stops=False}(%2, %0) : (f32[3])\n"
+        "stops=False, whole=False}(%2, %0) : (f32[3])\n"
         "  %4 = part{index=0}(%3) : f32[3]\n"
         "  return 'y' = %4\n"
         "}\n"
