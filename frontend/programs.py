@@ -36,6 +36,7 @@ class Forward:
         outputs: the nodes of the outputs, flat.
         structure: the outputs as the model returns them.
         updates: state changes that layers declared, for training.
+        always: those among them that evaluation and prediction make, too.
         losses: what layers added to the loss.
     """
 
@@ -43,6 +44,7 @@ class Forward:
     outputs: list[Node]
     structure: Any
     updates: dict[Parameter, Node]
+    always: dict[Parameter, Node]
     losses: list[Node]
 
 
@@ -55,7 +57,8 @@ def trace_model(model: Trainer, rng: Rng) -> Forward:
     with tracing.tracing(Trace(lambda: rng)) as trace:
         structure = model.run_layers(inputs)
     outputs = [leaf for leaf in nest.leaves(structure) if isinstance(leaf, Node)]
-    return Forward(inputs, outputs, structure, dict(trace.updates.values()), trace.losses)
+    always = dict(trace.updates[key] for key in trace.always)
+    return Forward(inputs, outputs, structure, dict(trace.updates.values()), always, trace.losses)
 
 
 class Programs(Mapping[str, Any]):
@@ -199,7 +202,7 @@ class Programs(Mapping[str, Any]):
             outputs = dict(zip(self._model.output_names, forward.outputs, strict=True))
             backend = "auto" if compiled is None else compiled.backend
             check = compiled is not None and compiled.check_finite
-            return gx.compile(outputs, forward.inputs, backend=backend, check_finite=check)
+            return gx.compile(outputs, forward.inputs, updates=forward.always, backend=backend, check_finite=check)
         objective = self.objective()
         compiled = self._model.compiled
         assert compiled is not None  # objective() raised otherwise
@@ -207,6 +210,7 @@ class Programs(Mapping[str, Any]):
         penalties = [*self._model.penalties(), *forward.losses]
         factors = self._factors(objective, weights_types, {node.name for node in (*forward.inputs, *targets)})
         results, updates = objective.build(forward.outputs, targets, penalties, factors)
+        updates.update(forward.always)
         if kind == "train":
             if not penalties and not any(objective.losses):
                 raise GraphError(

@@ -132,6 +132,7 @@ class Trace:
 
     Attributes:
         updates: next values of state that the layers declared, by ``id`` of the parameter.
+        always: the state among them that changes in evaluation and prediction, too.
         losses: what the layers add to the loss.
         layers: the layers whose code is running, outermost first.
         training: what ``training=`` of an enclosing call said, or None: whatever the program is compiled for.
@@ -144,6 +145,7 @@ class Trace:
         self.layers: list[WeightHolder] = []
         self._calls: Counter[str] = Counter()
         self.updates: dict[int, tuple[Parameter, Node]] = {}
+        self.always: set[int] = set()
         self.losses: list[Node] = []
         self.training: bool | None = None
 
@@ -181,8 +183,10 @@ class Trace:
         """The number of the current call's random stream."""
         return seeds.stream_of("/".join((self.path, *more)))
 
-    def update(self, parameter: Parameter, change: Callable[[Node], Node]) -> None:
+    def update(self, parameter: Parameter, change: Callable[[Node], Node], always: bool = False) -> None:
         """Declare a new value of some state; later updates of the same state start from it."""
+        if always:
+            self.always.add(id(parameter))
         latest = self.updates[id(parameter)][1] if id(parameter) in self.updates else parameter
         self.updates[id(parameter)] = (parameter, change(latest))
 

@@ -9,6 +9,10 @@ from graphc.frontend.layers.activation import ReLU as ReLU
 from graphc.frontend.layers.activation import Sigmoid as Sigmoid
 from graphc.frontend.layers.activation import Softmax as Softmax
 from graphc.frontend.layers.activation import Tanh as Tanh
+from graphc.frontend.layers.attention import AdditiveAttention as AdditiveAttention
+from graphc.frontend.layers.attention import Attention as Attention
+from graphc.frontend.layers.attention import BahdanauAttention as BahdanauAttention
+from graphc.frontend.layers.attention import LuongAttention as LuongAttention
 from graphc.frontend.layers.base import Layer as Layer
 from graphc.frontend.layers.core import Activation as Activation
 from graphc.frontend.layers.core import Dense as Dense
@@ -16,6 +20,8 @@ from graphc.frontend.layers.core import Identity as Identity
 from graphc.frontend.layers.core import Input as Input
 from graphc.frontend.layers.core import InputLayer as InputLayer
 from graphc.frontend.layers.core import Lambda as Lambda
+from graphc.frontend.layers.embedding import Embedding as Embedding
+from graphc.frontend.layers.embedding import Masking as Masking
 from graphc.frontend.layers.merging import Add as Add
 from graphc.frontend.layers.merging import Average as Average
 from graphc.frontend.layers.merging import Concatenate as Concatenate
@@ -23,6 +29,16 @@ from graphc.frontend.layers.merging import Maximum as Maximum
 from graphc.frontend.layers.merging import Minimum as Minimum
 from graphc.frontend.layers.merging import Multiply as Multiply
 from graphc.frontend.layers.merging import Subtract as Subtract
+from graphc.frontend.layers.recurrent import RNN as RNN
+from graphc.frontend.layers.recurrent_attention import BahdanauCell as BahdanauCell
+from graphc.frontend.layers.recurrent_attention import LuongCell as LuongCell
+from graphc.frontend.layers.recurrent_cells import GRUCell as GRUCell
+from graphc.frontend.layers.recurrent_cells import LSTMCell as LSTMCell
+from graphc.frontend.layers.recurrent_cells import SimpleRNNCell as SimpleRNNCell
+from graphc.frontend.layers.recurrent_cells import StackedRNNCells as StackedRNNCells
+from graphc.frontend.layers.recurrent_layers import GRU as GRU
+from graphc.frontend.layers.recurrent_layers import LSTM as LSTM
+from graphc.frontend.layers.recurrent_layers import SimpleRNN as SimpleRNN
 from graphc.frontend.layers.regularization import ActivityRegularization as ActivityRegularization
 from graphc.frontend.layers.regularization import AlphaDropout as AlphaDropout
 from graphc.frontend.layers.regularization import Dropout as Dropout
@@ -33,4 +49,7 @@ from graphc.frontend.layers.regularization import SpatialDropout2D as SpatialDro
 from graphc.frontend.layers.regularization import SpatialDropout3D as SpatialDropout3D
 from graphc.frontend.layers.reshaping import Flatten as Flatten
 from graphc.frontend.layers.reshaping import Permute as Permute
+from graphc.frontend.layers.reshaping import RepeatVector as RepeatVector
 from graphc.frontend.layers.reshaping import Reshape as Reshape
+from graphc.frontend.layers.wrappers import Bidirectional as Bidirectional
+from graphc.frontend.layers.wrappers import TimeDistributed as TimeDistributed

@@ -110,27 +110,33 @@ class Layer(WeightHolder):
         said = _running().training
         return gx.when_training(training, inference) if said is None else training if said else inference
 
-    def add_update(self, weight: Parameter, change: Callable[[Node], Node]) -> None:
+    def add_update(self, weight: Parameter, change: Callable[[Node], Node], always: bool = False) -> None:
         """Change state at each training step: ``change`` maps its latest value to the next one.
 
         A layer that is called twice chains its updates in the order of the calls.
+
+        Args:
+            weight: the state.
+            change: its next value.
+            always: change it at each step of evaluation and prediction, too.
         """
-        _running().update(weight, change)
+        _running().update(weight, change, always)
 
     def add_loss(self, loss: Node) -> None:
         """Add a scalar of the current call to the loss."""
         _running().losses.append(loss)
 
-    def random_state(self, seed: int | None = None) -> tuple[Node, Node, int]:
+    def random_state(self, seed: int | None = None, purpose: str = "") -> tuple[Node, Node, int]:
         """Seed, step and stream for a random op of the current call: ``gx.dropout(x, rate, *self.random_state())``.
 
         Args:
             seed: fixes the bits whatever ``gx.set_seed`` says.
+            purpose: tells apart what one call draws several times.
         """
         trace = _running()
         rng = trace.rng()
         key = rng.seed if seed is None else gx.constant(seed & 0xFFFFFFFF, "uint32")
-        return key, rng.step, trace.stream()
+        return key, rng.step, trace.stream(*([purpose] if purpose else []))
 
     # What a user asks.
 

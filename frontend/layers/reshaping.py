@@ -1,4 +1,4 @@
-"""Layers that move values without computing: Flatten, Reshape, Permute."""
+"""Layers that move values without computing: Flatten, Reshape, Permute, RepeatVector."""
 
 from __future__ import annotations
 
@@ -86,3 +86,39 @@ class Permute(Layer):
 
     def call(self, inputs: Node) -> Node:
         return gx.transpose(inputs, (0, *self.dims))
+
+
+class RepeatVector(Layer):
+    """A vector as every step of a sequence: how one input starts a sequence of outputs.
+
+    Args:
+        n: the number of steps.
+
+    Shapes: (batch, features) becomes (batch, n, features).
+    Raises: AxisError: n is no positive whole number; ShapeError: the inputs have other than two axes.
+    Source: Keras ``RepeatVector``.
+
+    >>> import graphc as gx
+    >>> RepeatVector(5)(gx.placeholder("x", ("batch", 3)))
+    <broadcast_to: f32[batch, 5, 3]>
+    """
+
+    def __init__(self, n: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(n, int) or isinstance(n, bool) or n <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AxisError(
+                f"RepeatVector takes a positive whole number of steps, not {n!r}",
+                at=user_line(),
+                remedy="write RepeatVector(5)",
+            )
+        self.n = n
+
+    def call(self, inputs: Node) -> Node:
+        if inputs.ndim != 2:
+            raise ShapeError(
+                f"layer {self.name!r} takes two axes (batch, features), its input has {inputs.ndim}",
+                details=(f"inputs: {inputs.type}",),
+                at=user_line(),
+                remedy="take one vector for each sample: layers.Flatten()",
+            )
+        return gx.broadcast_to(gx.expand_dims(inputs, 1), (inputs.shape[0], self.n, inputs.shape[1]))

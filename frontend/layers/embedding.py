@@ -1,0 +1,136 @@
+"""Embedding, which turns ids into vectors, and Masking: where sequences begin, and where masks of steps come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import graphc as gx
+from graphc.errors import AxisError, ShapeError
+from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.config import user_line
+from graphc.frontend.layers.base import Layer
+from graphc.ir.node import Node, Parameter
+
+
+class Embedding(Layer):
+    """A vector for each of a number of ids: row ``ids`` of a table that is learned.
+
+    The same as a one-hot encoding times the table, without either. An id outside the table stops the program before
+    anything changes, with the id and your line. Gradients of rows that occur several times add up, in one fixed order.
+
+    Args:
+        input_dim: the number of ids; they go from 0 to ``input_dim - 1``.
+        output_dim: the size of the vectors.
+        embeddings_initializer: first values.
+        embeddings_regularizer, activity_regularizer: penalties on the table and on the outputs, added to the loss.
+        embeddings_constraint: what the table goes through in every step of training.
+        mask_zero: id 0 is padding: its steps do not count in the layers that follow and in the loss.
+        weights: first values as an array of the table's shape, instead of the initializer's.
+
+    Shapes:
+        inputs: integers of any shape, such as (batch, time); the result: (batch, time, output_dim).
+        Weights: embeddings (input_dim, output_dim).
+    Raises: IndexRangeError, when it runs: an id is not in the table.
+    Source: Bengio et al. 2003, A neural probabilistic language model; Keras ``Embedding``.
+
+    >>> import graphc as gx
+    >>> gx.layers.Embedding(1000, 8, mask_zero=True)(gx.placeholder("ids", ("batch", "time"), "int64"))
+    <take: f32[batch, time, 8]>
+    """
+
+    input_dtype = "int64"
+    supports_masking = True
+    embeddings: Parameter
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        mask_zero: bool = False,
+        weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
+            if not isinstance(size, int) or isinstance(size, bool) or size <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise AxisError(
+                    f"{name} of Embedding is {size!r}", at=user_line(), remedy="give positive whole numbers"
+                )
+        self.input_dim = input_dim
+        self.output_dim = output_dim
+        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+        self.embeddings_constraint = constraints.get(embeddings_constraint)
+        self.mask_zero = mask_zero
+        self._first = None if weights is None else _table(weights, (input_dim, output_dim))
+
+    def build(self, input_shape: Any) -> None:
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.input_dim, self.output_dim),
+            initializer=self.embeddings_initializer,
+            regularizer=self.embeddings_regularizer,
+            constraint=self.embeddings_constraint,
+        )
+        if self._first is not None:
+            self.embeddings.value = self._first.astype(self.embeddings.dtype.numpy)
+            self._first = None
+
+    def call(self, inputs: Node) -> Node:
+        ids = inputs if inputs.dtype.is_integer else gx.cast(inputs, "int32")
+        return gx.take(self.embeddings, ids, axis=0)
+
+    def compute_mask(self, inputs: Node, previous_mask: Any) -> Node | None:
+        """Where the id is not 0, if that is padding."""
+        return gx.not_equal(inputs, 0) if self.mask_zero else None
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, without the array of first values: files keep the table itself."""
+        return {key: value for key, value in super().get_config().items() if key != "weights"}
+
+
+def _table(weights: Any, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    table: np.ndarray[Any, Any] = np.asarray(weights)
+    if isinstance(weights, list) and table.shape == (1, *shape):  # Keras's list of all weights
+        table = table[0]
+    if table.shape != shape:
+        raise ShapeError(
+            f"weights of Embedding has shape {table.shape}, the table is {shape}",
+            at=user_line(),
+            remedy="give an array of shape (input_dim, output_dim)",
+        )
+    return table
+
+
+class Masking(Layer):
+    """Leaves out the steps of which every value is ``mask_value``: layers that follow and the loss do not count them.
+
+    Args:
+        mask_value: what padding is filled with.
+
+    Shapes: x: (batch, time, ...); the result has the shape of x, with zeros in the steps that do not count.
+    Source: Keras ``Masking``.
+
+    >>> import graphc as gx
+    >>> x = gx.layers.Masking()(gx.Input((None, 3)))
+    >>> gx.layers.LSTM(4)(x)
+    <input 'lstm': f32[batch, 4]>
+    """
+
+    supports_masking = True
+
+    def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_value = mask_value
+
+    def call(self, inputs: Node) -> Node:
+        return gx.where(gx.any(gx.not_equal(inputs, self.mask_value), axis=-1, keepdims=True), inputs, 0)
+
+    def compute_mask(self, inputs: Node, previous_mask: Any) -> Node:
+        """Where some value is another one."""
+        return gx.any(gx.not_equal(inputs, self.mask_value), axis=-1)
