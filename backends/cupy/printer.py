@@ -353,7 +353,7 @@ class _CudaPrinter(Printer):
         if isinstance(loop.start, Const) and isinstance(loop.stop, Const):
             if 1 < loop.stop.value - loop.start.value <= UNROLLED:
                 self.line("#pragma unroll")
-        elif any(isinstance(s, Accumulate) for s in loop.body) and not any(isinstance(s, For) for s in loop.body):
+        elif _is_worth_unrolling(loop):
             self.line(f"#pragma unroll {AT_ONCE}")
         name, start, stop = self.name(loop.var), self._index(loop.start), self._index(loop.stop)
         self._braces(f"for (long long {name} = {start}; {name} < {stop}; {name}++)", loop.body)
@@ -469,6 +469,13 @@ class _CudaPrinter(Printer):
                 return all(self._is_index(argument) for argument in args)
             case _:
                 return False
+
+
+def _is_worth_unrolling(loop: For) -> bool:
+    """Does a loop reduce, or look at data before it does something, so that it waits for memory each time?"""
+    if any(isinstance(s, For) for s in loop.body):
+        return False
+    return any(isinstance(s, Accumulate | If) for s in loop.body)
 
 
 def _packed(dtype: DType, size: int) -> str:

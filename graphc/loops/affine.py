@@ -26,6 +26,7 @@ from graphc.loops.kernel import (
     Stmt,
     Store,
     Var,
+    subexpressions,
     walk,
 )
 
@@ -109,6 +110,14 @@ def is_multiple(expression: Expr, of: int, lets: Mapping[str, Expr]) -> bool:
             return is_multiple(a, of, lets) or is_multiple(b, of, lets)
         case _:
             return False
+
+
+def is_of_sizes(expression: Expr, kernel: Kernel) -> bool:
+    """Is it made of the kernel's sizes and literals?"""
+    parts = list(subexpressions(expression))
+    return all(p.name in kernel.sizes for p in parts if isinstance(p, Var)) and not any(
+        isinstance(p, Load) for p in parts
+    )
 
 
 def put(expression: Expr, values: Mapping[str, Expr]) -> Expr:

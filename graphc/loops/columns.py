@@ -1,8 +1,8 @@
 """Reductions down columns on a GPU: a block takes a few neighbouring columns and many rows at a time.
 
 Lowering gives an iteration up to 64 columns with an accumulator for each, and goes down the rows in order. Here a block
-takes 16 of them, so that memory is read in pieces of 64 bytes, and each of its groups of threads every 64th row; at
-the end the groups' results are brought together in a fixed order.
+takes 32 of them, so that memory is read in pieces of 128 bytes, and each of its warps every 32nd row; at the end the
+warps' results are brought together in a fixed order.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from graphc.loops.kernel import (
     walk,
 )
 
-WIDTH = 16
+WIDTH = 32
 """Columns of a block."""
-GROUPS = 64
+GROUPS = 32
 """Rows that a block takes at a time."""
 _REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from graphc.errors import VerifyError
 from graphc.ir.types import DType
-from graphc.loops.affine import Names, ceildiv, coefficient, index, int64, lets_of, parallel_loop, rewrite
+from graphc.loops.affine import Names, ceildiv, coefficient, index, int64, is_of_sizes, lets_of, parallel_loop, rewrite
 from graphc.loops.chunks import merge_chunks
 from graphc.loops.columns import map_columns
 from graphc.loops.keep import keep_row_values
@@ -143,8 +143,10 @@ def _map_flat(kernel: Kernel, threads: int, most: int) -> Kernel | None:
     block, thread = Var(names.new("block"), DType.int64), Var(names.new("thread"), DType.int64)
     known = lets_of(parallel_loop(kernel))
     if isinstance(loop, For) and loop.kind is LoopKind.VECTOR and all(isinstance(s, Let) for s in lets):
-        if not (isinstance(loop.stop, Const) and loop.start == int64(0) and _is_simple(loop) and loop.stop.value > 0):
+        if loop.start != int64(0) or not _is_simple(loop) or loop.stop == int64(0):
             return None
+        if not isinstance(loop.stop, Const):
+            return _map_chunks(kernel, loop, threads) if is_of_sizes(loop.stop, kernel) else None
         width = int(loop.stop.value)
         size = pack_size(loop, known, most)
         row = Var(outer.var, DType.int64)
@@ -179,6 +181,27 @@ def _map_flat(kernel: Kernel, threads: int, most: int) -> Kernel | None:
     inner = For(thread.name, first, end, LoopKind.THREAD, tuple(body))
     blocks = For(block.name, int64(0), ceildiv(count, threads), LoopKind.BLOCK, (*leading, inner))
     return replace(kernel, body=(blocks,), threads=threads)
+
+
+def _map_chunks(kernel: Kernel, loop: For, threads: int) -> Kernel:
+    """An elementwise kernel whose rows have a length that is known at run time: a block for each piece of a row."""
+    *leading, outer = kernel.body
+    assert isinstance(outer, For)  # verified
+    names = Names(kernel)
+    block, piece = Var(names.new("block"), DType.int64), Var(names.new("piece"), DType.int64)
+    length = 4 * threads
+    pieces = ceildiv(loop.stop, length)
+    first = index("mul", piece, int64(length))
+    end = index("min", loop.stop, index("add", first, int64(length)))
+    body = (
+        Let(Var(outer.var, DType.int64), index("floordiv", block, pieces)),
+        Let(piece, index("mod", block, pieces)),
+        *leading,
+        *outer.body[:-1],
+        replace(loop, start=first, stop=end, kind=LoopKind.THREAD),
+    )
+    extent = index("mul", kernel.extent, pieces)
+    return replace(kernel, body=(For(block.name, int64(0), extent, LoopKind.BLOCK, body),), threads=threads)
 
 
 def _is_simple(loop: For) -> bool:

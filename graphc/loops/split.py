@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import DType
-from graphc.loops.affine import Names, ceildiv, index, int64, parallel_loop
+from graphc.loops.affine import Names, ceildiv, index, int64, is_of_sizes, parallel_loop
 from graphc.loops.columns import Columns, match_columns
 from graphc.loops.kernel import (
     Access,
@@ -70,7 +70,7 @@ def split_reduction(kernel: Kernel) -> Split | None:
 
 def _split_columns(kernel: Kernel, parallel: For, columns: Columns) -> Split | None:
     rows = columns.rows
-    if not (_of_sizes(rows.stop, kernel) and isinstance(rows.start, Const)):
+    if not (is_of_sizes(rows.stop, kernel) and isinstance(rows.start, Const)):
         return None
     names = Names(kernel)
     pieces = ceildiv(index("sub", rows.stop, rows.start), ROWS)
@@ -119,7 +119,7 @@ def _split_chunks(kernel: Kernel, parallel: For) -> Split | None:
     inner = [s for s in chunks.body if isinstance(s, For)]
     parts = {s.var.name: s for s in chunks.body if isinstance(s, Declare)}
     totals = {s.var.name: s.value for s in chunks.body if isinstance(s, Assign)}
-    if chunks.kind is not LoopKind.SEQ or chunks.start != int64(0) or not _of_sizes(chunks.stop, kernel):
+    if chunks.kind is not LoopKind.SEQ or chunks.start != int64(0) or not is_of_sizes(chunks.stop, kernel):
         return None
     if len(inner) != 1 or len(totals) != len(parts) or len(chunks.body) != 1 + 2 * len(parts) or not parts:
         return None
@@ -161,14 +161,6 @@ def _part_of(total: str, value: Expr, parts: dict[str, Declare]) -> str | None:
             return part
         case _:
             return None
-
-
-def _of_sizes(expression: Expr, kernel: Kernel) -> bool:
-    """Is it made of the kernel's sizes and literals?"""
-    parts = list(subexpressions(expression))
-    return all(p.name in kernel.sizes for p in parts if isinstance(p, Var)) and not any(
-        isinstance(p, Load) for p in parts
-    )
 
 
 def _made(

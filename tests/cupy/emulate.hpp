@@ -49,6 +49,8 @@ static inline unsigned long long atomicCAS(unsigned long long* cell, unsigned lo
 }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline double rsqrt(double x) { return 1 / sqrt(x); }
+static inline double normcdf(double x) { return erfc(-x * M_SQRT1_2) / 2; }
+static inline float normcdff(float x) { return (float)normcdf((double)x); }
 
 static inline float __int_as_float(int bits) {
     float value;

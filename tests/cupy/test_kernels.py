@@ -91,14 +91,13 @@ def test_mapping_fits_the_loops():
     rows = {name for name, kind in kinds.items() if kind == "rows"}
     assert rows == {
         "softmax", "moments", "column_sum", "total", "gather", "scatter_add", "accumulators", "reverse", "cumulative",
-        "scaled",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == "flat"} == {"chain", "uniform", "adam", "scaled_flat"}
     assert MAPPED["moments"].threads == 256
     barriers = {name: sum(isinstance(s, Barrier) for s in walk(MAPPED[name].body)) for name in rows}
     # scatter_add meets once a row; cumulative after the first thread; column_sum where lanes change hands
     assert barriers == {
-        "softmax": 0, "moments": 0, "column_sum": 2, "total": 0, "gather": 0, "accumulators": 0, "scaled": 0,
+        "softmax": 0, "moments": 0, "column_sum": 2, "total": 0, "gather": 0, "accumulators": 0,
         "scatter_add": 1, "reverse": 3, "cumulative": 1,
     }  # fmt: skip
 
