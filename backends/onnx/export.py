@@ -14,9 +14,8 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto, defs, helper
 
 import graphc
-from graphc.backends.onnx.composites import is_written_whole
 from graphc.backends.onnx.lines import portable_line_of
-from graphc.backends.onnx.rules import decomposed, forward_only, write_node
+from graphc.backends.onnx.rules import decomposed, forward_only, is_whole, write_node
 from graphc.backends.onnx.scan import write_scan
 from graphc.backends.onnx.sizes import Sizes
 from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
@@ -109,7 +108,7 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         )
     # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
     whole = _one_loop_each(_graph_of(what, training)).rebuild(widen_all_halves)
-    graph = decomposed(whole, lambda node: is_written_whole(node, opset))
+    graph = decomposed(whole, lambda node: is_whole(node, opset))
     writer = Writer(opset, Names())
     unique = writer.names.unique
     inputs = tuple(unique(node.name or "") for node in graph.inputs)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphc.backends.onnx import composites, cumulative, elementwise, indexing, movement, random, reductions, sorting
+from graphc.backends.onnx.conv import RULES as CONVOLUTIONS
+from graphc.backends.onnx.conv import is_operator
 from graphc.backends.onnx.functions import RULES as FUNCTIONS
 from graphc.backends.onnx.lines import line_of
 from graphc.backends.onnx.scan import all_nodes, rebuild_deep
+from graphc.backends.onnx.windows import RULES as WINDOWS
 from graphc.backends.onnx.writer import Writer
 from graphc.errors import ExportError
 from graphc.ir.graph import Graph
@@ -30,10 +33,12 @@ RULES: Mapping[type[Op], Rule] = {
     **reductions.RULES,
     **cumulative.RULES,
     **movement.RULES,
+    **WINDOWS,
     **indexing.RULES,
     **sorting.RULES,
     **random.RULES,
     **composites.RULES,
+    **CONVOLUTIONS,
     InRange: _same,
     CheckFinite: _same,
 }
@@ -55,6 +60,13 @@ def write_node(w: Writer, node: Node, args: tuple[str, ...]) -> str:
         at=line_of(node),
         remedy="use other operations, or give its class `decompose` or, as `onnx`, the name of an ONNX operator",
     )
+
+
+def is_whole(node: Node, opset: int) -> bool:
+    """Is this composite op written as it is, not taken apart?"""
+    if type(node.op) in CONVOLUTIONS:
+        return is_operator(node)
+    return composites.is_written_whole(node, opset)
 
 
 def decomposed(graph: Graph, is_whole: Callable[[Node], bool]) -> Graph:

@@ -21,6 +21,7 @@ from graphc.ir.node import Constant, Input, Node, ParameterLeaf
 from graphc.ir.sweep import Part
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
+from graphc.lower.padded import PaddedWindows
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
@@ -193,7 +194,7 @@ def operand_indices(node: Node, cluster: Cluster) -> list[Index | None]:
         return [None, index[op.axis : op.axis + node.args[1].ndim]]
     if isinstance(op, TakeAlong):
         return [None, broadcast_index(index, node.args[1].shape)]
-    if isinstance(op, Pad):
+    if isinstance(op, Pad | PaddedWindows):
         return [None, ()]
     if isinstance(op, RandomBits):
         return [(), ()]

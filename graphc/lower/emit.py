@@ -29,7 +29,8 @@ from graphc.loops.kernel import (
 )
 from graphc.lower.cluster import free, operand_of_trivial
 from graphc.lower.index import Index, SizeArguments, linear, loop_index
-from graphc.lower.views import broadcast_index, through_views
+from graphc.lower.padded import PaddedWindows
+from graphc.lower.views import broadcast_index, through_views, window_index
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.create import Iota, SizeOf
@@ -212,7 +213,10 @@ class Emitter:
                 chosen = broadcast_index(index, node.args[1].shape)
                 return self._pick(node, chosen, index, axis)
             case Pad():
-                return self._pad(node, op, index)
+                return self._pad(node, op, index, node.shape)
+            case PaddedWindows(pad=pad, view=view):
+                whole = pad.infer(*(arg.type for arg in node.args)).shape
+                return self._pad(node, pad, window_index(view, index, whole), whole)
             case RandomBits(stream=stream):
                 seed, step = (self.value(arg, ()) for arg in node.args)
                 element = self._cast(self.position(index, node.shape), DType.uint32)
@@ -290,7 +294,7 @@ class Emitter:
         self.bounds[f"%{named.name}"] = limit
         return loop_index(named.name)
 
-    def _pad(self, node: Node, op: Pad, index: Index) -> Expr:
+    def _pad(self, node: Node, op: Pad, index: Index, padded: tuple[Size, ...]) -> Expr:
         source, filler = node.args
         outside = self.value(filler, ())
         if any(size == 0 for size in source.shape):
@@ -298,9 +302,7 @@ class Emitter:
         inside: Expr | None = None
         places: list[Size] = []
         limits: list[Size] = []
-        for position, size, low, interior, total in zip(
-            index, source.shape, op.low, op.interior, node.shape, strict=True
-        ):
+        for position, size, low, interior, total in zip(index, source.shape, op.low, op.interior, padded, strict=True):
             if low == 0 and interior == 0 and size == total:
                 places.append(position)
                 continue
@@ -329,6 +331,6 @@ def _clamp(value: Expr, last: Expr) -> Expr:
 EXPENSIVE = frozenset({
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "softplus", "erf", "erfc", "sin", "cos",
     "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "pow", "fmod", "threefry",
-    "div", "sqrt",
+    "div", "sqrt", "ndtr",
 })  # fmt: skip
 """Scalar functions that are worth keeping rather than computing twice."""

@@ -216,7 +216,7 @@ class _Run:
         outputs: dict[int, Array] = {}
         for buffer, array, written in zip(self.plan.buffers, self.arrays, self.written, strict=True):
             if buffer.place is Place.OUTPUT:
-                if not written:
+                if not written and array.size:  # a loop without steps writes nothing
                     raise VerifyError(f"{_label(buffer)} is never written")
                 outputs[buffer.slot] = array
             elif buffer.place is Place.STATE:

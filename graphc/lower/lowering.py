@@ -34,6 +34,7 @@ from graphc.lower.opaque import (
     build_scatter,
     concatenated_places,
 )
+from graphc.lower.padded import fuse_paddings
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.sort import build_argsort
 from graphc.lower.split import split_full_reductions
@@ -432,7 +433,7 @@ class Lowering:
 
 def lower(graph: Graph) -> Plan:
     """The plan of a graph whose composites are decomposed."""
-    return Lowering(replace_scans(split_full_reductions(graph))).run()
+    return Lowering(fuse_paddings(replace_scans(split_full_reductions(graph)))).run()
 
 
 def label_of(cluster: Cluster) -> str:

@@ -212,9 +212,13 @@ def as_matrix(node: Node) -> Matrix | None:
     batch = tuple(strides[:-2])
     if column == 1 or columns == 1:
         leading = row if rows != 1 and row != 0 else columns
+        if isinstance(leading, int) and isinstance(columns, int) and leading < columns:
+            return None  # rows that overlap, as windows do, are none that BLAS takes
         return None if row == 0 and rows != 1 else Matrix(source, False, leading, batch, rest)
     if row == 1 or rows == 1:
         leading = column if columns != 1 and column != 0 else rows
+        if isinstance(leading, int) and isinstance(rows, int) and leading < rows:
+            return None
         return None if column == 0 and columns != 1 else Matrix(source, True, leading, batch, rest)
     return None
 

@@ -10,8 +10,9 @@ from graphc.ops.cast import Cast
 from graphc.ops.control import CustomVjp, Recompute, StopGradient
 from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
 from graphc.ops.slicing import Slice
+from graphc.ops.windows import ShiftWindows, Windows
 
-VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, StopGradient, Recompute, CustomVjp)
+VIEWS = (Reshape, Transpose, BroadcastTo, Slice, Flip, Windows, ShiftWindows, StopGradient, Recompute, CustomVjp)
 
 
 def is_view(node: Node) -> bool:
@@ -56,8 +57,24 @@ def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
             return source, tuple(a + i * s for i, a, s in zip(index, starts, steps, strict=True))
         case Flip(axes=axes):
             return source, tuple(source.shape[axis] - 1 - i if axis in axes else i for axis, i in enumerate(index))
+        case Windows() | ShiftWindows():
+            return source, window_index(node.op, index, source.shape)
         case _:  # StopGradient, Recompute, CustomVjp, Cast: the same elements
             return source, index
+
+
+def window_index(op: Windows | ShiftWindows, index: Index, shape: Shape) -> Index:
+    """The index, in a source of this shape, of the element at ``index`` of its windows."""
+    axis, count = op.axis, len(op.dilations)
+    rows, elements = index[axis : axis + count], index[axis + count : axis + 2 * count]
+    if isinstance(op, Windows):
+        places = zip(rows, elements, op.strides, op.dilations, strict=True)
+        moved = tuple(o * stride + k * dilation for o, k, stride, dilation in places)
+        return (*index[:axis], *moved, *index[axis + 2 * count :])
+    sizes = shape[axis + count : axis + 2 * count]
+    far = [size - 1 - k if op.back else k for k, size in zip(elements, sizes, strict=True)]
+    moved = tuple(i + f * dilation for i, f, dilation in zip(rows, far, op.dilations, strict=True))
+    return (*index[:axis], *moved, *index[axis + count :])
 
 
 def reshape_index(index: Index, shape: Shape, source: Shape, bounds: Bounds) -> Index:

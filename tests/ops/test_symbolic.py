@@ -15,8 +15,12 @@ from graphc.ir.types import DType, TensorType
 from tests.ops.table import COMPUTED, build, by_numpy, cases, draw, seeded
 from tests.ops.table import evaluate as run
 
-FIXED = {"reshape"}
-"""Its sizes are products of the operand's; tests/ops/test_functions.py has its symbolic cases."""
+FIXED = {
+    "reshape", "shift_windows", "fold_windows", "take_from_places", "put_at_places", "conv", "conv_transpose",
+    "conv_kernel_grad",
+}  # fmt: skip
+"""Sizes here are products of the operands', or those of windows, which are numbers; tests/ops/test_functions.py and
+tests/ops/test_convolution.py have their symbolic cases."""
 
 HOLDS_SIZES = ("Shape", "Size", "tuple[Size, ...]")
 
