@@ -117,6 +117,7 @@ _SIGNED = {
 _MATH = {
     **{fn: fn for fn in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "erf", "erfc")},
     **{fn: fn for fn in ("sin", "cos", "tan", "asin", "acos", "atan", "floor", "ceil", "rint", "trunc")},
+    "ndtr": "normcdf",
     **{fn: fn for fn in ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
     "abs": "fabs",
 }

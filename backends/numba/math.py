@@ -79,11 +79,24 @@ ERF_LARGE = (
     3.33840364615415e-08, -8.516773409079684e-09, 1.318740266785056e-09, -1.192871899443607e-10,
     4.8631853513475064e-12,
     )  # fmt: skip
-# numerator and denominator of erf(x) / x, in x**2 up to x = 3.92, to float32's precision
+# erf(x) / x - 1 up to 0.85, in x**2; log2(erfc(x)) from there to 3.93, and 2**r for |r| <= 1/2: to float32's precision
 ERF_SINGLE = (
-    (1.1283791458803571, 0.19056605390941667, 0.05276613170316985, 0.003771486170599173, 0.00028484183077415756,
-     2.046543283433955e-06),
-    (1.0, 0.5022175015038773, 0.11417172005607726, 0.014981064783769055, 0.001163640131480313, 3.8053000805794684e-05),
+    0.12837916023014356, -0.3761257183607396, 0.1128271739443513, -0.026802547519276677, 0.005051094431707882,
+    -0.000631512718251109,
+)  # fmt: skip
+LOG2_ERFC_SINGLE = (
+    -0.00016547095369539813, -1.6273823383553687, -0.9184219677055173, -0.15068674949947863, 0.03243035522061662,
+    -0.0044827257593270725, 0.00029218677796473267,
+)  # fmt: skip
+EXP2_SINGLE = (
+    1.0000000716543658, 0.693146967054911, 0.24022119724872826, 0.05550713289583846, 0.009675541292958362,
+    0.0013276466792653337,
+)  # fmt: skip
+# numerator and denominator of 2**(-GAUSS_SINGLE * x**2) ndtr(-x) for x from 0 to 14.6: no term cancels another
+GAUSS_SINGLE = -0.7213475108146667  # log2(exp(-1/2)) as a float32
+NDTR_SINGLE = (
+    (0.5000000040415062, 0.4463438720011439, 0.1890509439396732, 0.04256037902907032, 0.004394834106302335),
+    (1.0, 1.69057287109988, 1.2269775436044017, 0.4848101420069071, 0.10668496088109859, 0.011016259725640761),
 )  # fmt: skip
 # (1 + 2 x) exp(x**2) erfc(x), in (x - 2.5) / (x + 2.5) up to x = 10.1, and in (x - 4) / (x + 4) up to x = 27.5
 ERFC_SINGLE = (
@@ -306,11 +319,22 @@ def softplus(x: Value) -> Value:
 
 
 def erf(x: Value) -> Value:
-    """The error function, at most 1. Error: at most 6 ulp in float32 (less where it is not near 1), 2.5 in float64."""
-    if x.bits == 32:
-        bounded = _clamp(x, -3.92, 3.92)
-        z = bounded * bounded
-        return _clamp(bounded * polynomial(z, ERF_SINGLE[0]) / polynomial(z, ERF_SINGLE[1]), -1.0, 1.0)
+    """The error function, at most 1. Error: at most 2.5 ulp."""
+    return _erf_single(x) if x.bits == 32 else _erf_double(x)
+
+
+def _erf_single(x: Value) -> Value:
+    form = SINGLE
+    a = absolute(x)
+    logarithm = polynomial(where(a > 3.93, 3.93, a), LOG2_ERFC_SINGLE)
+    shifted = logarithm + form.magic
+    power = polynomial(logarithm - (shifted - form.magic), EXP2_SINGLE)
+    large = copysign(1.0 - power * power_of_two(shifted.as_integer()), x)
+    small = x + x * polynomial(x * x, ERF_SINGLE)
+    return where(a < 0.85, small, large)
+
+
+def _erf_double(x: Value) -> Value:
     a = absolute(x)
     t = where(a < 6.0, a, 6.0) - 1.0
     n, r = _reduce_exp(-polynomial(t, ERF_LARGE))
@@ -330,12 +354,48 @@ def _erfc(x: Value, single: bool) -> Value:
     limit, centre, terms = (10.1, 2.5, ERFC_SINGLE) if single else (27.5, 4.0, ERFC_DOUBLE)
     a = absolute(x)
     a = where(a > limit, limit, a)
-    square, rest = two_product(a, a)
-    n, r = _reduce_exp(-square)
-    r = r - rest
-    gauss = _scaled(polynomial(r, DOUBLE.exp) * (r * r) + r + 1.0, n)
-    y = gauss * (polynomial((a - centre) / (a + centre), terms) / (a * 2.0 + 1.0))
+    y = _gauss(a, 1.0) * _scaled_erfc(a, centre, terms)
     return where(x < 0.0, 2.0 - y, y)
+
+
+def _gauss(a: Value, factor: float) -> Value:
+    """``exp(-factor * a**2)`` for a factor 1 or 1/2; the square is not rounded, which would show magnified."""
+    form = _format(a)
+    b = a * -factor
+    shifted = a * b * LOG2_E + form.magic
+    n = shifted - form.magic
+    r = multiply_add(a, b, -(n * form.ln2_high)) - n * form.ln2_low
+    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, shifted.as_integer())
+
+
+def _scaled_erfc(a: Value, centre: float, terms: tuple[float, ...]) -> Value:
+    """``exp(a**2) * erfc(a)`` for a >= 0."""
+    return polynomial((a - centre) / (a + centre), terms) / (a * 2.0 + 1.0)
+
+
+def ndtr(x: Value) -> Value:
+    """The normal distribution function, precise in its lower tail. Error: at most 6.5 ulp in float32, 5 in float64."""
+    a = absolute(x)
+    tail = _upper_tail_single(a) if x.bits == 32 else _upper_tail_double(a)
+    return where(x < 0.0, tail, 1.0 - tail)
+
+
+def _upper_tail_single(a: Value) -> Value:
+    """``ndtr(-a)`` for a >= 0."""
+    form = SINGLE
+    a = where(a > 14.6, 14.6, a)
+    # the rounding error of b would show magnified by the product with a
+    b = a * GAUSS_SINGLE
+    lost = multiply_add(a, a.constant(GAUSS_SINGLE), -b)
+    shifted = a * b + form.magic
+    r = multiply_add(a, b, -(shifted - form.magic)) + a * lost
+    gauss = _scaled(polynomial(r, EXP2_SINGLE), shifted.as_integer())
+    return gauss * polynomial(a, NDTR_SINGLE[0]) / polynomial(a, NDTR_SINGLE[1])
+
+
+def _upper_tail_double(a: Value) -> Value:
+    a = where(a > 38.8, 38.8, a)
+    return _gauss(a, 0.5) * (_scaled_erfc(a * SQRT_HALF, 4.0, ERFC_DOUBLE) * 0.5)
 
 
 def rsqrt(x: Value) -> Value:

@@ -78,8 +78,8 @@ INTRINSICS = {
         name: name
         for name in (
             "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "softplus",
-            "erf", "erfc", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh",
-            "acosh", "atanh", "floor", "ceil", "rint", "trunc", "isnan", "isfinite", "threefry",
+            "erf", "erfc", "ndtr", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh",
+            "asinh", "acosh", "atanh", "floor", "ceil", "rint", "trunc", "isnan", "isfinite", "threefry",
         )
     },
 }  # fmt: skip

@@ -43,7 +43,7 @@ def multiply_add(a: Value, b: Value, c: Value) -> Value:
 
 
 def _halves(a: Value) -> tuple[Value, Value]:
-    """A float64 as the sum of two numbers of 26 bits, whose products are exact."""
-    scaled = a * 134217729.0  # 2**27 + 1
+    """A number as the sum of two of half as many bits, whose products are exact."""
+    scaled = a * (134217729.0 if a.bits == 64 else 4097.0)  # 2**27 + 1, 2**12 + 1
     high = scaled - (scaled - a)
     return high, a - high

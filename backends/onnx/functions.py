@@ -10,7 +10,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.ops.exponential import Erf, Exp2, Expm1, Log1p, Log2, Log10, Rsqrt, Softplus
 from graphc.ops.hyperbolic import Acosh, Asinh, Atanh, Cosh, Sinh
-from graphc.ops.special import Erfc
+from graphc.ops.special import Erfc, Ndtr
 from graphc.ops.trigonometric import Acos, Asin, Atan, Atan2, Cos, Tan
 
 if TYPE_CHECKING:
@@ -283,6 +283,10 @@ def _erfc(x: Term) -> Term:
     return _where(size < 1.0, 1.0 - _erf_near_zero(x), _where(x < 0.0, 2.0 - large, large))
 
 
+def _ndtr(x: Term) -> Term:
+    return _erfc(x * -math.sqrt(0.5)) * 0.5
+
+
 def _polynomial(x: Term, coefficients: tuple[float, ...]) -> Term:
     """The highest power first."""
     value = x * coefficients[0] if coefficients[0] != 1 else x
@@ -312,4 +316,5 @@ RULES: dict[type, Rule] = {
     Atanh: _written(_atanh, "Atanh"),
     Erf: _written(_erf, "Erf"),
     Erfc: _written(_erfc),
+    Ndtr: _written(_ndtr),
 }

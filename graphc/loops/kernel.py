@@ -60,7 +60,7 @@ SCALAR_FUNCTIONS: dict[str, int] = {
     "select": 3,                                         # select(condition, yes, no)
     "cast": 1,                                           # to the Apply's dtype; float to int truncates
     "exp": 1, "exp2": 1, "expm1": 1, "log": 1, "log2": 1, "log10": 1, "log1p": 1, "sqrt": 1, "rsqrt": 1,
-    "sigmoid": 1, "softplus": 1, "erf": 1, "erfc": 1,
+    "sigmoid": 1, "softplus": 1, "erf": 1, "erfc": 1, "ndtr": 1,       # ndtr: the normal distribution function
     "sin": 1, "cos": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,     # atan2(y, x)
     "sinh": 1, "cosh": 1, "tanh": 1, "asinh": 1, "acosh": 1, "atanh": 1,
     "floor": 1, "ceil": 1, "rint": 1, "trunc": 1, "isnan": 1, "isfinite": 1,

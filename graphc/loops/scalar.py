@@ -96,6 +96,15 @@ def _erfc(x: Value) -> Value:
     return np.asarray(_ERFC(x), np.float64).astype(x.dtype)[()]
 
 
+def _ndtr(x: Value) -> Value:
+    """The rounding of x / sqrt(2), which the tail would show magnified, is put right to first order."""
+    y = -x.astype(np.float64) * _ROOT_HALF
+    lost = (-x.astype(np.longdouble) * _LONG_ROOT_HALF - y).astype(np.float64)
+    slope = _TWO_OVER_ROOT_PI * np.exp(-(y * y))
+    complement = np.asarray(_ERFC(y), np.float64) - np.where(np.isfinite(y), lost * slope, 0.0)
+    return (0.5 * complement).astype(x.dtype)[()]
+
+
 def _power(x: Value, exponent: Value) -> Value:
     """Integers wrap around; a negative exponent gives the power truncated, and 0 for base 0."""
     if x.dtype.kind != "i":
@@ -121,6 +130,7 @@ def _threefry(key0: Value, key1: Value, counter0: Value, counter1: Value) -> Val
 
 
 _ERF, _ERFC = np.frompyfunc(math.erf, 1, 1), np.frompyfunc(math.erfc, 1, 1)
+_ROOT_HALF, _LONG_ROOT_HALF, _TWO_OVER_ROOT_PI = math.sqrt(0.5), np.sqrt(np.longdouble(0.5)), 2 / math.sqrt(math.pi)
 _REDUCTIONS = {
     "add": np.add,
     "mul": np.multiply,
@@ -165,6 +175,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "softplus": _softplus,
     "erf": _erf,
     "erfc": _erfc,
+    "ndtr": _ndtr,
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,

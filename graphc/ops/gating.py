@@ -14,6 +14,7 @@ import numpy as np
 from graphc.errors import AxisError, ShapeError
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
+from graphc.loops.scalar import apply_scalar
 from graphc.ops.arithmetic import abs, divide, maximum, minimum, multiply, negative, square
 from graphc.ops.base import (
     FLOATS,
@@ -29,8 +30,9 @@ from graphc.ops.base import (
     op_class,
 )
 from graphc.ops.compare import greater_equal, where
-from graphc.ops.exponential import erf, exp, sigmoid, softplus, sqrt
+from graphc.ops.exponential import sigmoid, softplus, sqrt
 from graphc.ops.slicing import take_range
+from graphc.ops.special import ndtr, normal_density
 
 
 class _Smooth(Elementwise):
@@ -43,7 +45,7 @@ class _Smooth(Elementwise):
 
 @op_class
 class Gelu(Elementwise):
-    """``x * Phi(x)`` with the normal distribution function Phi, by erf and without approximation.
+    """``x * Phi(x)`` with the normal distribution function Phi, without approximation.
 
     Shapes: that of x.
     Raises: DTypeError for integers and bool.
@@ -56,21 +58,16 @@ class Gelu(Elementwise):
     domain = (-4.0, 4.0)
 
     def reference(self, x: Array) -> Array:
-        values = [value * 0.5 * math.erfc(-value / math.sqrt(2)) for value in x.ravel().tolist()]
-        return np.array(values, x.dtype).reshape(x.shape)
+        wide = x.astype(np.float64)
+        return (wide * apply_scalar("ndtr", (wide,), DType.float64)).astype(x.dtype)
 
     def decompose(self, *args: Node) -> Node:
         (x,) = args
-        return multiply(x, _normal_distribution(x))
+        return multiply(x, ndtr(x))
 
     def chain(self, node: Node, g: Node, position: int) -> Node:
         (x,) = node.args
-        density = multiply(1 / math.sqrt(2 * math.pi), exp(multiply(-0.5, square(x))))
-        return multiply(g, _normal_distribution(x) + x * density)
-
-
-def _normal_distribution(x: Node) -> Node:
-    return multiply(0.5, erf(multiply(x, 1 / math.sqrt(2))) + 1.0)
+        return multiply(g, ndtr(x) + x * normal_density(x))
 
 
 def gelu(x: Operand, approximate: str = "none") -> Node:

@@ -14,6 +14,7 @@ import numpy as np
 from graphc.errors import AxisError
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
+from graphc.loops.scalar import apply_scalar
 from graphc.ops.arithmetic import abs, divide, maximum, multiply, negative, square, subtract
 from graphc.ops.base import FLOATS, Array, BadCase, Case, Elementwise, Operand, as_int, call, cast_to, op_class
 from graphc.ops.compare import equal, isnan, less, where
@@ -78,6 +79,53 @@ def erfc(x: Operand) -> Node:
     <erfc: f32[n, 3]>
     """
     return call(Erfc(), x)
+
+
+@op_class
+class Ndtr(_OfFloats):
+    """The normal distribution function ``erfc(-x / sqrt(2)) / 2``, with relative precision where it is small.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: https://dlmf.nist.gov/7.18, equation 7.18.1 at ``-x / sqrt(2)``; the name is SciPy's.
+    """
+
+    fn = "ndtr"
+    domain = (-5.0, 5.0)
+
+    def reference(self, x: Array) -> Array:
+        return np.asarray(apply_scalar("ndtr", (x,), DType(x.dtype.name)))
+
+    def chain(self, node: Node, g: Node, position: int) -> Node:
+        return multiply(g, normal_density(node.args[0]))
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Beside the usual, the lower tail down to where the result is subnormal and then 0."""
+        x = np.array([-1e4, -39.0, -38.4, -37.6, -26.0, -14.1, -13.0, -12.9, -8.3, -5.0, -2.5, 1.5, 6.0, 9.0, 50.0])
+        return [
+            *super().cases(),
+            *(Case(cls(), (x.astype(d),), differentiable=False) for d in (np.float32, np.float64)),
+        ]
+
+
+def normal_density(x: Node) -> Node:
+    """``exp(-x**2 / 2) / sqrt(2 pi)``, the derivative of ndtr."""
+    return multiply(1 / math.sqrt(2 * math.pi), exp(multiply(-0.5, square(x))))
+
+
+def ndtr(x: Operand) -> Node:
+    """The normal distribution function ``erfc(-x / sqrt(2)) / 2``, with relative precision where it is small.
+
+    Shapes: that of x.
+    Raises: DTypeError for integers and bool.
+    Source: https://docs.scipy.org/doc/scipy/reference/generated/scipy.special.ndtr.html
+
+    >>> import graphc as gx
+    >>> gx.ndtr(gx.placeholder("x", ("n", 3)))
+    <ndtr: f32[n, 3]>
+    """
+    return call(Ndtr(), x)
 
 
 # lgamma(2 + y) / y for -1/2 <= y <= 1, and S in lgamma(x) = (x - 1/2) (log(x) - 1) + HALF_LOG + S(1/x**2) / x, x >= 8
@@ -454,6 +502,6 @@ def xlogy(x: Operand, y: Operand) -> Node:
 
 
 __all__ = [
-    "Cbrt", "Erfc", "Lgamma", "Logaddexp", "Polygamma", "Xlogy", "cbrt", "digamma", "erfc", "lgamma", "logaddexp",
-    "polygamma", "xlogy",
+    "Cbrt", "Erfc", "Lgamma", "Logaddexp", "Ndtr", "Polygamma", "Xlogy", "cbrt", "digamma", "erfc", "lgamma",
+    "logaddexp", "ndtr", "polygamma", "xlogy",
 ]  # fmt: skip

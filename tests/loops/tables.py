@@ -179,6 +179,7 @@ def floats(dtype: DType) -> Case:
             apply("softplus", x): np.logaddexp(0, exact).astype(kind),
             apply("erf", x): np.array([math.erf(value) for value in exact.tolist()]).astype(kind),
             apply("erfc", x): np.array([math.erfc(value) for value in exact.tolist()]).astype(kind),
+            apply("ndtr", x): np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in exact.tolist()]).astype(kind),
             apply("atan2", x, y): np.arctan2(a, b),
             apply("fmod", x, y): np.fmod(a, b),
             apply("add", x, y): a + b,

@@ -61,8 +61,9 @@ BOUNDS = {
     "tanh": (np.tanh, 3.0, 3.0),
     "sigmoid": (_sigmoid, 2.5, 2.5),
     "softplus": (_softplus, 2.0, 2.0),
-    "erf": (by_mpmath(mpmath.erf), 6.0, 2.5),
+    "erf": (by_mpmath(mpmath.erf), 2.0, 2.5),
     "erfc": (by_mpmath(lambda x: mpmath.erfc(min(max(x, -100), 100)) if x == x else x), 0.6, 5.0),
+    "ndtr": (by_mpmath(lambda x: mpmath.ncdf(min(max(x, -100), 100)) if x == x else x), 6.5, 5.0),
     "sin": (np.sin, 2.0, 1.5),
     "cos": (np.cos, 2.0, 1.5),
     "tan": (np.tan, 0.6, 3.0),
@@ -202,6 +203,15 @@ def test_exp_without_an_instruction_for_powers_of_two(monkeypatch):
     assert np.max(ulps(without_it(x), exact)) <= 1.1
     normal = exact >= np.finfo(np.float32).tiny
     np.testing.assert_array_equal(without_it(x)[normal], with_it(x)[normal])
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+def test_tails_without_fused_multiply_add(dtype, monkeypatch):
+    monkeypatch.setattr(twofold, "has_fused_multiply_add", lambda: False)
+    monkeypatch.setattr(build, "kernel_addresses", compile_apart)
+    x = np.random.default_rng(7).uniform(-14 if dtype is SINGLE else -38, 3, 1000).astype(dtype.numpy)
+    exact, *bounds = BOUNDS["ndtr"]
+    assert np.max(ulps(native_function("ndtr", dtype)(x), exact(x.astype(LONG)))) <= bounds[dtype is DOUBLE]
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -41,6 +41,7 @@ ACTIVATIONS = {
     "hard_tanh": (gx.hard_tanh, lambda x: np.clip(x, -1, 1)),
     "hard_sigmoid": (gx.hard_sigmoid, lambda x: np.clip(x / 6 + 0.5, 0, 1)),
     "hard_silu": (gx.hard_silu, lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "gelu": (gx.gelu, lambda x: x * special.ndtr(x)),
     "gelu_tanh": (lambda x: gx.gelu(x, approximate="tanh"), _gelu_tanh),
     "silu": (gx.silu, lambda x: x * special.expit(x)),
     "mish": (gx.mish, _mish),
@@ -51,11 +52,17 @@ ACTIVATIONS = {
         lambda x: np.where(x > 0, (x + np.hypot(x, 2)) / 2, 2 / (np.hypot(x, 2) + np.abs(x))),
     ),
 }
-CANCELS = {"silu": (-1.7, -0.9), "gelu_tanh": (-1.3, -0.4), "mish": (-1.8, -0.8), "hard_silu": (-3.1, -1.2)}
+CANCELS = {
+    "silu": (-1.7, -0.9),
+    "gelu": (-1.3, -0.4),
+    "gelu_tanh": (-1.3, -0.4),
+    "mish": (-1.8, -0.8),
+    "hard_silu": (-3.1, -1.2),
+}
 """Where the derivative changes its sign, so that it has no relative precision; hard_silu's does so at a kink, too."""
 
-CONDITION = {"gelu_tanh": 8}
-"""Its tail is the exponential of a polynomial as large as 80, whose rounding counts that many times."""
+CONDITION = {"gelu_tanh": 8, "gelu/dx": 8, "gelu_tanh/dx": 8}
+"""Their tails are exponentials of numbers as large as 80, whose rounding counts that many times."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +101,7 @@ def test_derivatives_are_finite_and_precise_in_both_tails(name, computed, deriva
     assert np.isfinite(found).all()
     low, high = CANCELS.get(name, (0.0, 0.0))
     at = ((np.abs(wanted) > 1e-35) | (wanted == 0)) & ~((low < X) & (high > X))
-    np.testing.assert_allclose(found[at], wanted[at], rtol=CONDITION.get(name, 1) * 3e-6, atol=0)
+    np.testing.assert_allclose(found[at], wanted[at], rtol=CONDITION.get(f"{name}/dx", 1) * 3e-6, atol=0)
     np.testing.assert_allclose(found, wanted, rtol=3e-6, atol=2e-6)
 
 
