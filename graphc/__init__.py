@@ -37,7 +37,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 
 _SUBMODULES = (
     "activations", "backends", "callbacks", "constraints", "data", "generation", "initializers", "layers", "losses",
-    "metrics", "onnx", "optimizers", "regularizers", "saving",
+    "metrics", "models", "onnx", "optimizers", "regularizers", "saving",
 )  # fmt: skip
 
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
