@@ -1,0 +1,102 @@
+"""What is compiled and in which order it runs: translation units of whole programs, lanes, waits."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphc as gx
+from graphc.backends import cupy
+from graphc.backends.cupy import CupyBackend
+from graphc.backends.cupy.device import Launch, Product
+from graphc.backends.cupy.lanes import assign_lanes
+from graphc.backends.cupy.module import make_unit
+from graphc.backends.cupy.nvrtc import compile_cubin
+from graphc.backends.cupy.tasks import _Touched
+from tests.cupy.emulated_device import EmulatedDevice
+from tests.cupy.test_programs import recurrent_step
+from tests.spine.models import classifier_step
+
+FOLDER = Path(cupy.__file__).parent
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_kernels_of_training_steps_compile_to_registers(arch):
+    for program in (classifier_step([784, 512, 256, 10], 0.1), recurrent_step("numba", 64)):
+        unit = make_unit(program.plan)
+        usage = compile_cubin(unit.source, arch).usage
+        assert usage.keys() == set(unit.functions)
+        # a division's slow path is a call, around which a register or two may be saved
+        assert max(found.spill_bytes for found in usage.values()) <= 16, usage
+
+
+def test_there_is_no_assembly_outside_of_its_header():
+    """Machine instructions in CUDA C have a twin in the emulator, so they stand in one place."""
+    for path in FOLDER.iterdir():
+        if path.suffix in (".py", ".cuh") and path.name != "header.cuh":
+            assert not re.search(r"\basm\b\s*(volatile\s*)?\(", path.read_text(encoding="utf-8")), path.name
+
+
+def test_vectors_are_loads_of_16_bytes():
+    source = make_unit(classifier_step([784, 512, 256, 10]).plan).source
+    assert source.count("Packed<float, 4>*)") > 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lanes_keep_every_order_that_is_asked_for(seed):
+    """Running each lane as far ahead as its waits let it never overtakes a task that was to be waited for."""
+    rng = random.Random(seed)
+    after = [sorted(rng.sample(range(i), min(i, rng.randint(0, 3)))) for i in range(60)]
+    places = assign_lanes(after, rng.randint(1, 5))
+    lanes: dict[int, list[int]] = {}
+    for task, place in enumerate(places):
+        lanes.setdefault(place.lane, []).append(task)
+    done: list[int] = []
+    while any(lanes.values()):
+        ready = [k for k, tasks in lanes.items() if tasks and set(places[tasks[0]].waits) <= set(done)]
+        assert ready, "they wait for each other"
+        done.append(lanes[rng.choice(ready)].pop(0))
+    at = {task: position for position, task in enumerate(done)}
+    assert all(at[earlier] < at[task] for task in range(60) for earlier in after[task])
+    awaited = {earlier for place in places for earlier in place.waits}
+    assert {task for task, place in enumerate(places) if place.awaited} == awaited
+
+
+def test_memory_that_is_written_again_is_waited_for_once():
+    touched = _Touched()
+    touched.add(0, [], [(0, 100)])
+    touched.add(1, [(0, 50)], [(200, 300)])
+    assert touched.by([(10, 20)], []) == {0}
+    assert touched.by([], [(40, 60)]) == {0, 1}
+    touched.add(2, [], [(0, 100)])
+    assert touched.by([(0, 10)], []) == {2}
+    assert touched.by([(100, 200)], [(300, 310)]) == set()
+
+
+def test_branches_of_a_step_wait_only_for_what_they_read():
+    program = classifier_step([20, 32, 5], backend=CupyBackend(device=EmulatedDevice()))
+    program(x=np.ones((4, 20), np.float32), labels=np.zeros(4, np.int64))
+    (fit,) = program._fits.values()
+    (graph,) = fit.bound._graphs.values()
+    tasks = graph.tasks
+    assert any(isinstance(task.work, Product) for task in tasks)
+    places = assign_lanes([task.after for task in tasks], 8)
+    assert len({place.lane for place in places}) > 2
+    (post,) = [
+        i for i, task in enumerate(tasks) if isinstance(task.work, Launch) and task.work.function == "post_results"
+    ]
+    assert len(tasks[post].after) < 4
+
+
+def test_a_backend_with_tf32_says_so_to_its_products():
+    x, w = gx.placeholder("x", (40, 50)), gx.parameter("w", np.ones((50, 60), np.float32))
+    for tf32 in (False, True):
+        program = gx.compile({"y": x @ w}, [x], backend=CupyBackend(tf32=tf32, device=EmulatedDevice()))
+        program(x=np.ones((40, 50), np.float32))
+        (fit,) = program._fits.values()
+        (graph,) = fit.bound._graphs.values()
+        assert [task.work.tf32 for task in graph.tasks if isinstance(task.work, Product)] == [tf32]
