@@ -1,5 +1,16 @@
-"""Bundled data, and how batches come to a model."""
+"""Bundled data, text as numbers, and how batches come to a model."""
 
 from graphc.frontend.data.dataset import PyDataset as PyDataset
 from graphc.frontend.data.digits import load_digits as load_digits
 from graphc.frontend.data.prefetch import prefetch as prefetch
+from graphc.frontend.data.text_buckets import BucketBatches as BucketBatches
+from graphc.frontend.data.text_tokenizers import BytePairTokenizer as BytePairTokenizer
+from graphc.frontend.data.text_tokenizers import CharacterTokenizer as CharacterTokenizer
+from graphc.frontend.data.text_tokenizers import Tokenizer as Tokenizer
+from graphc.frontend.data.text_tokenizers import WordTokenizer as WordTokenizer
+from graphc.frontend.data.text_tokenizers import load_tokenizer as load_tokenizer
+from graphc.frontend.data.text_vectors import WordVectors as WordVectors
+from graphc.frontend.data.text_vectors import load_word_vectors as load_word_vectors
+from graphc.frontend.data.text_vocabulary import Vocabulary as Vocabulary
+from graphc.frontend.data.text_vocabulary import one_hot as one_hot
+from graphc.frontend.data.text_vocabulary import pad_sequences as pad_sequences
