@@ -49,7 +49,8 @@ static inline unsigned long long atomicCAS(unsigned long long* cell, unsigned lo
 }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline double rsqrt(double x) { return 1 / sqrt(x); }
-static inline double normcdf(double x) { return erfc(-x * M_SQRT1_2) / 2; }
+// far out a rounded quotient by the root of 2 costs many units in the last place
+static inline double normcdf(double x) { return (double)(erfcl(-(long double)x * 0.70710678118654752440084436210485L) / 2); }
 static inline float normcdff(float x) { return (float)normcdf((double)x); }
 
 static inline float __int_as_float(int bits) {
