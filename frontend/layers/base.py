@@ -243,7 +243,7 @@ class Layer(WeightHolder):
         self.find_home()
         takes_mask = "mask" in _argument_names(type(self).call)
         training = kwargs.get("training")
-        kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        args, kwargs = _by_position(type(self).call, args, {k: v for k, v in kwargs.items() if k != "training"})
         with _running().inside(self, None if training is OPEN else training):
             self._ensure_built(args)
             args, kwargs = nest.map_leaves(self._cast, (args, kwargs))
@@ -363,6 +363,18 @@ def _running() -> Trace:
 
 def _shape_for_build(leaf: Any) -> tuple[int | None, ...] | None:
     return tuple(size if isinstance(size, int) else None for size in leaf.shape) if isinstance(leaf, Node) else None
+
+
+def _by_position(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tensors given by name stand where they would by position: weights and masks go by the order of arguments."""
+    rest = dict(kwargs)
+    for name in _argument_names(function)[1 + len(args) :]:
+        if name == "mask" or not isinstance(rest.get(name), Node):
+            break
+        args = (*args, rest.pop(name))
+    return args, rest
 
 
 def _holds_nodes(arg: Any) -> bool:
