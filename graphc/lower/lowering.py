@@ -45,7 +45,7 @@ from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import Concatenate, Reshape, broadcast_to
+from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
 from graphc.ops.sorting import ArgSort
 
 
@@ -58,6 +58,7 @@ class Lowering:
     check_number: dict[int, int] = field(default_factory=dict[int, int])
     key: dict[int, Node] = field(default_factory=dict[int, Node])
     converted: dict[int, Node] = field(default_factory=dict[int, Node])
+    copied: dict[Node, Node] = field(default_factory=dict[Node, Node])
     places: dict[int, tuple[Place, int]] = field(default_factory=dict[int, tuple[Place, int]])
     moving: dict[int, Moving] = field(default_factory=dict[int, Moving])
     work: list[Work] = field(default_factory=list[Work])
@@ -294,11 +295,14 @@ class Lowering:
                 return matrix, stride
         if batch_strides(node.shape[:-2], _dense_batch(node), full) is None:
             node = broadcast_to(node, (*full, *node.shape[-2:]))
-        key = _fresh_key(node)
-        self._add(build_copy(node, key, self.key_of, self.check_of), "copy")
+        transposed = isinstance(node.op, Transpose) and node.op.axes == (1, 0)
+        source = node.args[0] if transposed else node
+        if source not in self.copied:  # one copy for a product and for its derivative, which reads it transposed
+            self.copied[source] = _fresh_key(source)
+            self._add(build_copy(source, self.copied[source], self.key_of, self.check_of), "copy")
         stride = batch_strides(node.shape[:-2], _dense_batch(node), full)
         assert stride is not None
-        return Matrix(key, False, node.shape[-1], _dense_batch(node)), stride
+        return Matrix(self.copied[source], transposed, source.shape[-1], _dense_batch(node)), stride
 
     def _in_float32(self, source: Node) -> Node:
         """The key of a float32 copy of halves, as they lie: one for all products that read them."""

@@ -15,10 +15,11 @@ from graphc.passes.fold import FOLD
 from graphc.passes.layout import LAYOUT
 from graphc.passes.recognize import COMPOSITES
 from graphc.passes.scans import improve_scans, merge_scans
+from graphc.passes.sequences import SEQUENCES
 from graphc.passes.stabilize import STABLE
 from graphc.rewrite import RewriteLog, rewrite
 
-CANONICAL = ALGEBRA + CHOICES + LAYOUT
+CANONICAL = ALGEBRA + CHOICES + LAYOUT + SEQUENCES
 """Rules that only put a graph into one of its equal forms."""
 
 SIMPLIFY = FOLD + CANONICAL + STABLE + COMPOSITES

@@ -356,3 +356,21 @@ def test_mistakes_are_explained(call, says):
         call(gx.placeholder("x", ("batch", "time", 3)))
     assert "test_recurrent.py" in str(caught.value)
     assert "to do: " in str(caught.value)
+
+
+def test_nothing_is_copied_on_the_way():
+    """Ids become vectors in the order of the loop, layers hand sequences on as they lie, gradients need no padding."""
+    ids = gx.placeholder("ids", ("batch", "time"), "int64")
+    stack = [layers.Embedding(9, 4), layers.LSTM(4, return_sequences=True), layers.LSTM(4)]
+    x = ids
+    for layer in stack:
+        x = layer(x)
+    weights = [weight for layer in stack for weight in layer.weights]
+    loss = gx.sum(gx.square(x))
+    program = gx.compile({"loss": loss, **{str(i): g for i, g in enumerate(gx.grad(loss, weights))}}, inputs=[ids])
+    plan = program.plan
+    assert len(plan.loops) == 4
+    names = [item.kernel.name for launch in plan.launches for item in launch.items if hasattr(item, "kernel")]
+    assert not any("pad" in name for name in names)
+    moved = [line for line in program.text("plan").splitlines() if "copy(read" in line]
+    assert len(moved) == 3, moved  # recurrent weights as the way back reads them, and the gradient that it begins with
