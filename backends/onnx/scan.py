@@ -1,4 +1,7 @@
-"""Loops: a scan becomes an ONNX Scan, whose body reads what does not change from the graph around it."""
+"""Loops: a scan becomes an ONNX Scan, one that ends by itself a Loop.
+
+Their bodies read what does not change from the graph around them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from onnx import ValueInfoProto, helper
 
 from graphc.backends.onnx.writer import ONNX_TYPE, Writer
+from graphc.errors import ExportError
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, apply
 from graphc.ir.types import DType
@@ -30,15 +34,13 @@ def write_scan(
     """
     op = node.op
     assert isinstance(op, Scan)
+    if op.stops:
+        return _write_loop(w, op, args, write_operations, value_info)
     used = w.names.unique
     label = used("scan")
     changing = op.carries + op.sequences
     inner = w.within()
-    names = [used(f"{label}/{leaf.name}") for leaf in op.body.inputs[:changing]]
-    values = {id(leaf): name for leaf, name in zip(op.body.inputs, (*names, *args[changing:]), strict=True)}
-    for leaf in op.body.nodes:
-        if isinstance(leaf.op, Constant):
-            values[id(leaf)] = w.constant(leaf.op.array)
+    names, values = _leaves(w, op, label, args)
     roots = [root for _, root in op.body.outputs]
     results = [(used(f"{label}/next_{i}" if i < op.carries else f"{label}/result"), n) for i, n in enumerate(roots)]
     write_operations(inner, op.body, values, results)
@@ -81,6 +83,72 @@ def write_scan(
         last = w.emit("Unsqueeze", outputs[i], w.ints([0]))
         outputs[i] = w.emit("Concat", *((last, history) if op.reverse else (history, last)), axis=0)
     return tuple(outputs)
+
+
+def _leaves(w: Writer, op: Scan, label: str, args: Sequence[str]) -> tuple[list[str], dict[int, str]]:
+    """The names of what changes from step to step, and the values of all leaves of the body."""
+    changing = op.carries + op.sequences
+    names = [w.names.unique(f"{label}/{leaf.name}") for leaf in op.body.inputs[:changing]]
+    values = {id(leaf): name for leaf, name in zip(op.body.inputs, (*names, *args[changing:]), strict=True)}
+    for leaf in op.body.nodes:
+        if isinstance(leaf.op, Constant):
+            values[id(leaf)] = w.constant(leaf.op.array)
+    return names, values
+
+
+def _write_loop(
+    w: Writer, op: Scan, args: Sequence[str], write_operations: WriteOperations, value_info: ValueInfo
+) -> tuple[str, ...]:
+    """The first carry is the condition, which ONNX asks before each step; the number of steps is one carry more."""
+    if op.reverse or any(op.keep):
+        raise ExportError(
+            "a loop that ends by itself has no form in the file if it runs backwards",
+            remedy="flip its sequences and results with gx.flip",
+        )
+    used = w.names.unique
+    label = used("loop")
+    inner = w.within()
+    names, values = _leaves(w, op, label, args)
+    number, going, next_number = (used(f"{label}/{name}") for name in ("number", "going", "next_number"))
+    for name, sequence in zip(names[op.carries :], args[op.carries : op.carries + op.sequences], strict=True):
+        inner.emit_named(name, "Gather", sequence, number, axis=0)
+    results = [(used(f"{label}/next_{i}"), root) for i, (_, root) in enumerate(op.body.outputs)]
+    write_operations(inner, op.body, values, results)
+    inner.emit_named(next_number, "Add", number, w.constant(1, DType.int64))
+    inner.emit_named(going, "Identity", results[0][0])
+    typed = helper.make_tensor_value_info
+    infos = [value_info(name, root) for name, root in results]
+    body = helper.make_graph(
+        inner.nodes,
+        f"{label}/step",
+        [
+            typed(number, ONNX_TYPE[DType.int64], []),
+            typed(used(f"{label}/asked"), ONNX_TYPE[DType.bool], []),
+            *(value_info(name, leaf) for name, leaf in zip(names[: op.carries], op.body.inputs, strict=False)),
+            typed(used(f"{label}/steps"), ONNX_TYPE[DType.int64], []),
+        ],
+        [
+            typed(going, ONNX_TYPE[DType.bool], []),
+            *infos[: op.carries],
+            typed(next_number, ONNX_TYPE[DType.int64], []),
+            *infos[op.carries :],
+        ],
+    )
+    carried = [used(f"{label}/{i}") for i in range(op.carries + 1)]
+    stacked = [used(f"{label}/result_{i}") for i in range(len(results) - op.carries)]
+    length = w.sizes.scalar(op.length)
+    taken = [length, args[0], *args[: op.carries], w.constant(0, DType.int64)]
+    w.nodes.append(
+        helper.make_node("Loop", taken, [*carried, *stacked], name=label, doc_string=w.doc or None, body=body)
+    )
+    *last, steps = carried
+    rest = w.emit("Unsqueeze", w.emit("Sub", length, steps), w.ints([0])) if stacked else ""
+    whole: list[str] = []
+    for (_, root), result in zip(results[op.carries :], stacked, strict=True):
+        sizes = [rest, w.sizes.shape(root.shape)] if root.shape else [rest]
+        zeros = w.emit("Expand", w.constant(0, root.dtype), w.emit("Concat", *sizes, axis=0))
+        whole.append(w.emit("Concat", result, zeros, axis=0))
+    return (*last, *whole, steps)
 
 
 def rebuild_deep(graph: Graph, replace: Callable[[Node, tuple[Node, ...]], Node | None]) -> Graph:

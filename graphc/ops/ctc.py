@@ -57,7 +57,8 @@ def ctc_loss(
 
     >>> import graphc as gx
     >>> y, z = gx.placeholder("y", ("batch", 5), "int64"), gx.placeholder("z", ("batch", "time", 30))
-    >>> gx.ctc_loss(y, z).type
+    >>> loss = gx.ctc_loss(y, z)
+    >>> loss.type
     f32[batch]
     """
     y, z = as_node(labels), as_node(logits)

@@ -27,6 +27,29 @@ def test_a_file_gives_the_same_values_and_gradients(tmp_path, name, reverse):
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("start", [40.0, 0.5, 1e30, np.nan])
+def test_a_loop_that_ends_by_itself_ends_by_itself_in_the_file(tmp_path, start):
+    x, y = gx.placeholder("x", ()), gx.placeholder("y", (2,))
+    halved, steps = gx.while_loop(lambda v: v > 1, lambda v: v / 2, x, most=30)
+    (a, b), _ = gx.while_loop(lambda v: gx.sum(v[0]) < 10.0, lambda v: (v[0] + y, v[1] * halved), (y, y), most=5)
+    program = program_of({"halved": halved, "steps": steps, "a": a, "b": b}, [x, y])
+    path = gx.onnx.export(program, tmp_path / "while.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    report = gx.onnx.verify(path, program, inputs={"x": np.float32(start), "y": np.float32([1, 2])})
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("start", [[0, 1, 0], [4, 4, 4]])
+def test_results_of_steps_that_do_not_run_are_zeros_in_the_file_too(tmp_path, start):
+    first, rise = gx.placeholder("first", ("batch",), "int64"), gx.placeholder("rise", (6, "batch"), "int64")
+    last, path = gx.scan(lambda c, r: (c + r, c * 2), first, rise, going=lambda c: gx.any(c < 4))
+    scalars = gx.scan(lambda c, r: (c, gx.sum(r) > 2), first, rise, going=lambda c: gx.any(c < 4))[1]
+    program = program_of({"last": last, "path": path, "scalars": scalars}, [first, rise])
+    out = gx.onnx.export(program, tmp_path / "path.onnx")
+    report = gx.onnx.verify(out, program, inputs={"first": np.array(start), "rise": np.ones((6, 3), np.int64)})
+    assert report.ok, str(report)
+
+
 def classifier():
     """An LSTM over sequences of any length, its last output to two classes, trained by gradient descent."""
     make, cell = CELLS["lstm"]
