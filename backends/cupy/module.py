@@ -21,7 +21,7 @@ from graphc.loops.kernel import For, Kernel, Pack, walk
 from graphc.loops.split import Split, split_reduction
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, size_of
 
-FEWEST_PIECES, MOST_WHOLE = 4, 64
+FEWEST_PIECES, MOST_WHOLE = 4, 512
 """A reduction is cut into pieces if there are as many, and if no more results than this keep blocks busy."""
 NARROW = 16
 """What the functions for products of small matrices take of one side, at most."""
