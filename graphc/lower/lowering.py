@@ -297,12 +297,17 @@ class Lowering:
             node = broadcast_to(node, (*full, *node.shape[-2:]))
         transposed = isinstance(node.op, Transpose) and node.op.axes == (1, 0)
         source = node.args[0] if transposed else node
-        if source not in self.copied:  # one copy for a product and for its derivative, which reads it transposed
-            self.copied[source] = _fresh_key(source)
-            self._add(build_copy(source, self.copied[source], self.key_of, self.check_of), "copy")
+        key = self._copy_of(source)  # the same for a product and for its derivative, which reads it transposed
         stride = batch_strides(node.shape[:-2], _dense_batch(node), full)
         assert stride is not None
-        return Matrix(self.copied[source], transposed, source.shape[-1], _dense_batch(node)), stride
+        return Matrix(key, transposed, source.shape[-1], _dense_batch(node)), stride
+
+    def _copy_of(self, node: Node) -> Node:
+        """The key of a dense copy: one for all that read it."""
+        if node not in self.copied:
+            self.copied[node] = _fresh_key(node)
+            self._add(build_copy(node, self.copied[node], self.key_of, self.check_of), "copy")
+        return self.copied[node]
 
     def _in_float32(self, source: Node) -> Node:
         """The key of a float32 copy of halves, as they lie: one for all products that read them."""
@@ -337,8 +342,7 @@ class Lowering:
             sequence = position < scan.carries + scan.sequences
             found = slab(arg, sequence)
             if found is None or free(found[0]):
-                key, offset, stride = _fresh_key(arg), 0, inner.size
-                self._add(build_copy(arg, key, self.key_of, self.check_of), "copy")
+                key, offset, stride = self._copy_of(arg), 0, inner.size
             else:
                 key, offset, stride = self.key_of(found[0]), *found[1:]
             reads.append(key)

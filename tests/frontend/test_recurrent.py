@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -374,3 +376,14 @@ def test_nothing_is_copied_on_the_way():
     assert not any("pad" in name for name in names)
     moved = [line for line in program.text("plan").splitlines() if "copy(read" in line]
     assert len(moved) == 3, moved  # recurrent weights as the way back reads them, and the gradient that it begins with
+
+
+def test_a_mask_is_brought_into_order_once_for_all_loops():
+    x, mask = gx.placeholder("x", ("batch", "time", 2)), gx.placeholder("mask", ("batch", "time"), "bool")
+    layer = layers.Bidirectional(layers.LSTM(4, return_sequences=True))
+    y = layer(x, mask=mask)
+    gradients = gx.grad(gx.sum(gx.square(y)), layer.weights)
+    program = gx.compile({"y": y, **{str(i): g for i, g in enumerate(gradients)}}, inputs=[x, mask])
+    text = program.text("plan")
+    (number,) = re.findall(r"(\d+): \S+ bool\[batch, time\] in input", text)
+    assert text.count(f"copy(read {number},") == 1
