@@ -53,11 +53,12 @@ class Table:
             self._write_layer(self._model, layer, 0)
         self._write("=" * self._width)
         model = self._model
+        state = _optimizer_state(model)
         for title, weights in (
-            ("Total params", model.weights),
+            ("Total params", [*model.weights, *state]),
             ("Trainable params", model.trainable_weights),
             ("Non-trainable params", model.non_trainable_weights),
-            ("Optimizer params", _optimizer_state(model)),
+            ("Optimizer params", state),
         ):
             if weights or title != "Optimizer params":
                 elements = sum(weight.array.size for weight in weights)

@@ -156,23 +156,28 @@ class ELU(Layer):
 
 
 class Softmax(Layer):
-    """``exp(x) / sum(exp(x))`` along an axis; where a mask is false the weight is 0.
+    """``exp(x) / sum(exp(x))`` along an axis, or over several; where a mask is false the weight is 0.
 
     Args:
-        axis: the axis whose values sum to one.
+        axis: the axis or the axes whose values sum to one.
     """
 
     supports_masking = True
 
-    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+    def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
 
     def call(self, inputs: Node, mask: Node | None = None) -> Node:
         if mask is None:
-            return gx.softmax(inputs, axis=self.axis)
-        outputs = gx.softmax(gx.where(mask, inputs, -1e9), axis=self.axis)
-        return gx.where(mask, outputs, 0.0)
+            return self._normalized(inputs)
+        return gx.where(mask, self._normalized(gx.where(mask, inputs, -1e9)), 0.0)
+
+    def _normalized(self, inputs: Node) -> Node:
+        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
+        if len(axes) == 1:
+            return gx.softmax(inputs, axis=axes[0])
+        return gx.exp(inputs - gx.logsumexp(inputs, axis=axes, keepdims=True))
 
 
 class Tanh(Layer):

@@ -132,14 +132,14 @@ class Concatenate(Merge):
         return super().call(given)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """A step counts where all masks say so; joined along the steps, masks are joined, too."""
+        """A step counts where it counts in any of the inputs; joined along the steps, masks are joined, too."""
         if previous_mask is None or all(mask is None for mask in previous_mask):
             return None
         masks = [_full_mask(node, mask) for node, mask in zip(inputs, previous_mask, strict=True)]
         axis = self.axis % inputs[0].ndim
         if axis < masks[0].ndim:
             return gx.concatenate(masks, axis=axis)
-        return reduce(gx.logical_and, masks)
+        return reduce(gx.logical_or, masks)
 
 
 def _full_mask(node: Node, mask: Node | None) -> Node:

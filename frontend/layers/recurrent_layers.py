@@ -70,12 +70,12 @@ class SimpleRNN(Recurrent):
         bias_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
-        seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
+        seed: int | None = None,
         zero_output_for_mask: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -129,7 +129,7 @@ class _SpatialDropout(_Dropping):
             raise AxisError(
                 f"there is no data format {data_format!r}", at=user_line(), remedy="channels_last or channels_first"
             )
-        self.data_format = data_format
+        self.data_format = data_format or "channels_last"
 
     def _disturbed(self, inputs: Node) -> Node:
         if inputs.ndim != self.axes + 2:

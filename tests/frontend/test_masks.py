@@ -79,7 +79,7 @@ def test_masks_go_through_layers_that_hold_layers():
 
 
 def test_masks_of_merged_inputs():
-    """A sum counts where any of its terms does; a concatenation of features where all do."""
+    """A sum counts where any of its terms does, and so does a concatenation of features; one of steps joins masks."""
     x, mask = padded()
     other = x.copy()
     other[:, 2] = 0
@@ -94,7 +94,7 @@ def test_masks_of_merged_inputs():
     want = ((x + other) * mask[..., None]).sum(1) / mask.sum(1)[:, None]
     np.testing.assert_allclose(merged(layers.Add()), want, rtol=1e-5, atol=1e-6)
     joined = np.concatenate([x, other], -1)
-    want = (joined * both[..., None]).sum(1) / np.maximum(both.sum(1), 1)[:, None]
+    want = (joined * mask[..., None]).sum(1) / mask.sum(1)[:, None]
     np.testing.assert_allclose(merged(layers.Concatenate()), want, rtol=1e-5, atol=1e-6)
     joined = np.concatenate([x, other], 1)
     steps = np.concatenate([mask, both], 1)

@@ -48,6 +48,7 @@ def test_the_table_counts_what_keras_counts():
     model.compile("adam", "mse", backend="reference")
     model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
     assert table(model)[-2].startswith("Optimizer params: 84 ")
+    assert table(model)[-5].startswith("Total params: 125 ")
 
 
 def test_layers_within_models_and_what_is_trained_can_be_shown():
