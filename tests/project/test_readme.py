@@ -21,7 +21,7 @@ def test_the_tour_runs_as_one_program(tmp_path, monkeypatch):
     exec(compile(program, str(path), "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("end", ["python examples/quickstart.py", "pytest"])
+@pytest.mark.parametrize("end", ["python examples/quickstart.py", "pytest -n auto"])
 def test_one_command_does_it_all(end):
     found = [
         line
