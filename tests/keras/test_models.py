@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -246,3 +247,42 @@ def test_one_batch_at_a_time():
     same_logs(b, a)
     for a, b in zip(flat(theirs.predict_on_batch(x)), flat(ours.predict_on_batch(x)), strict=True):
         assert distance(b, a) < 1e-5
+
+
+METHODS: dict[str, dict[str, str]] = {
+    "compile": {
+        "run_eagerly": "backend='reference' runs node by node",
+        "steps_per_execution": "each step is one call of a compiled program",
+        "jit_compile": "programs are compiled",
+        "auto_scale_loss": "there is no policy of mixed precision that would need it",
+    },
+    "fit": {},
+    "evaluate": {},
+    "predict": {},
+    "train_on_batch": {},
+    "test_on_batch": {},
+    "predict_on_batch": {},
+    "summary": {"positions": "columns keep their shares of line_length"},
+    "get_layer": {},
+    "get_weights": {},
+    "set_weights": {},
+    "count_params": {},
+}
+"""Methods of models, and why arguments of Keras are missing."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_take_the_same_arguments(name):
+    theirs, ours = (
+        {
+            key: value.default
+            for key, value in inspect.signature(getattr(module.Model, name)).parameters.items()
+            if value.kind is value.POSITIONAL_OR_KEYWORD or value.kind is value.KEYWORD_ONLY
+        }
+        for module in (keras, gx)
+    )
+    for key, default in theirs.items():
+        assert (ours.get(key, inspect.Parameter) == default) != (key in METHODS[name]), key
+    assert METHODS[name].keys() <= theirs.keys()
+    shared = [key for key in theirs if key in ours]
+    assert [key for key in ours if key in theirs] == shared
