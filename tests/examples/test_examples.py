@@ -39,6 +39,28 @@ KNOWN = {
     "early_stopping": [r"best epoch \d+, stopped after epoch \d+ of 600", r"training loss went on down: True"],
     "optimizers": [rf"{name}: from height 6\.45 to \d(\.\d)?e-0|{name}: .* 0\.00\d"
                    for name in ("SGD", "momentum", "Nesterov", "Adagrad", "RMSprop", "Adam")],
+    "sequence_shapes": [
+        r"one to one: \(2, 4\) -> \(2, 1\)", r"one to many: \(2, 4\) -> \(2, 6, 3\)",
+        r"many to one: \(2, 7, 4\) -> \(2, 1\)", r"many to many: \(2, 7, 4\) -> \(2, 7, 2\)",
+        r"another length: \(2, 7, 4\) and \(2, 8, 3\) -> \(2, 8, 3\)",
+    ],
+    "unrolled": [
+        r"unrolled, 4 steps: 10\d nodes", r"unrolled, 8 steps: 20\d nodes",
+        r"folded, 4 steps: (\d+) nodes(.|\n)*folded, 8 steps: \1 nodes", r"below 1e-5(.|\n)*below 1e-5", r"\(1, 40, 3\)",
+    ],
+    "lstm_gates": [
+        r"\[0\.1, 0\.9, 0\.3, 1\.0\] x memory \[5, 3, 2, 1\] = \[0\.5, 2\.7, 0\.6, 1\.0\]",
+        r"output: \[0\.0, 0\.0, 0\.8, 0\.8, 0\.8, 0\.8, 0\.0, 0\.0, 0\.0, 0\.8, 0\.8, 0\.8\]",
+    ],
+    "gru": [
+        r"SimpleRNN\(16\) .* 400 weights", r"GRU\(16\) .* 1248 weights", r"LSTM\(16\) .* 1600 weights",
+        r"z = 1: .* h = 0\.2500", r"z = 0: .* h = 0\.4621", r"GRU: .* below 20%", r"LSTM: .* below 20%",
+    ],
+    "bidirectional": [
+        r"forward only: 6 features, [56]\d% right", r"both ways: 12 features, (9[5-9]|100)% right", r"'concat': 12",
+        r"'ave': 6",
+    ],
+    "stacked": [r"lstm_1: .*544 weights", r"same outputs: True", r"program: 3 and 1", r"below a tenth: True"],
     "presenting": [r"dense/kernel: 3 x 4 = 12", r"trainable parameters: 41", r"Total params: 41 \(164 B\)"],
 }  # fmt: skip
 
