@@ -565,8 +565,9 @@ def _transposed_sizes(
             first.append(max(span - stride, 0) // 2)
             found.append(size * stride)
         else:
-            first.append(span // 2)
-            found.append((size - 1) * stride + span - 2 * (span // 2) + extra)
+            around = span + span % 2 - 2 + extra
+            first.append(span - 1 - min(around - around // 2, span - 1))
+            found.append((size - 1) * stride + span % 2 + extra)
     return tuple(first), tuple(found)
 
 
