@@ -120,6 +120,7 @@ def in_range(x: Operand, size: Size | str) -> Node:
 
     Shapes: that of x.
     Raises: DTypeError for anything but integers; at run time IndexRangeError.
+    Source: the bounds of https://onnx.ai/onnx/operators/onnx__Gather.html
 
     >>> import graphc as gx
     >>> gx.in_range(gx.placeholder("labels", ("n",), "int64"), 10)
@@ -191,6 +192,7 @@ def check_finite(x: Operand, label: str = "") -> Node:
 
     Shapes: that of x.
     Raises: DTypeError for anything but floats; at run time NonFiniteError.
+    Source: TensorFlow ``debugging.check_numerics``.
 
     >>> import graphc as gx
     >>> gx.check_finite(gx.placeholder("x", (3,)), "the input")

@@ -76,6 +76,7 @@ def when_training(training: Operand, inference: Operand) -> Node:
 
     Shapes: both of one type.
     Raises: ShapeError; DTypeError.
+    Source: Keras ``backend.in_train_phase``.
 
     >>> import graphc as gx
     >>> x = gx.placeholder("x", ("n", 3))
@@ -236,6 +237,7 @@ def custom_vjp(fn: Callable[..., Node], vjp: Callable[..., Any]) -> Callable[...
 
     Nodes that ``fn`` uses but does not take as inputs get no gradient. Forward mode (``gx.jvp``) raises GraphError.
 
+    Shapes: those that ``fn`` gives.
     Raises: GraphError: the rule gives another number of cotangents; ShapeError: one of another type.
     Source: https://docs.jax.dev/en/latest/notebooks/Custom_derivative_rules_for_Python_code.html
 

@@ -15,6 +15,7 @@ from graphc.ir.graph import make_graph
 from graphc.ir.text import print_graph
 from graphc.lower.plan import KernelItem, Launch
 from graphc.program import Program
+from tests.project.count import at_least
 
 MODEL = "model.py"
 
@@ -86,7 +87,7 @@ def onnx_of_line(program: Program, line: int) -> str:
 
 
 SPACE: dict[str, Any] = {
-    "function": function, "kernels_of_line": kernels_of_line, "launches": launches, "make_graph": make_graph,
+    "at_least": at_least, "function": function, "kernels_of_line": kernels_of_line, "launches": launches, "make_graph": make_graph,
     "message": message, "of_line": of_line, "onnx_of_line": onnx_of_line, "part": part, "print_graph": print_graph,
     "session": session,
 }  # fmt: skip

@@ -1,0 +1,188 @@
+"""Every public function by the example in its docstring: natively, in onnxruntime, and its derivatives.
+
+Sizes of one and of none, elements apart in memory, and numbers that are not finite go through the same programs as
+others, so that what is compiled is compiled once.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import numpy as np
+import pytest
+
+import graphc as gx
+from graphc.backends.onnx.export import build_model
+from graphc.backends.onnx.runtime import open_session, run_session
+from graphc.ir.graph import make_graph
+from graphc.ir.op import registry
+from graphc.ir.types import kind_of
+from graphc.lower.plan import GemmItem, KernelItem
+from graphc.ops import functions
+from tests.ops.table import evaluate, seeded
+from tests.project.checkout import ROOT
+from tests.project.count import counts
+from tests.project.shown import Shown, shown_by
+
+ANCHOR = gx.placeholder("anchor", ("n", "m"))
+"""Gives names of sizes to functions that take no operand."""
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 1e30, 1.0, -1.0, 0.5], np.float32)
+"""Sums of these neither overflow nor cancel, which would depend on their order."""
+REFUSES_EMPTY = {"argmin": "NumPy refuses it"}
+REFUSES_SPECIAL = {
+    "check_finite": "it is there to refuse them",
+    "conv_transpose": "natively weights meet zeros that the reference does not have, and 0 * inf is NaN",
+}
+NO_DIFFERENCES = {
+    "scan": "tests/scan", "while_loop": "tests/scan", "custom_vjp": "the rule is the user's",
+    "stop_gradient": "it has none on purpose", "when_training": "a pass chooses one of two",
+    "broadcast_to": "of a size that no input has", "linspace": "of a size that no input has",
+    "ctc_loss": "tests/ops/test_ctc.py: forward mode is refused",
+}  # fmt: skip
+RANGES = {"acosh": (1.2, 1.8)}
+
+
+def ordinary(x, shape):
+    rng = seeded("shown", x.name)
+    if x.dtype.is_float:
+        return rng.uniform(*RANGES.get(x.name.partition("_")[0], (0.2, 0.8)), shape).astype(x.dtype.numpy)
+    return rng.integers(0, 2, shape).astype(x.dtype.numpy)
+
+
+def special(x, shape):
+    return seeded("special", x.name).choice(SPECIAL, shape) if x.dtype.is_float else ordinary(x, shape)
+
+
+def apart(x, shape):
+    """Elements of an array that is larger, in another order."""
+    values = ordinary(x, shape)
+    wide = np.zeros([2 * size for size in shape[::-1]], values.dtype)
+    view = wide[(..., *(slice(None, None, 2) for _ in shape))].T
+    view[...] = values
+    return view
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, Shown]:
+    with pytest.MonkeyPatch.context() as patch:
+        return {name: shown_by(name, patch) for name in functions}
+
+
+@pytest.fixture(scope="module")
+def program(shown):
+    """All examples in one program, natively, with what the reference computes for the same operands."""
+    outputs = {f"{name}:{i}": node for name, one in shown.items() for i, node in enumerate(one.outputs)}
+    inputs = [ANCHOR, *(leaf for one in shown.values() for leaf in one.inputs)]
+    native, reference = (gx.compile(outputs, inputs=inputs, backend=b) for b in ("numba", "reference"))
+
+    def run(draw, n, plain=()):
+        feeds = {"anchor": np.zeros((n, 3), np.float32)}
+        for name, one in shown.items():
+            feeds |= one.feeds(ordinary if name in plain else draw, {"n": n})
+        return native(**feeds), reference(**feeds)
+
+    return native, run
+
+
+def test_every_function_shows_nodes(shown):
+    assert [name for name, one in shown.items() if not one.outputs] == []
+
+
+def test_no_function_falls_back_to_anything_but_kernels_and_products(program):
+    native, _ = program
+    assert {type(item) for launch in native.plan.launches for item in launch.items} <= {KernelItem, GemmItem}
+
+
+@pytest.mark.parametrize(("draw", "n"), [(ordinary, 2), (ordinary, 1), (special, 4), (apart, 3)])
+def test_native_results_are_those_of_the_reference(program, draw, n):
+    found, wanted = program[1](draw, n, REFUSES_SPECIAL)
+    for key, value in wanted.items():
+        assert (found[key].dtype, found[key].shape) == (value.dtype, value.shape), key
+        if kind_of(value.dtype) == "f":
+            np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=2e-6, err_msg=key)
+        else:
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def test_axes_without_elements(shown):
+    taken = {name: one for name, one in shown.items() if name not in REFUSES_EMPTY}
+    outputs = {f"{name}:{i}": node for name, one in taken.items() for i, node in enumerate(one.outputs)}
+    inputs = [ANCHOR, *(leaf for one in taken.values() for leaf in one.inputs)]
+    feeds = {"anchor": np.zeros((0, 3), np.float32)}
+    for one in taken.values():
+        feeds |= one.feeds(ordinary, {"n": 0})
+    found, wanted = (gx.compile(outputs, inputs=inputs, backend=b)(**feeds) for b in ("numba", "reference"))
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=2e-6, err_msg=key)
+        assert found[key].shape == value.shape, key
+
+
+@pytest.mark.parametrize("name", functions)
+def test_in_onnxruntime(name, shown):
+    one = shown[name]
+    outputs = {f"y{i}": node for i, node in enumerate(one.outputs)}
+    feeds = {"anchor": np.zeros((2, 3), np.float32), **one.feeds(ordinary, {})}
+    exported = build_model(make_graph(outputs, [ANCHOR, *one.inputs]))
+    found = run_session(open_session(exported.model, name), feeds, exported.outputs, name)
+    wanted = gx.compile(outputs, inputs=[ANCHOR, *one.inputs], backend="reference")(**feeds)
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, rtol=3e-5, atol=3e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", [name for name in functions if name not in NO_DIFFERENCES])
+def test_derivatives_by_projection(name, monkeypatch):
+    """In float64 along a random direction: backward, forward, and by differences."""
+    one = shown_by(name, monkeypatch, wide=True)
+    given = dict(zip(one.inputs, one.feeds(ordinary, {}).values(), strict=True))
+    floats = [leaf for leaf in one.inputs if leaf.dtype.is_float]
+    results = [node for node in one.outputs if node.dtype.is_float]
+    if not floats or not results:
+        return
+    rng = seeded("projection", name)
+    weights = [rng.standard_normal(node.shape) for node in results]
+    along = {leaf: rng.standard_normal(leaf.shape) for leaf in floats}
+    total = gx.constant(0.0, "float64")
+    for node, weight in zip(results, weights, strict=True):
+        total = total + gx.sum(node * gx.constant(weight))
+    pulled = gx.grad(total, floats)
+    pushed, *pulled = evaluate([*gx.jvp([total], floats, [gx.constant(along[x]) for x in floats]), *pulled], given)
+
+    def moved(step):
+        values = evaluate(results, {x: v + step * along[x] if x in along else v for x, v in given.items()})
+        return sum(float(np.sum(value * weight)) for value, weight in zip(values, weights, strict=True))
+
+    backward = sum(float(np.sum(slope * along[x])) for slope, x in zip(pulled, floats, strict=True))
+    np.testing.assert_allclose(backward, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(pushed, backward, rtol=1e-9, atol=1e-10)
+
+
+def named_in_tests():
+    """Names of ``gx`` that tests of operations and of loops use."""
+    found = set()
+    for folder in ("ops", "scan", "numba", "autodiff"):
+        for path in (ROOT / "tests" / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "gx":
+                    found.add(node.attr)
+    return found
+
+
+def test_every_function_has_a_judge():
+    """An op of its name, which the conformance table judges, or a test that calls it."""
+    named = named_in_tests()
+    assert [name for name in functions if name not in registry and name not in named] == []
+
+
+@pytest.mark.parametrize("name", functions)
+def test_every_function_says_what_it_takes(name):
+    text = inspect.getdoc(functions[name]) or ""
+    assert text.partition("\n")[0].endswith(".")
+    assert [word for word in ("Shapes: ", "Raises: ", "Source: ", ">>> ") if word not in text] == []
+
+
+def test_there_are_as_many_as_were_aimed_for(capsys):
+    found = counts()
+    with capsys.disabled():
+        print("\n" + ", ".join(f"{number} {what}" for what, number in found.items()))
+    assert found["public functions"] >= 180
