@@ -191,6 +191,9 @@ OF_THEIR_OWN = {
     "InputLayer": "at the beginning of every model here and in test_models.py",
 }
 FILES = ("test_recurrent.py", "test_transformer.py", "test_convolution.py")
+CONVOLUTIONS = ("Conv", "DepthwiseConv", "SeparableConv")
+OF_BASES = "what Keras hands on to a base class: the class says it"
+EACH_AXIS = "a number stands for all axes"
 OTHERWISE = {
     "InputLayer": {
         "shape": "without one a sample is a number",
@@ -202,6 +205,47 @@ OTHERWISE = {
         "input_tensor": "an input is a symbol of its own",
         "activity_regularizer": "there is nothing to learn from a penalty on data",
         "trainable": "it has no weights",
+    },
+    **{f"{kind}1D": {"rank": OF_BASES} for kind in CONVOLUTIONS},
+    **{
+        f"{kind}{rank}D": {"rank": OF_BASES, "strides": EACH_AXIS, "dilation_rate": EACH_AXIS}
+        for kind in CONVOLUTIONS
+        for rank in ((2,) if kind in ("DepthwiseConv", "SeparableConv") else (2, 3))
+    },
+    **{
+        f"{kind}{rank}D{end}": {"rank": OF_BASES, "strides": EACH_AXIS, "dilation_rate": EACH_AXIS}
+        for kind, end in (("Conv", "Transpose"),)
+        for rank in (2, 3)
+    },
+    "Conv1DTranspose": {"rank": OF_BASES},
+    **{
+        f"{kind}Pooling{rank}D": {
+            "pool_dimensions": OF_BASES,
+            "pool_mode": OF_BASES,
+            **({} if (kind, rank) == ("Max", 1) else {"pool_size": "2 for each axis, also where Keras has no default"}),
+        }
+        for kind in ("Max", "Average")
+        for rank in (1, 2, 3)
+    },
+    **{
+        f"Global{kind}Pooling{rank}D": {"pool_dimensions": OF_BASES}
+        for kind in ("Max", "Average")
+        for rank in (1, 2, 3)
+    },
+    "BatchNormalization": {
+        "renorm": "the correction of Ioffe 2017 is no part of the library",
+        "renorm_clipping": "the correction of Ioffe 2017 is no part of the library",
+        "renorm_momentum": "the correction of Ioffe 2017 is no part of the library",
+        "synchronized": "there is one device",
+    },
+    "Resizing": {
+        "crop_to_aspect_ratio": "Cropping2D does it",
+        "pad_to_aspect_ratio": "ZeroPadding2D does it",
+        "fill_mode": "ZeroPadding2D fills with zeros",
+        "fill_value": "ZeroPadding2D fills with zeros",
+        "antialias": "images become smaller by pooling",
+        "factor": "what Keras hands on to the base class and does not use",
+        "bounding_box_format": "it takes images alone",
     },
     "AdditiveAttention": {"score_mode": "what Keras hands on to the base class and does not use"},
     "Lambda": {
