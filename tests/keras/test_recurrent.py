@@ -161,9 +161,8 @@ def test_states_pass_from_batch_to_batch(kind):
             for model in (theirs, ours):
                 model.layers[-1].reset_state()
         x = rng.standard_normal((6, 5, 3)).astype(np.float32)
-        np.testing.assert_allclose(
-            ours.predict(x, verbose=0), np.asarray(theirs.predict(x, verbose=0)), rtol=2e-5, atol=2e-6
-        )
+        wanted = np.asarray(theirs(x))  # on JAX, Keras's predict forgets the states
+        np.testing.assert_allclose(ours.predict(x, verbose=0), wanted, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
