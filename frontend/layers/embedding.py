@@ -117,9 +117,9 @@ class Masking(Layer):
     Source: Keras ``Masking``.
 
     >>> import graphc as gx
-    >>> x = gx.layers.Masking()(gx.Input((None, 3)))
+    >>> x = gx.layers.Masking()(gx.placeholder("x", ("batch", "time", 3)))
     >>> gx.layers.LSTM(4)(x)
-    <input 'lstm': f32[batch, 4]>
+    <part: f32[batch, 4]>
     """
 
     supports_masking = True
