@@ -61,6 +61,48 @@ KNOWN = {
         r"'ave': 6",
     ],
     "stacked": [r"lstm_1: .*544 weights", r"same outputs: True", r"program: 3 and 1", r"below a tenth: True"],
+    "query_key_value": [
+        r"q of 'bank': 4 values become \[-?\d", r"together 1\.0000", r"each value: True", r"another vector: True",
+    ],
+    "scaled_dot_product": [
+        r"size 1024: products spread by 3\d\.\d, root of the size 32\.0; largest weight 0\.9\d, scaled 0\.2\d",
+        r"sum to 1\.0000, padding gets 0\.0000", r"weights @ value is the result: True",
+    ],
+    "multi_head": [
+        r"query/kernel: 512 x 8 x 64", r"attention_output/kernel: 8 x 64 x 512", r"weights: 1050624, .* = 1050624",
+        r"in \(1, 6, 16\), out \(1, 6, 16\), weights \(1, 4, 6, 6\)", r"where they stand: True",
+    ],
+    "positional_encoding": [
+        r"position 0: \[0\.0, 1\.0, 0\.0, 1\.0\]", r"sin\(1\) = 0\.8415, cos\(1\) = 0\.5403", r"at most \de-08, True",
+        r"of its own: True", r"as before: True",
+    ],
+    "causal_mask": [
+        r"Je +0 +-inf +-inf +-inf", r"t' +0 +0 +-inf +-inf", r"<end> +0 +0 +0 +0", r"Je +1\.00 +0\.00 +0\.00 +0\.00",
+        r"rows sum to \[1\.0, 1\.0, 1\.0, 1\.0\], weight on the future: 0\.0", r"rows \['<end>'\] alone",
+    ],
+    "layer_norm": [
+        r"layer: each sample has mean 0\.000 and deviation 1\.000 to 1\.000",
+        r"batch: each value has mean 0\.000 and deviation 1\.000 to 1\.000", r"alone, layer: as before True",
+        r"alone, batch: as before False", r"inference, layer: .* True", r"inference, batch: .* False",
+    ],
+    "residuals": [
+        r"none: .* \d\.\de-0[1-9] reaches", r"pre-norm: .* \d\.\de\+00 reaches", r"as it was: True",
+    ],
+    "encoder": [
+        r"self_attention 1,050,624, .*feed_forward 2,099,712, .* = 3,152,384", r"tokens \[0, 1, 2, 3\] of the attention",
+        r"token \[3\] of the feed-forward", r"mean 0\.000 and deviation 1\.000",
+    ],
+    "decoder": [
+        r"parts: self_attention, .*cross_attention, .*feed_forward", r"one after the other: True",
+        r"earlier ones by 0\.0", r"every step: True",
+    ],
+    "cross_attention": [
+        r"weights \(3, 4\), result \(3, 8\)", r"aime .*<pad> 0\.00", r"padding gets 0\.0, rows sum to 1\.0000",
+        r"it is the same: True",
+    ],
+    "transformer": [
+        r"source \[(.*)\], given \[1, .*\], to say \[.*, 2\]", r"loss 3\.\d\d to 0\.[01]\d", r"([89]\d|100)% of 100 words",
+    ],
     "presenting": [r"dense/kernel: 3 x 4 = 12", r"trainable parameters: 41", r"Total params: 41 \(164 B\)"],
 }  # fmt: skip
 

@@ -22,15 +22,20 @@ def normalized(x, gamma=1.0, beta=0.0, epsilon=1e-5):
 # Normalization.
 
 
-def test_layer_normalization_is_over_features_and_batch_statistics_are_over_samples():
+def test_layer_normalization_is_over_features_and_batch_normalization_over_samples():
     x = f32(rng, 6, 4, 8) * 3 + 1
-    found = run_layer(layers.LayerNormalization(epsilon=1e-9), x)
-    np.testing.assert_allclose(found.mean(axis=-1), 0, atol=1e-6)
-    np.testing.assert_allclose(found.std(axis=-1), 1, rtol=1e-5)
-    assert np.abs(found.mean(axis=0)).max() > 0.1
-    np.testing.assert_allclose(
-        run_layer(layers.LayerNormalization(epsilon=1e-9), x[:1]), found[:1], rtol=1e-5, atol=1e-6
+    by_layer, by_batch = (
+        run_layer(kind(epsilon=1e-9), x, training=True)
+        for kind in (layers.LayerNormalization, layers.BatchNormalization)
     )
+    for found, axis in ((by_layer, -1), (by_batch, (0, 1))):
+        np.testing.assert_allclose(found.mean(axis=axis), 0, atol=1e-6)
+        np.testing.assert_allclose(found.std(axis=axis), 1, rtol=1e-5)
+    assert np.abs(by_layer.mean(axis=(0, 1))).max() > 0.1
+    assert np.abs(by_batch.mean(axis=-1)).max() > 0.1
+    alone = run_layer(layers.LayerNormalization(epsilon=1e-9), x[:1], training=True)
+    np.testing.assert_allclose(alone, by_layer[:1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(run_layer(layers.BatchNormalization(), x[:1], training=True), by_batch[:1], atol=0.01)
 
 
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2), (2, 1)])

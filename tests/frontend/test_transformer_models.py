@@ -26,9 +26,10 @@ def copier():
     """A Transformer that has learned to copy."""
     gx.set_seed(0)
     model = models.Transformer(TOKENS, num_layers=1, d_model=32, num_heads=2, d_ff=32, dropout=0.0)
-    model.compile(optimizer=gx.optimizers.Adam(1e-2), loss=SPARSE, backend="numba")
+    # softmax does not see the keys' bias: its gradient is rounding, which a small epsilon would make steps of
+    model.compile(optimizer=gx.optimizers.Adam(1e-2, epsilon=1e-4), loss=SPARSE, backend="numba")
     source, target = copies(512, 0)
-    history = model.fit([source, target[:, :-1]], target[:, 1:], batch_size=64, epochs=20, verbose=0).history["loss"]
+    history = model.fit([source, target[:, :-1]], target[:, 1:], batch_size=32, epochs=20, verbose=0).history["loss"]
     assert history[-1] < 0.2 * history[0]
     return model
 

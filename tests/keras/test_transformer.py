@@ -29,6 +29,10 @@ HEADS = (rng.random((4, 2, 5, 5)) < 0.6) | np.eye(5, dtype=bool)
 COUNTED = IDS != 0
 
 
+IN_ORDER = {}
+"""Weights of models put together of Keras's layers, by the model's id, in the order that ours has them."""
+
+
 def attending(make, *, scores=False, memory=False, **said):
     """A model of one attention layer over its inputs: self-attention, or attention to a second input."""
 
@@ -74,6 +78,43 @@ def tied(module):
     return module.Model(ids, embedding(embedding(ids), reverse=True))
 
 
+def block(kind, first=False, **said):
+    """A layer of the encoder or decoder: ours, and Keras's layers put together as the paper says."""
+
+    def build(module):
+        x, y = module.Input((None, 6)), module.Input((None, 6))
+        layers, decoder = module.layers, kind == "TransformerDecoderLayer"
+        if module is gx:
+            made = getattr(layers, kind)(8, 2, normalize_first=first, **said)
+            return module.Model([x, y], made(x, y) if decoder else made(x))
+        rms = said.get("normalization") == "rms"
+        norms = [(layers.RMSNormalization if rms else layers.LayerNormalization)(epsilon=1e-5) for _ in range(3)]
+        h, one = x, layers.MultiHeadAttention(2, 3)
+        two = layers.MultiHeadAttention(2, 3)
+        network = [layers.Dense(8, activation=said.get("activation", "relu")), layers.Dense(6)]
+        asked = norms[0](h) if first else h
+        h = layers.Add()([h, one(asked, asked, use_causal_mask=decoder)])
+        h = h if first else norms[0](h)
+        if decoder:
+            h = layers.Add()([h, two(norms[1](h) if first else h, y)])
+            h = h if first else norms[1](h)
+        h = layers.Add()([h, network[1](network[0](norms[2](h) if first else h))])
+        model = module.Model([x, y], h if first else norms[2](h))
+        parts = [one, norms[0], *([two, norms[1]] if decoder else []), *network, norms[2]]
+        IN_ORDER[id(model)] = [weight for part in parts for weight in part.weights]
+        return model
+
+    return build
+
+
+def normalizing(name, **said):
+    def build(module):
+        x = module.Input((5, 6))
+        return module.Model(x, getattr(module.layers, name)(**said)(x))
+
+    return build
+
+
 def heads(**said):
     return lambda layers: layers.MultiHeadAttention(2, 4, **said)
 
@@ -108,21 +149,37 @@ MODELS = {
     "groups, padding": (over_ids(groups(), use_causal_mask=True), IDS),
     "groups, a mask": (with_mask(groups(), (5, 5)), [X, MASK]),
     "tied embedding": (tied, IDS),
+    "layer normalization": (normalizing("LayerNormalization"), X),
+    "layer normalization over steps": (normalizing("LayerNormalization", axis=1, epsilon=1e-2), X),
+    "layer normalization over both": (normalizing("LayerNormalization", axis=[1, 2], center=False), X),
+    "layer normalization without scale": (normalizing("LayerNormalization", scale=False), X),
+    "root mean square": (normalizing("RMSNormalization"), X),
+    "root mean square over both": (normalizing("RMSNormalization", axis=[1, 2]), X),
+    "encoder layer": (block("TransformerEncoderLayer"), [X, X]),
+    "encoder layer, pre-norm": (block("TransformerEncoderLayer", True, activation="gelu"), [X, X]),
+    "decoder layer": (block("TransformerDecoderLayer"), [X, X[::-1]]),
+    "decoder layer, pre-norm": (block("TransformerDecoderLayer", True, normalization="rms"), [X, X[::-1]]),
 }  # fmt: skip
 
 
 def pour(theirs, ours):
     """Weights that are no longer at their first values, the same for both."""
-    values = [np.asarray(w) + 0.3 * rng.standard_normal(w.shape).astype(np.float32) for w in theirs.get_weights()]
-    theirs.set_weights(values)
+    weights = of_theirs(theirs)
+    assert [tuple(w.shape) for w in weights] == [w.shape for w in ours.get_weights()]
+    values = [np.asarray(w) + 0.3 * rng.standard_normal(w.shape).astype(np.float32) for w in weights]
+    for weight, value in zip(weights, values, strict=True):
+        weight.assign(value)
     ours.set_weights(values)
+
+
+def of_theirs(model):
+    return IN_ORDER.get(id(model), model.weights)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_same_outputs_and_the_same_training(name):
     build, x = MODELS[name]
     theirs, ours = build(keras), build(gx)
-    assert [w.shape for w in theirs.get_weights()] == [w.shape for w in ours.get_weights()]
     pour(theirs, ours)
     a = [np.asarray(leaf) for leaf in keras.tree.flatten(theirs.predict(x, verbose=0))]
     b = [np.asarray(leaf) for leaf in keras.tree.flatten(ours.predict(x, verbose=0))]
@@ -137,7 +194,7 @@ def test_the_same_outputs_and_the_same_training(name):
         model.compile(module.optimizers.SGD(0.05), ["mse", None][: len(a)])
         said = {"epochs": 10, "batch_size": 2, "shuffle": False, "verbose": 0}
         model.fit(x, targets if len(a) > 1 else targets[0], **said)
-    for found, wanted in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+    for found, wanted in zip(ours.get_weights(), map(np.asarray, of_theirs(theirs)), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
