@@ -28,7 +28,7 @@ Exact = NDArray[np.longdouble]
 
 
 def _sigmoid(x: Exact) -> Exact:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)), np.longdouble)
 
 
 def _erf(x: Exact) -> Exact:

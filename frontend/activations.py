@@ -177,8 +177,11 @@ _ALL: tuple[Callable[..., Node], ...] = (
     selu, celu, softsign, hard_sigmoid, hard_silu, hard_tanh, log_sigmoid, squareplus, threshold, glu,
     sparsemax, hard_shrink, soft_shrink, tanh_shrink, sparse_plus, sparse_sigmoid,
 )  # fmt: skip
-_BY_NAME: dict[str, Callable[..., Node]] = {function.__name__: function for function in _ALL}
-_BY_NAME |= {"swish": silu, "hard_swish": hard_silu}
+_BY_NAME: dict[str, Callable[..., Node]] = {
+    **{function.__name__: function for function in _ALL},
+    "swish": silu,
+    "hard_swish": hard_silu,
+}
 
 for _function in _ALL:
     register_function("activations", _function)

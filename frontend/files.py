@@ -92,9 +92,9 @@ def decode_tensors(data: bytes) -> dict[str, Any]:
     Raises:
         SafetensorError: the bytes are damaged.
     """
-    from safetensors import deserialize
+    import safetensors
 
-    entries: list[tuple[str, dict[str, Any]]] = cast("Any", deserialize)(data)
+    entries: list[tuple[str, dict[str, Any]]] = cast("Any", safetensors).deserialize(data)
     return {name: np.frombuffer(e["data"], _element_type(e["dtype"])).reshape(e["shape"]) for name, e in entries}
 
 

@@ -121,7 +121,8 @@ class BoundGraph:
 def _computed(node: Node, op: Op, operands: list[Any]) -> Array:
     """An array of exactly the element type that was inferred: NumPy's scalars become arrays."""
     if isinstance(node.type, TupleType) or isinstance(op, Part):
-        return op.reference(*operands)
+        found: Any = op.reference(*operands)  # several arrays, or one of them
+        return found
     result = reference_of(op, operands, node.dtype)
     if result.dtype != node.dtype.numpy:
         raise BackendError(

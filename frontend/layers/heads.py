@@ -47,7 +47,7 @@ class _Projection(Layer):
         self._bias = {"initializer": bias_initializer, "regularizer": bias_regularizer, "constraint": bias_constraint}
 
     def _add_weights(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        said = {**self._kernel, "initializer": OfMatrix(self._kernel["initializer"], len(inputs))}
+        said: dict[str, Any] = {**self._kernel, "initializer": OfMatrix(self._kernel["initializer"], len(inputs))}
         self.kernel = self.add_weight(name="kernel", shape=(*inputs, *outputs), **said)
         self.bias = self.add_weight(name="bias", shape=tuple(outputs), **self._bias) if self.use_bias else None
 

@@ -22,13 +22,11 @@ class _Scaled(Layer):
     beta: Parameter | None
 
     def __init__(
-        self, axis: int, epsilon: float, center: bool, scale: bool, beta: tuple[Any, Any, Any],
+        self, axis: int | Sequence[int], epsilon: float, center: bool, scale: bool, beta: tuple[Any, Any, Any],
         gamma: tuple[Any, Any, Any], **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        if isinstance(axis, (list, tuple)):
-            (axis,) = axis
-        self.axis = int(axis)
+        (self.axis,) = axis if isinstance(axis, Sequence) else (int(axis),)
         self.epsilon = epsilon
         self.center = center
         self.scale = scale

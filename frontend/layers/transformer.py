@@ -63,7 +63,7 @@ class FeedForward(Layer):
         }
 
     def build(self, input_shape: Any) -> None:
-        said = {**self._dense, "dtype": self.dtype}
+        said: dict[str, Any] = {**self._dense, "dtype": self.dtype}
         self.hidden = Dense(self.hidden_dim, activation=self.activation, name="hidden", **said)
         if self.gated:
             self.gate = Dense(self.hidden_dim, name="gate", **said)

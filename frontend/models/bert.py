@@ -60,7 +60,12 @@ class Bert(Model):
         **options: Any,
     ) -> None:
         first = TruncatedNormal(stddev=0.02)
-        said = {"activation": "gelu", "layer_norm_epsilon": 1e-12, "kernel_initializer": first, **options}
+        said: dict[str, Any] = {
+            "activation": "gelu",
+            "layer_norm_epsilon": 1e-12,
+            "kernel_initializer": first,
+            **options,
+        }
         epsilon = said["layer_norm_epsilon"]
         self.embedding = TokenAndPositionEmbedding(
             vocabulary_size, max_length, d_model, embeddings_initializer=first, mask_zero=True,

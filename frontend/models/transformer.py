@@ -78,7 +78,7 @@ class Transformer(Model):
             self.source_embedding = TokenAndPositionEmbedding(
                 vocabulary_size, max_length, d_model, name="source_embedding", **said
             )
-        stack = {"intermediate_dim": d_ff, "num_heads": num_heads, "dropout": dropout, **options}
+        stack: dict[str, Any] = {"intermediate_dim": d_ff, "num_heads": num_heads, "dropout": dropout, **options}
         self.source_dropout = Dropout(dropout, name="source_dropout")
         self.encoder = TransformerEncoder(num_layers, name="encoder", **stack)
         self.target_dropout = Dropout(dropout, name="target_dropout")

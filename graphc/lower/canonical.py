@@ -20,6 +20,7 @@ from graphc.loops.kernel import (
     Let,
     Load,
     Local,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -72,7 +73,7 @@ class _Names:
                 return If(self.expr(condition), self.block(body))
             case Fail(condition=condition, check=check, detail=detail):
                 return Fail(self.expr(condition), self.expr(check), self.expr(detail))
-            case Barrier() | Combine():
+            case Barrier() | Combine() | Pack():  # only after mapping to a GPU
                 return statement
 
     def expr(self, expression: Expr) -> Expr:
