@@ -18,6 +18,7 @@ from graphc.backends.onnx.lines import portable_line_of
 from graphc.backends.onnx.rules import decomposed, forward_only, is_whole, write_node
 from graphc.backends.onnx.scan import write_scan
 from graphc.backends.onnx.sizes import Sizes
+from graphc.backends.onnx.transposes import move_transposes
 from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
 from graphc.errors import ExportError, FileError
 from graphc.ir.graph import Graph
@@ -87,7 +88,7 @@ class Exported:
         inputs: ONNX names of ``graph.inputs``.
         outputs: ONNX names of ``graph.outputs``.
         states: the updated parameters.
-        values: the ONNX name of each node of ``graph``, by ``id``.
+        values: the ONNX name of each node of ``graph``, by ``id``; some are gone where transposes were moved.
     """
 
     model: ModelProto
@@ -140,6 +141,7 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         producer_name="graphc",
         producer_version=graphc.__version__,
     )
+    move_transposes(model)
     helper.set_model_props(model, _properties(graph, inputs, outputs, states))
     return Exported(model, graph, inputs, outputs, states, values)
 

@@ -149,3 +149,33 @@ def test_groups_of_channels_are_normalized_alone():
 def test_mistakes_are_told(make, says):
     with pytest.raises(gx.GraphcError, match=says):
         make(gx.placeholder("x", (2, 8, 8, 3)))
+
+
+def transposes(path):
+    return [list(node.attribute[0].ints) for node in onnx.load(path).graph.node if node.op_type == "Transpose"]
+
+
+def residual_network(data_format):
+    """Convolutions with batch normalization around a shortcut, an image as the result."""
+    said = {"data_format": data_format, "padding": "same"}
+    axis = -1 if data_format == "channels_last" else 1
+    x = gx.Input((6, 6, 3) if axis == -1 else (3, 6, 6))
+    start = layers.Conv2D(4, 3, **said)(x)
+    y = layers.ReLU()(layers.BatchNormalization(axis)(layers.Conv2D(4, 3, **said)(start)))
+    y = layers.Add()([start, layers.DepthwiseConv2D(3, **said)(y)])
+    y = layers.AveragePooling2D(**said)(y)
+    return gx.Model(x, layers.Conv2DTranspose(2, 3, strides=2, activation="sigmoid", **said)(y))
+
+
+@pytest.mark.parametrize(("data_format", "count"), [("channels_last", 2), ("channels_first", 0)])
+def test_files_hold_a_transpose_at_most_for_each_input_and_output(tmp_path, data_format, count):
+    model = residual_network(data_format)
+    for layer in model.layers:
+        layer.set_weights([rng.uniform(0.2, 1, w.shape) for w in layer.get_weights()])
+    path = tmp_path / "image.onnx"
+    model.export(path)
+    assert len(transposes(path)) == count
+    report = gx.onnx.verify(path, model.programs["predict"])
+    assert report.ok, str(report)
+    small_network(data_format).export(path)
+    assert len(transposes(path)) == count // 2
