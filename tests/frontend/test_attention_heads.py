@@ -7,6 +7,7 @@ import pytest
 
 import graphc as gx
 from graphc import layers
+from graphc.lower.memory import layout
 from tests.frontend.running import evaluate, f32, run_layer
 
 rng = np.random.default_rng(1)
@@ -233,6 +234,18 @@ def test_axes_of_images_can_be_attended_over_one_by_one():
     built(whole, (3, 4, 6), (3, 4, 6)).set_weights(layer.get_weights())
     (found,), (flat,) = attend(whole, x), attend(plain, x.reshape(2, 12, 6))
     np.testing.assert_allclose(found, flat.reshape(x.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square():
+    """In training, with the causal mask and padding."""
+    x, counted = gx.placeholder("x", (1, "time", 16)), gx.placeholder("counted", (1, "time"), "bool")
+    layer = layers.MultiHeadAttention(2, 8)
+    loss = gx.mean(gx.square(layer(x, x, value_mask=counted, use_causal_mask=True)))
+    gradients = gx.grad(loss, layer.weights)
+    program = gx.compile({f"g{i}": g for i, g in enumerate(gradients)}, inputs=[x, counted], backend="numba")
+    short, long = (layout(program.plan, {"time": time}).peak_bytes for time in (4096, 8192))
+    assert long < 2.1 * short
+    assert short < 4 * 4096 * 4096
 
 
 @pytest.mark.parametrize(
