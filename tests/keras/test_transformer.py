@@ -20,7 +20,7 @@ pytestmark = [
 rng = np.random.default_rng(5)
 X = rng.standard_normal((4, 5, 6)).astype(np.float32)
 Y = rng.standard_normal((4, 7, 3)).astype(np.float32)
-IMAGES = rng.standard_normal((2, 3, 4, 6)).astype(np.float32)
+IMAGES = rng.standard_normal((4, 3, 4, 6)).astype(np.float32)
 IDS = rng.integers(1, 9, (4, 5))
 IDS[1, 3:] = IDS[2, 1:] = IDS[3, 4] = 0
 MASK = rng.random((4, 5, 5)) < 0.6
