@@ -61,7 +61,7 @@ def recombined(position: Size) -> Size:
             if isinstance(atom, str) or atom.fn != "%" or power != 1:
                 continue
             rest = tuple(part for part in monomial if part[0] != atom)
-            quotient = from_atom(Function("//", atom.left, atom.right))
+            quotient = from_atom(_quotient(atom.left, atom.right))
             together = position + polynomial({rest: factor}) * (atom.left - atom.right * quotient - from_atom(atom))
             if _functions(together) < _functions(position) - 1:  # the quotient is gone, too
                 return recombined(together)
@@ -69,10 +69,22 @@ def recombined(position: Size) -> Size:
 
 
 def _functions(size: Size) -> int:
-    """The number of terms that hold a quotient, a remainder, a minimum or a maximum."""
+    """How many quotients, remainders, minima and maxima there are, those within others counted, too."""
     if isinstance(size, int):
         return 0
-    return len([1 for monomial, _ in size.terms if any(not isinstance(atom, str) for atom, _ in monomial)])
+    atoms = [atom for monomial, _ in size.terms for atom, _ in monomial if not isinstance(atom, str)]
+    return sum(1 + _functions(atom.left) + _functions(atom.right) for atom in atoms)
+
+
+def _quotient(left: Size, right: Size) -> Function:
+    """``left // right``, where ``(x // a) // b`` is ``x // (a * b)``: the middle of three axes that were split."""
+    if not isinstance(left, int) and len(left.terms) == 1:
+        ((monomial, factor),) = left.terms
+        if factor == 1 and len(monomial) == 1 and monomial[0][1] == 1:
+            inner = monomial[0][0]
+            if isinstance(inner, Function) and inner.fn == "//":
+                return Function("//", inner.left, inner.right * right)
+    return Function("//", left, right)
 
 
 class Argument(int):
