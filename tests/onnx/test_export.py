@@ -261,7 +261,7 @@ def test_composites_with_an_operator_stay_whole() -> None:
     assert types == ["Softmax", "LogSoftmax", "Gelu", "ReduceMean", "ReduceLogSumExp"]
     older = [node.op_type for node in build_model(graph, opset=19).model.graph.node]
     assert "Gelu" not in older
-    assert "Erf" in older
+    assert "Exp" in older  # the normal distribution function by formula, exact in its tail, where erf + 1 is not
 
 
 def test_random_bits_are_integer_operators_only() -> None:
