@@ -125,11 +125,20 @@ static __device__ __forceinline__ unsigned short to_float16(float a) {
 }
 #endif
 
-// Neither overflows: the exponential is of a negative number.
-static __device__ __forceinline__ float sigmoid(float a) {
-    float small = expf(-fabsf(a));
-    return (a >= 0 ? 1.0f : small) / (1.0f + small);
+// To 1 ulp, and 0 below the smallest normal number: a division would take four times the instructions.
+#if defined(__CUDA_ARCH__)
+static __device__ __forceinline__ float reciprocal(float a) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
+    return result;
 }
+#else
+static __device__ __forceinline__ float reciprocal(float a) { return 1.0f / a; }
+#endif
+
+// Where the exponential overflows, the result is less than the smallest normal number, and 0.
+static __device__ __forceinline__ float sigmoid(float a) { return reciprocal(1.0f + expf(-a)); }
+// Does not overflow: the exponential is of a negative number.
 static __device__ __forceinline__ double sigmoid(double a) {
     double small = exp(-fabs(a));
     return (a >= 0 ? 1.0 : small) / (1.0 + small);

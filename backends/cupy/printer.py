@@ -164,8 +164,9 @@ signed sizeof static static_assert static_cast struct switch template this throw
 union unsigned using virtual void volatile wchar_t while and or not xor bitand bitor compl and_eq or_eq xor_eq not_eq
 threadIdx blockIdx blockDim gridDim warpSize INFINITY NAN status main
 from_float16 from_bfloat16 to_float16 to_bfloat16
-absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power record_failure rotate_left
-shift_left sigmoid sign_of softplus threefry truncated_remainder wrapping_add wrapping_sub wrapping_mul wrapping_neg
+absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power reciprocal record_failure
+rotate_left shift_left sigmoid sign_of softplus threefry truncated_remainder
+wrapping_add wrapping_sub wrapping_mul wrapping_neg
 Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf atan2 atan2f copysign copysignf exp log pow powf
 table set halted first_check
 """

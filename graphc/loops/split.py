@@ -35,7 +35,9 @@ from graphc.loops.kernel import (
 )
 
 ROWS = 512
-"""Rows of a piece, where columns are reduced."""
+"""Rows of a piece, where columns are reduced, at least."""
+ENOUGH = 640
+"""Pieces of all iterations together that keep a GPU busy; with more, blocks would begin and end too often."""
 LANES = 64
 """Columns of an iteration, at most."""
 
@@ -73,22 +75,29 @@ def _split_columns(kernel: Kernel, parallel: For, columns: Columns) -> Split | N
     if not (is_of_sizes(rows.stop, kernel) and isinstance(rows.start, Const)):
         return None
     names = Names(kernel)
-    pieces = ceildiv(index("sub", rows.stop, rows.start), ROWS)
-    whole, piece, lane = (Var(names.new(n), DType.int64) for n in ("whole", "piece", "lane"))
+    count = index("sub", rows.stop, rows.start)
+    most = index("max", int64(4), index("floordiv", int64(ENOUGH), index("max", kernel.extent, int64(1))))
+    pieces = index("min", ceildiv(count, ROWS), most)
+    longest = index("floordiv", index("sub", index("add", count, most), int64(1)), most)
+    whole, piece, lane, cut, length = (
+        Var(names.new(n), DType.int64) for n in ("whole", "piece", "lane", "pieces", "length")
+    )
     here = Var(parallel.var, DType.int64)
     scratch = [Buffer(names.new("scratch"), local.dtype, Access.WRITE) for local in columns.arrays.values()]
     begin = (*columns.lets, *columns.arrays.values(), _initial(columns, lane))
-    start = index("add", rows.start, index("mul", int64(ROWS), piece))
-    some = replace(rows, start=start, stop=index("min", index("add", start, int64(ROWS)), rows.stop))
+    start = index("add", rows.start, index("mul", length, piece))
+    some = replace(rows, start=start, stop=index("min", index("add", start, length), rows.stop))
 
     def place(at: Expr) -> Expr:
-        return index("add", index("mul", int64(LANES), index("add", index("mul", pieces, here), at)), lane)
+        return index("add", index("mul", int64(LANES), index("add", index("mul", cut, here), at)), lane)
 
     pairs = list(zip(columns.arrays.items(), scratch, strict=True))
     leave = tuple(Store(b.name, place(piece), Load(a, lane, local.dtype)) for (a, local), b in pairs)
     first: tuple[Stmt, ...] = (
-        Let(here, index("floordiv", whole, pieces)),
-        Let(piece, index("mod", whole, pieces)),
+        Let(cut, pieces),
+        Let(length, index("max", int64(ROWS), longest)),
+        Let(here, index("floordiv", whole, cut)),
+        Let(piece, index("mod", whole, cut)),
         *begin,
         some,
         For(lane.name, int64(0), columns.lanes, LoopKind.VECTOR, leave),
@@ -98,7 +107,7 @@ def _split_columns(kernel: Kernel, parallel: For, columns: Columns) -> Split | N
         value = Load(buffer.name, place(piece), local.dtype)
         taken.append(Store(a, lane, Apply(columns.functions[a], (Load(a, lane, local.dtype), value), local.dtype)))
     lanes = For(lane.name, int64(0), columns.lanes, LoopKind.VECTOR, tuple(taken))
-    second = (*begin, For(piece.name, int64(0), pieces, LoopKind.SEQ, (lanes,)), *columns.after)
+    second = (Let(cut, pieces), *begin, For(piece.name, int64(0), cut, LoopKind.SEQ, (lanes,)), *columns.after)
     elements = index("mul", index("mul", kernel.extent, pieces), int64(LANES))
     return _made(kernel, parallel, whole, first, second, scratch, elements, pieces)
 

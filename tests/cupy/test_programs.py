@@ -300,13 +300,24 @@ def test_scattered_sums_add_up_in_order(gpu):
     rows = gx.take(table, x, axis=0)
     (gradient,) = gx.grad(gx.sum(rows * rows * gx.cast(x, "float32")[:, :, None]), [table])
     programs = [gx.compile({"g": gradient}, [x], backend=backend) for backend in (gpu, "numba")]
-    assert "hits" in programs[0].source()
-    for n, m in ((1, 1), (7, 90), (33, 40)):
-        data = rng.integers(0, 300, (n, m))
+    assert "listed" in programs[0].source()
+    for n, m, words in ((0, 4, 1), (1, 1, 300), (7, 90, 300), (33, 40, 300), (35, 40, 2)):
+        data = rng.integers(0, words, (n, m))
         a, b = (program(x=data)["g"] for program in programs)
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=2e-5)
     with pytest.raises(gx.IndexRangeError, match="index 300"):
         programs[0](x=np.array([[3, 300]]))
+
+
+def test_pieces_of_columns_grow_where_enough_blocks_are_busy(gpu, monkeypatch):
+    monkeypatch.setattr("graphc.loops.split.ENOUGH", 5)
+    x = gx.placeholder("x", ("n", 70))
+    program = gx.compile({"sum": gx.sum(x, axis=0), "max": gx.max(x, axis=0)}, [x], backend=gpu)
+    for n in (1700, 2561, 4097):  # three pieces are not worth it; pieces of 641 and of 1025 rows
+        data = f32(n, 70)
+        found = program(x=data)
+        np.testing.assert_allclose(found["sum"], data.sum(0, dtype=np.float64), rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(found["max"], data.max(0))
 
 
 def test_small_products(gpu):
