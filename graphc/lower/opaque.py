@@ -14,20 +14,46 @@ from graphc.lower.canonical import canonical_kernel
 from graphc.lower.emit import Emitter
 from graphc.lower.index import Index, linear, loop_index, loop_names
 from graphc.lower.views import is_view, through_views
-from graphc.ops.movement import Concatenate
+from graphc.ops.movement import Concatenate, Reshape
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 
 I64 = DType.int64
 ZERO = Const(0, I64)
+SHORTEST_RUN = 8
+"""Shorter rows are copied as parts of longer ones."""
 KeyOf = Callable[[Node], Node]
 CheckOf = Callable[[Node], int]
 
 
 def build_copy(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf, name: str = "copy") -> Built:
-    """A kernel that moves a node's elements into the buffer of ``key``."""
-    built = KernelBuilder(copy_cluster(node), [Target(node, key)], key_of, check_of, name).build()
+    """A kernel that moves a node's elements into the buffer of ``key``.
+
+    It runs over the axes that the elements had before they were reshaped, of which no index needs a division, unless
+    the innermost of these are too short for a loop.
+    """
+    source = node
+    while isinstance(source.op, Reshape):
+        source = source.args[0]
+    run = _run(source)
+    if isinstance(run, int) and run < SHORTEST_RUN:
+        source = node
+    built = KernelBuilder(copy_cluster(source), [Target(source, key)], key_of, check_of, name).build()
     built.nodes = (node,)
     return built
+
+
+def _run(node: Node) -> Size:
+    """How many elements lie side by side, to begin with."""
+    index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
+    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
+    source, place = through_views(node, index, bounds)
+    position = linear(place, source.shape)
+    run: Size = 1
+    for axis in range(node.ndim - 1, -1, -1):
+        if node.shape[axis] != 1 and coefficient(position, f"%i{axis}") != run:
+            break
+        run = run * node.shape[axis]
+    return run
 
 
 def build_concatenate(
