@@ -240,9 +240,13 @@ def _map_rows(kernel: Kernel, threads: int, most: int) -> Kernel:
     parallel = keep_row_values(kernel, parallel, SHARED_BYTES - held)
     lets = lets_of(parallel)
     trips: list[int] = []
+    sizes = {1}
     for loop in _dealt_loops(parallel.body):
-        count = _most_trips(loop, lets)
-        trips.append(threads if count is None else -(-count // pack_size(loop, lets, most)))
+        count, size = _most_trips(loop, lets), pack_size(loop, lets, most)
+        sizes.add(size)
+        trips.append(threads if count is None else -(-count // size))
+    if max(sizes) == MOST:  # a thread takes so much at once that few of them would leave memory waiting
+        threads *= 2
     # no more threads than the longest loop can feed, in whole warps
     threads = min(threads, -(-max(trips, default=1) // WARP) * WARP)
     body = _Rows(kernel, parallel, most).block(parallel.body)
