@@ -13,13 +13,21 @@ import numpy as np
 import graphc as gx
 
 
-def run(main: Callable[[Path], object], description: str | None) -> None:
-    """Run an example from the command line: ``python -m examples.xor --out folder``."""
+def run(main: Callable[[Path], object], description: str | None, train: Callable[[Path], object] | None = None) -> None:
+    """Run an example from the command line: ``python -m examples.xor --out folder``.
+
+    Args:
+        main: the example.
+        description: its docstring.
+        train: what ``--check`` runs instead: a real training, which takes minutes and checks what it reaches.
+    """
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="where pictures and ONNX files go")
-    out: Path = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    main(out)
+    if train is not None:
+        parser.add_argument("--check", action="store_true", help="train for real, and check what is reached")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    (train if train is not None and given.check else main)(given.out)
 
 
 def draw(path: Path, paint: Callable[[Any], None], columns: int = 1, width: float = 5.0) -> None:

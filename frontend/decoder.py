@@ -9,7 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import NameClashError
-from graphc.frontend import generation, nest
+from graphc.frontend import generation, nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.generation import Nest, Step
 from graphc.ir.node import Node
@@ -200,14 +200,19 @@ class Decoder:
 
     def _build_begin(self) -> Any:
         carry, constants = self._begun()
-        return self._compile({**_named(carry), **_named({"constant": constants})})
+        fixed = _named({"constant": constants})
+        return self._compile({**_named(carry), **fixed, **_masks(fixed)})
 
     def _build_advance(self, drawn: bool) -> Any:
         """One step whose carry comes in and goes out by name."""
         carry, constants = self._begun()
         taken = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in _named(carry).items()}
         table = {"constant": constants}
-        fixed = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in _named(table).items()}
+        nodes = _named(table)
+        fixed = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in nodes.items()}
+        masks = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in _masks(nodes).items()}
+        for name, node in fixed.items():
+            tracing.set_mask(node, masks.get(f"{name}_mask"))
         limits = self._limits if drawn else {}
         after, shown = generation.one_step(
             self._step,
@@ -217,7 +222,7 @@ class Decoder:
             _refilled(table, fixed)["constant"],
             generation.sampler(**limits, stream=0) if drawn else generation.likeliest,
         )
-        inputs = [*taken.values(), *fixed.values(), *limits.values()]
+        inputs = [*taken.values(), *fixed.values(), *masks.values(), *limits.values()]
         return gx.compile({**_named(after), "shown": shown}, inputs=inputs, backend=self._backend)
 
 
@@ -231,6 +236,12 @@ def _named(table: Mapping[str, Nest]) -> dict[str, Node]:
             leaves = [leaf for leaf in nest.leaves(structure) if leaf is not None]
             found.update((f"{name}{place}", leaf) for place, leaf in enumerate(leaves))
     return found
+
+
+def _masks(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The masks that travel with nodes, by the node's name and ``_mask``."""
+    found = {f"{name}_mask": tracing.mask_of(node) for name, node in nodes.items()}
+    return {name: mask for name, mask in found.items() if mask is not None}
 
 
 def _refilled(table: Mapping[str, Nest], nodes: Mapping[str, Node]) -> dict[str, Nest]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
-from graphc.frontend import nest
+from graphc.frontend import nest, tracing
 from graphc.frontend.config import user_line
 from graphc.ir.node import Node
 
@@ -112,7 +112,8 @@ def greedy(
         length: at most so many tokens.
         end: the token that ends a row; None: all rows have ``length`` tokens.
         pad: what stands behind a row's end.
-        constants: nodes that stay the same at all steps, batch first, such as what an encoder made.
+        constants: nodes that stay the same at all steps, batch first, such as what an encoder made; the layers of the
+            step see the masks that travel with them.
         lengths: (batch,), how many tokens of each prompt count, from the first on, at least 1; default all.
 
     Shapes: tokens (batch, length), lengths and log_probs (batch,).
@@ -217,7 +218,7 @@ def beam_search(
     _check_count(width, "width")
     state, last = begin(step, state, start, constants, lengths)
     batch = last.shape[0]
-    known = _each(lambda leaf: gx.repeat(leaf, width, axis=0), constants)
+    known = _each(lambda leaf: _repeated(leaf, width), constants)
     places = gx.arange(width)
     own = gx.broadcast_to(places, (batch, width))
     first = gx.expand_dims(gx.arange(batch), 1) * width
@@ -255,13 +256,15 @@ def beam_search(
         "alive": gx.full((batch, width), True, "bool"),
         "log_probs": gx.broadcast_to(gx.where(gx.equal(places, 0), 0.0, -infinity), (batch, width)),
         "lengths": gx.zeros((batch, width), "int64"),
-        "state": _each(lambda leaf: gx.repeat(leaf, width, axis=0), state),
+        "state": _each(lambda leaf: _repeated(leaf, width), state),
     }
     ended, (words, moves) = gx.scan(advance, init, length=length, going=None if end is None else going)
     # Who came from whom: a step that did not run moved nothing, so that zeros are right for it.
-    _, traced = gx.scan(
-        lambda at, x: (at + gx.take_along(x[1], at, 1), gx.take_along(x[0], at, 1)), own, (words, moves), reverse=True
-    )
+
+    def follow(at: Node, x: tuple[Node, Node]) -> tuple[Node, Node]:
+        return at + gx.take_along(x[1], at, 1), gx.take_along(x[0], at, 1)
+
+    _, traced = gx.scan(follow, own, (words, moves), reverse=True)
     counts = ended["lengths"]
     behind = gx.arange(length) < gx.expand_dims(counts, -1)
     tokens = gx.where(behind, gx.transpose(traced, (1, 2, 0)), pad)
@@ -371,12 +374,14 @@ def _write(
 ) -> Generated:
     _check_count(length, "length")
     state, last = begin(step, state, start, constants, lengths)
-    ended, tokens = gx.scan(
-        lambda carry, _: one_step(step, carry, end, pad, constants, choose),
-        first_carry(last, state),
-        length=length,
-        going=None if end is None else lambda carry: gx.any(carry["alive"]),
-    )
+
+    def advance(carry: Any, _: Any) -> Any:
+        return one_step(step, carry, end, pad, constants, choose)
+
+    def going(carry: Any) -> Node:
+        return gx.any(carry["alive"])
+
+    ended, tokens = gx.scan(advance, first_carry(last, state), length=length, going=None if end is None else going)
     written = gx.arange(length) < gx.expand_dims(ended["lengths"], 1)
     return Generated(gx.where(written, gx.transpose(tokens), pad), ended["lengths"], ended["log_probs"])
 
@@ -429,6 +434,14 @@ def _as_logits(value: Any) -> Node:
 
 def _penalty(lengths: Node, alpha: float) -> Node:
     return ((gx.cast(lengths, "float32") + 5.0) / 6.0) ** float(alpha) if alpha else gx.ones(lengths.shape)
+
+
+def _repeated(node: Node, width: int) -> Node:
+    """A node with each row for each beam, and with its mask, which layers within the step look for."""
+    found = gx.repeat(node, width, axis=0)
+    mask = tracing.mask_of(node)
+    tracing.set_mask(found, None if mask is None else gx.repeat(mask, width, axis=0))
+    return found
 
 
 def _choose_rows(rows: Node, new: Node, old: Node) -> Node:

@@ -104,6 +104,18 @@ KNOWN = {
         r"source \[(.*)\], given \[1, .*\], to say \[.*, 2\]", r"loss 3\.\d\d to 0\.[01]\d", r"([89]\d|100)% of 100 words",
     ],
     "presenting": [r"dense/kernel: 3 x 4 = 12", r"trainable parameters: 41", r"Total params: 41 \(164 B\)"],
+    "text": [
+        r"byte pairs: 320 ids, 12 for the sentence, back: 'the plot was brilliant, and odd\.'", r"the same: True",
+        r"padded \[\[2, 17, 26, 8, 3\], \[2, 19, 3, 0, 0\]\]", r"[34]\d% as they come, 2\.\d% in buckets", r"10 of 24 tokens",
+        r"at random: .* (9[5-9]|100)% of new", r"word vectors: .* (9[5-9]|100)% of new",
+    ],
+    "seq2seq": [r"(9[5-9]|100)% written exactly", r"1233 greedily: 3321", r"by beam search: 3321, ",
+                r"token by token: 3 3 2 1 <end>"],
+    "attention": [rf"{name}: .* (9[0-9]|100)% written exactly, 314159 becomes 951413\n  weights of .* 1: True"
+                  for name in ("bahdanau", "luong")],
+    "vanishing": [r"simple, 0\.7 a step: .* times 0\.700 a step", r"simple, 1\.0 a step: .* times 1\.000 a step",
+                  r"simple, 1\.2 a step: .* times 1\.(19|20)\d a step", r"0\.7 \*\* 39 = 9\.1e-07",
+                  r"bias 0: .* times 0\.6\d\d a step", r"bias log\(40\): .* times 1\.0\d\d a step"],
 }  # fmt: skip
 
 

@@ -409,3 +409,35 @@ def test_a_decoder_refuses_what_it_cannot_tell_apart():
         gx.generation.Decoder(two_axes, [seed], None, seed, 3)
     with pytest.raises(AxisError, match="top_p"):
         decoder().sample(ARRAYS, top_p=0)
+
+
+def test_masks_of_constants_travel_along():
+    """Rows of padded sources are written as each row alone: greedily, by beams, and in a stream."""
+    gx.set_seed(3)
+    embed, cell = (
+        gx.layers.Embedding(VOCABULARY, UNITS, mask_zero=True),
+        gx.layers.BahdanauCell(gx.layers.GRUCell(UNITS)),
+    )
+    readout = gx.layers.Dense(VOCABULARY, kernel_initializer=gx.initializers.RandomNormal(0, 3.0))
+    source = gx.placeholder("source", ("batch", "time"), "int64")
+
+    def step(tokens, state, memory):
+        output, state = cell(gx.take(embed.embeddings, tokens, axis=0), state, constants=memory)
+        return readout(output * 5), state
+
+    memory = embed(source)
+    batch = source.shape[0]
+    start, state = gx.full((batch,), 1, "int64"), [gx.zeros((batch, UNITS))]
+    writer = gx.generation.Decoder(step, [source], state, start, 5, constants=memory, backend="numba")
+    rows = [[1, 2, 3, 1], [2], [3, 1]]
+    padded = {"source": np.array([row + [0] * (4 - len(row)) for row in rows])}
+    greedy, beams = writer.greedy(padded), writer.beam_search(padded, 3)
+    streamed = np.stack(list(writer.stream(padded)), axis=1)
+    np.testing.assert_array_equal(streamed, greedy.tokens)
+    for place, row in enumerate(rows):
+        alone = {"source": np.array([row])}
+        one, three = writer.greedy(alone), writer.beam_search(alone, 3)
+        np.testing.assert_array_equal(one.tokens[0], greedy.tokens[place])
+        np.testing.assert_allclose(one.log_probs[0], greedy.log_probs[place], rtol=1e-5)
+        np.testing.assert_array_equal(three.tokens[0], beams.tokens[place])
+        np.testing.assert_allclose(three.log_probs[0], beams.log_probs[place], rtol=1e-5)
