@@ -103,7 +103,7 @@ class _Moving:
 
     def _transpose(self, node: NodeProto) -> bool:
         (x,), (y,) = node.input, node.output
-        perm = tuple(_attribute(node, "perm") or ())
+        perm: Perm = tuple(_attribute(node, "perm") or ())
         if not perm:
             return False
         x = self._name(x)

@@ -94,8 +94,9 @@ class Tokenizer:
         raise NotImplementedError
 
     @classmethod
-    def _restore(cls, data: dict[str, Any]) -> Self:
-        raise NotImplementedError
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The tokenizer of what a file holds."""
+        raise NotImplementedError(f"{cls.__name__} cannot be read from a file")
 
 
 class _Listed(Tokenizer):
@@ -140,7 +141,7 @@ class _Listed(Tokenizer):
         return {"rules": rules, "tokens": list(self.vocabulary)[len(SPECIAL) :]}
 
     @classmethod
-    def _restore(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Self:
         rules = data["rules"]
         made = cls(max_tokens=rules["max_tokens"], min_count=rules["min_count"], lower=rules["lower"])
         tokens = data["tokens"]
@@ -319,7 +320,7 @@ class BytePairTokenizer(Tokenizer):
         return {"rules": rules, "merges": [f"{left.hex()} {right.hex()}" for left, right in self._ranks]}
 
     @classmethod
-    def _restore(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Self:
         made = cls(**data["rules"])
         merges = [merge.split(" ") for merge in data["merges"]]
         made._set_merges([(bytes.fromhex(left), bytes.fromhex(right)) for left, right in merges])
@@ -347,7 +348,7 @@ def load_tokenizer(path: str | Path) -> Any:
         data: Any = json.loads(Path(path).read_bytes().decode())
         if not isinstance(data, dict) or cast("dict[str, Any]", data).get("format") != FORMAT:
             raise ValueError(f"it does not say format: {FORMAT!r}")
-        return kinds[data["kind"]]._restore(cast("dict[str, Any]", data))
+        return kinds[data["kind"]].from_json(cast("dict[str, Any]", data))
     except FileNotFoundError:
         raise FileError(f"there is no file {path}", at=user_line(), remedy="look at the path") from None
     except json.JSONDecodeError as error:
