@@ -288,9 +288,14 @@ def test_python_calls_do_not_grow_with_the_number_of_launches():
         bound = backend.compile(Plan(None, buffers, steps, count)).bind({})
         arguments: tuple[Sequence, Sequence] = (np.ones(4, np.float32),), (np.ones(4, np.float32),)
         seen = []
+        gc.collect()  # whose finalizers would be counted
+        gc.disable()
         sys.setprofile(lambda frame, event, argument: seen.append(event))
-        bound.run(*arguments)
-        sys.setprofile(None)
+        try:
+            bound.run(*arguments)
+        finally:
+            sys.setprofile(None)
+            gc.enable()
         return len(seen)
 
     assert calls(1) == calls(40)
