@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import graphc_transformers as transformers
 import numpy as np
 import spec
 
 import graphc as gx
 
 VARIANTS = ("graphc",)
-WORKLOADS = ["mlp_tiny_train", "mlp_train", "lstm_train", "bigru_infer", "seq2seq_bahdanau_train"]
+WORKLOADS = [
+    "mlp_tiny_train", "mlp_train", "lstm_train", "bigru_infer", "seq2seq_bahdanau_train", "transformer_train",
+    "encoder_infer", "fused_elementwise",
+]  # fmt: skip
 Parameters = dict[str, gx.Parameter]
 
 
@@ -120,7 +124,8 @@ def load(data: spec.Data) -> Parameters:
     """The given initial values; weights of products as [in, out], tables as they are."""
 
     def layout(name: str, value: np.ndarray) -> np.ndarray:
-        return value if value.ndim < 2 or "emb." in name else np.ascontiguousarray(value.T)
+        table = "emb." in name or name in transformers.TABLES
+        return value if value.ndim < 2 or table else np.ascontiguousarray(value.T)
 
     return {name: gx.parameter(name, layout(name, value)) for name, value in data.params.items()}
 
@@ -143,6 +148,8 @@ def adam(
 
 def loss_of(p: Parameters, data: spec.Data, count: gx.Node) -> tuple[gx.Node, list[gx.Node]]:
     """The loss over placeholders for a batch and its labels."""
+    if data.name == "transformer_train":
+        return transformers.train(p, data, count)
     kind = {"f": "float32", "i": "int64"}[data.xs[0][0].dtype.kind]
     names = ("batch", *data.xs[0][0].shape[1:]) if kind == "float32" else ("batch", "time")
     x = gx.placeholder("x", names, kind)
@@ -164,12 +171,18 @@ def build(variant: str, data: spec.Data, workdir: str) -> Callable[[], float | n
         infer = gx.compile({"y": bigru(p, ids)}, inputs=[ids], backend="numba")
         (value,) = data.xs[0]
         return lambda: infer(x=value)["y"]
+    if data.name in ("encoder_infer", "fused_elementwise"):
+        y, inputs = transformers.infer(p, data)
+        forward = gx.compile({"y": y}, inputs=inputs, backend="numba")
+        feed = {node.name: value for node, value in zip(inputs, data.xs[0], strict=True)}
+        return lambda: forward(**feed)["y"]
     count = gx.parameter("adam.count", np.float32(0))
     loss, inputs = loss_of(p, data, count)
     step = gx.compile(
         {"loss": loss}, inputs=inputs, updates=adam(loss, list(p.values()), count), backend="numba", training=True
     )
-    ys = data.ys if data.name == "seq2seq_bahdanau_train" else [y.reshape(-1) for y in data.ys]
+    whole = data.name in ("seq2seq_bahdanau_train", "transformer_train")
+    ys = data.ys if whole else [y.reshape(-1) for y in data.ys]
     i = 0
 
     def run() -> float:
