@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import graphc_images
 import graphc_transformers as transformers
 import numpy as np
 import spec
@@ -15,6 +16,7 @@ WORKLOADS = [
     "mlp_tiny_train", "mlp_train", "lstm_train", "bigru_infer", "seq2seq_bahdanau_train", "transformer_train",
     "encoder_infer", "fused_elementwise",
 ]  # fmt: skip
+WORKLOADS += graphc_images.FORWARD
 Parameters = dict[str, gx.Parameter]
 
 
@@ -165,6 +167,8 @@ def loss_of(p: Parameters, data: spec.Data, count: gx.Node) -> tuple[gx.Node, li
 
 def build(variant: str, data: spec.Data, workdir: str) -> Callable[[], float | np.ndarray]:
     """One training step on the next batch, or one inference."""
+    if data.name in graphc_images.FORWARD:
+        return graphc_images.build(data, adam)
     p = load(data)
     if data.name == "bigru_infer":
         ids = gx.placeholder("x", ("batch", "time"), "int64")
