@@ -15,6 +15,7 @@ from onnx import ModelProto, ValueInfoProto, defs, helper
 
 import graphc
 from graphc.backends.onnx.lines import portable_line_of
+from graphc.backends.onnx.recurrent import Recurrent, write_loops_whole, write_recurrent
 from graphc.backends.onnx.rules import decomposed, forward_only, is_whole, write_node
 from graphc.backends.onnx.scan import write_scan
 from graphc.backends.onnx.sizes import Sizes
@@ -163,7 +164,9 @@ def _graph_of(what: Any, training: bool | None) -> Graph:
 
 def _one_loop_each(graph: Graph) -> Graph:
     """The graph with as few and as small loops as in a program: a runtime does not take anything out of them."""
-    return simplify_graph(graph)[0] if any(node.op.bodies for node in graph.nodes) else graph
+    if not any(node.op.bodies for node in graph.nodes):
+        return graph
+    return simplify_graph(write_loops_whole(graph))[0]
 
 
 def _next_states(graph: Graph, states: tuple[State, ...]) -> Iterable[tuple[str, Node]]:
@@ -197,6 +200,10 @@ def _write_operations(
             with writer.scope("scan", portable_line_of(node)):
                 operands = [values[id(arg)] for arg in node.args]
                 parts[id(node)] = write_scan(writer, node, operands, _write_operations, _value_info)
+            continue
+        if isinstance(node.op, Recurrent):
+            with writer.scope("recurrent", portable_line_of(node)):
+                parts[id(node)] = write_recurrent(writer, node, [values[id(arg)] for arg in node.args])
             continue
         if isinstance(node.op, Part):
             values[id(node)] = parts[id(node.args[0])][node.op.index]
