@@ -1,4 +1,4 @@
-"""How gathers and scatters are written.
+"""How gathers, scatters and updates are written.
 
 ONNX counts negative indices from the end and refuses those beyond; graphc refuses both. Sums are scattered with
 ScatterElements: onnxruntime's ScatterND adds in parallel without locks, so that equal indices lose values.
@@ -16,6 +16,7 @@ from graphc.ir.types import DType, Shape
 from graphc.loops.scalar import identity
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.scatter import ScatterAlong, TakeAdd
+from graphc.ops.update import UpdateSlice
 
 if TYPE_CHECKING:
     from graphc.backends.onnx.rules import Rule
@@ -63,6 +64,21 @@ def _scatter_along(w: Writer, node: Node, values: str, indices: str) -> str:
     return w.emit("Where", w.emit("Greater", counts, w.constant(0, node.dtype)), nan, result)
 
 
+def _update_slice(w: Writer, node: Node, x: str, values: str, at: str) -> str:
+    """What stands before the values, these, and what stands behind them."""
+    op = node.op
+    assert isinstance(op, UpdateSlice)
+    size, count = (arg.shape[op.axis] for arg in node.args[:2])
+    at = at if node.args[2].dtype is DType.int64 else w.cast(at, DType.int64)
+    low = w.emit("Max", at, w.constant(0, DType.int64))
+    first = w.emit("Unsqueeze", w.emit("Min", low, w.sizes.scalar(size - count)), w.ints([0]))
+    end = w.emit("Add", first, w.sizes.shape((count,)))
+    axis = w.ints([op.axis])
+    before = w.emit("Slice", x, w.ints([0]), first, axis)
+    behind = w.emit("Slice", x, end, w.sizes.shape((size,)), axis)
+    return w.emit("Concat", before, values, behind, axis=op.axis)
+
+
 def _scatter(w: Writer, node: Node, values: str, indices: str, axis: int, fn: str = "add") -> str:
     indices = _signed(w, node.args[1], indices)
     neutral = expand(w, w.constant(identity(fn, node.dtype), node.dtype), (), node.shape)
@@ -79,4 +95,5 @@ RULES: dict[type, Rule] = {
     TakeAdd: _take_add,
     TakeAlong: _take_along,
     ScatterAlong: _scatter_along,
+    UpdateSlice: _update_slice,
 }

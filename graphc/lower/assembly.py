@@ -44,7 +44,11 @@ class Gemm:
 
 @dataclass(eq=False)
 class Work:
-    """One kernel application or product: what it reads and writes decides when it can run."""
+    """One kernel application or product: what it reads and writes decides when it can run.
+
+    Attributes:
+        overwrites: keys whose values are gone afterwards: all others that read them run before.
+    """
 
     what: Built | Gemm | Steps
     reads: tuple[Node, ...]
@@ -52,6 +56,7 @@ class Work:
     label: str
     nodes: tuple[Node, ...]
     level: int = 0
+    overwrites: tuple[Node, ...] = ()
 
     @property
     def has_checks(self) -> bool:
@@ -108,8 +113,9 @@ class Assembly:
 
     def launch(self, group: Sequence[Work]) -> None:
         """Add work that runs together."""
-        if isinstance(group[0].what, Steps):
-            self._add_loop(group[0], group[0].what)
+        loops = [work.what for work in group if isinstance(work.what, Steps)]
+        if loops:
+            self._add_loops(loops)
             return
         items = tuple(self._item(work) for work in group)
         label = " + ".join(dict.fromkeys(work.label for work in group))
@@ -125,6 +131,7 @@ class Assembly:
                 built.extent,
                 built.grain,
                 built.cost,
+                written=built.written,
             )
         assert isinstance(work.what, Gemm)
         g = work.what
@@ -133,11 +140,37 @@ class Assembly:
             g.a.leading, g.b.leading, g.n, g.a.transposed, g.b.transposed, g.batch, *g.strides, *g.offsets,
         )  # fmt: skip
 
-    def _add_loop(self, work: Work, steps: Steps) -> None:
-        """The launches of a step, with the outer plan's buffers, between the marks of a loop."""
-        number = len(self.loops)
-        first = len(self.launches)
-        self.loops += [Loop(first, first + len(steps.plan.launches), steps.count)] * (1 + len(steps.plan.loops))
+    def _add_loops(self, together: Sequence[Steps]) -> None:
+        """The launches of a step, with the outer plan's buffers, between the marks of a loop.
+
+        Several loops have the same number of steps, none inside them, and none needs another: one loop does a step of
+        each, launch beside launch.
+        """
+        first, number = len(self.launches), len(self.loops)
+        depth = max(len(steps.plan.launches) for steps in together)
+        head = together[0]
+        self.loops += [Loop(first, first + depth, head.count)] * (1 + len(head.plan.loops))
+        tables = [self._table(steps, number) for steps in together]
+        table = tables[0]
+        if head.steps is not None:  # the first input of a step says whether it runs
+            self.loops[number] = replace(self.loops[number], going=table[0], steps=self.buffer(head.steps))
+        for place, loop in enumerate(head.plan.loops, number + 1):
+            self.loops[place] = Loop(
+                loop.first + first, loop.end + first, loop.count,
+                None if loop.going is None else table[loop.going], None if loop.steps is None else table[loop.steps],
+            )  # fmt: skip
+        for position in range(depth):
+            beside = [
+                (steps.plan.launches[position], table, steps.first_check)
+                for steps, table in zip(together, tables, strict=True)
+                if position < len(steps.plan.launches)
+            ]
+            items = tuple(_renumbered(item, table, check) for launch, table, check in beside for item in launch.items)
+            label = " + ".join(dict.fromkeys(launch.label for launch, _, _ in beside))
+            self.launches.append(Launch(items, label, tuple(node for launch, _, _ in beside for node in launch.nodes)))
+
+    def _table(self, steps: Steps, number: int) -> list[int]:
+        """The outer plan's numbers of the buffers of a step of loop ``number``."""
         table: list[int] = []
         for inner in steps.plan.buffers:
             match inner.place:
@@ -154,16 +187,7 @@ class Assembly:
                         loop = None if part.loop is None else part.loop + number + 1
                         part = replace(part, of=table[part.of], loop=loop)
                     table.append(self._add(inner.type, inner.place, 0, inner.nodes, part))
-        if steps.steps is not None:  # the first input of a step says whether it runs
-            self.loops[number] = replace(self.loops[number], going=table[0], steps=self.buffer(steps.steps))
-        for place, loop in enumerate(steps.plan.loops, number + 1):
-            self.loops[place] = Loop(
-                loop.first + first, loop.end + first, loop.count,
-                None if loop.going is None else table[loop.going], None if loop.steps is None else table[loop.steps],
-            )  # fmt: skip
-        for launch in steps.plan.launches:
-            items = tuple(_renumbered(item, table, steps.first_check) for item in launch.items)
-            self.launches.append(Launch(items, launch.label, launch.nodes))
+        return table
 
     def plan(self, checks: tuple[Check, ...]) -> Plan:
         """The plan."""

@@ -47,7 +47,8 @@ I64 = DType.int64
 LANES = 64
 CHUNK = 4096
 MAP_GRAIN = 1024
-ROW_CACHE = 2048
+ROW_CACHE_BYTES = 32 * 1024
+"""What the kept values of a row may take together: a first cache, or most of what a block of a GPU's threads shares."""
 ZERO = Const(0, I64)
 
 
@@ -58,6 +59,7 @@ class Built:
     Attributes:
         keys: the nodes whose buffers are its arguments, in order.
         writes: of these, the ones it writes.
+        written: how many elements it writes, if that is not all of a buffer.
     """
 
     kernel: Kernel
@@ -68,6 +70,7 @@ class Built:
     grain: int
     cost: Size
     nodes: tuple[Node, ...] = ()
+    written: Size | None = None
 
 
 @dataclass
@@ -254,20 +257,34 @@ class KernelBuilder:
         return total, 1, _weight(emitter, inner_size)
 
     def _row_cache(self, inner_size: Size) -> dict[int, str]:
-        """Names of private arrays for dear values that several stages read."""
-        if not isinstance(inner_size, int) or not 0 < inner_size <= ROW_CACHE:
+        """Names of private arrays for values that several stages read and that are dear to compute.
+
+        What is kept is the last value before a reduction, not the dear one in it: less is read and computed again.
+        """
+        if not isinstance(inner_size, int) or inner_size <= 0:
             return {}
-        cluster = self.cluster
-        found: dict[int, str] = {}
+        cluster, room = self.cluster, ROW_CACHE_BYTES
+        reads: dict[int, set[int]] = {id(node): set() for node in cluster.nodes}
         for node in cluster.nodes:
-            dear = isinstance(node.op, RandomBits) or (isinstance(node.op, Elementwise) and node.op.fn in EXPENSIVE)
-            if not dear or not cluster.is_full(node):
+            for source in sources(node):
+                if id(source) in reads:
+                    reads[id(source)].add(self.stage[id(node)] - (1 if reduces(node) else 0))
+        for target in self.targets:
+            reads[id(target.node)].add(self.stage[id(target.node)])
+        dear: set[int] = set()
+        found: dict[int, str] = {}
+        for node in sorted(cluster.nodes, key=lambda node: node.uid):
+            if reduces(node) or not cluster.is_full(node):
                 continue
-            users = [n for n in cluster.nodes if any(s is node for s in sources(n))]
-            reads = {self.stage[id(n)] - (1 if reduces(n) else 0) for n in users}
-            reads |= {self.stage[id(t.node)] for t in self.targets if t.node is node}
-            if len(reads) > 1:
+            is_dear = isinstance(node.op, RandomBits) or (isinstance(node.op, Elementwise) and node.op.fn in EXPENSIVE)
+            if not is_dear and not any(id(source) in dear for source in sources(node)):
+                continue
+            nbytes = inner_size * node.dtype.itemsize
+            if len(reads[id(node)]) > 1 and nbytes <= room:
                 found[id(node)] = f"row{len(found)}"
+                room -= nbytes
+            else:
+                dear.add(id(node))
         return found
 
     def _inner_loops(

@@ -35,8 +35,9 @@ from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.sorting import ArgSort
+from graphc.ops.update import UpdateSlice
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, Concatenate, Cumulative, ArgSort, LoopOp, Part)
+OPAQUE = (MatMul, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp, Part)
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

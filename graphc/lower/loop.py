@@ -3,7 +3,7 @@
 The steps of a scan are lowered to a plan of their own, whose launches stand in the outer plan between the marks of a
 ``Loop``. Nothing is copied from step to step: an element of a sequence is the outer buffer at an address that moves,
 and so is the place of a result. A carry lies in a ring of two, or, where all its values are wanted, in an array of
-``length + 1``; a step reads one of them and writes the next.
+``length + 1``; a step reads one of them and writes the next. Only a carry that is updated in place lies still.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from typing import Any
 
 from graphc.ir.dims import Size, coefficient
 from graphc.ir.graph import Graph
-from graphc.ir.node import Input, Node, apply
+from graphc.ir.node import Input, Node
 from graphc.ir.op import Op
-from graphc.ir.sweep import Part
 from graphc.ir.types import TensorType, TupleType
 from graphc.lower.index import linear, loop_index, loop_names, strides_of
 from graphc.lower.plan import Plan
 from graphc.lower.views import is_view, through_views
-from graphc.ops.compare import equal, where
-from graphc.ops.division import remainder
-from graphc.ops.movement import reshape
 from graphc.ops.scan import Scan
-from graphc.ops.slicing import Slice
 
 
 class LoopOp(Op):
-    """A scan whose carries lie as the plan wants them: of each that is not kept, the last two values are a result."""
+    """A scan whose carries lie as the plan wants them: of each that is not kept, the last two values are a result.
+
+    Attributes:
+        body: the step as lowering takes it.
+        still: for each carry, whether it is updated in place: then one buffer holds it, and the last value is a result.
+    """
 
     name = "loop"
     attributes = ("scan",)
     scan: Scan
+    body: Graph
+    still: tuple[bool, ...]
 
-    def __init__(self, scan: Scan) -> None:
+    def __init__(self, scan: Scan, body: Graph, still: tuple[bool, ...]) -> None:
         object.__setattr__(self, "scan", scan)
+        object.__setattr__(self, "body", body)
+        object.__setattr__(self, "still", still)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -49,41 +53,12 @@ class LoopOp(Op):
     def infer(self, *types: TensorType) -> TensorType:
         whole = self.scan.infer(*types)
         assert isinstance(whole, TupleType)
-        kept = [*self.scan.keep, *[True] * (len(whole.parts) - self.scan.carries)]  # results lie as they are
+        lying = [keep or still for keep, still in zip(self.scan.keep, self.still, strict=True)]
+        kept = [*lying, *[True] * (len(whole.parts) - self.scan.carries)]  # results lie as they are
         return TupleType.of(
             part if keep else TensorType(part.dtype, (2, *part.shape))
             for part, keep in zip(whole.parts, kept, strict=True)
         )
-
-
-def replace_scans(graph: Graph) -> Graph:
-    """The graph with loops for scans; the last value of a carry is read out of its ring."""
-    if not any(isinstance(node.op, Scan) for node in graph.nodes):
-        return graph
-
-    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
-        if isinstance(node.op, Scan):
-            return apply(LoopOp(node.op), *args)
-        if isinstance(node.op, Part):
-            scan, part = node.args[0].op, apply(node.op, *args)
-            assert isinstance(scan, Scan)
-            if node.op.index >= scan.carries or scan.keep[node.op.index]:
-                return part
-            # the value after step t lies at (t + 1) % 2
-            if scan.stops:
-                assert isinstance(args[0].type, TupleType)
-                steps = apply(Part(len(args[0].type.parts) - 1), args[0])
-                return where(equal(remainder(steps, 2), 0), _at(part, 0), _at(part, 1))
-            return _at(part, scan.length % 2)
-        return None
-
-    return graph.rebuild(replace)
-
-
-def _at(ring: Node, place: Size) -> Node:
-    rest = ring.shape[1:]
-    op = Slice((place, *[0] * len(rest)), (place + 1, *rest), (1,) * ring.ndim)
-    return reshape(apply(op, ring), rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +134,12 @@ def storage(node: Node, parts: Sequence[Node | None]) -> list[Node]:
     return [stand_in(type) if part is None else part for type, part in zip(node.type.parts, parts, strict=True)]
 
 
-def carry_places(op: Scan, position: int, stored: Node) -> tuple[Moving, Moving, Size]:
+def carry_places(loop: LoopOp, position: int, stored: Node) -> tuple[Moving, Moving, Size]:
     """Where a step reads a carry and where it writes the next one, and the offset of the first value."""
+    op = loop.scan
     size = TensorType(stored.dtype, stored.shape[1:]).size
+    if loop.still[position]:
+        return Moving(stored, 0), Moving(stored, 0), 0
     if not op.keep[position]:
         return Moving(stored, 0, size, True), Moving(stored, size, -size, True), 0
     if op.reverse:

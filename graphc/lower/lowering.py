@@ -24,7 +24,7 @@ from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
 from graphc.lower.cumulative import build_cumulative
 from graphc.lower.index import Index
-from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, replace_scans, slab, stand_in
+from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
 from graphc.lower.opaque import (
     Matrix,
     as_matrix,
@@ -34,10 +34,10 @@ from graphc.lower.opaque import (
     build_scatter,
     concatenated_places,
 )
-from graphc.lower.padded import fuse_paddings
 from graphc.lower.plan import Check, Place, Plan
+from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.sort import build_argsort
-from graphc.lower.split import split_full_reductions
+from graphc.lower.update import build_update, updates_in_place
 from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
@@ -47,13 +47,21 @@ from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
 from graphc.ops.sorting import ArgSort
+from graphc.ops.update import UpdateSlice
 
 
 @dataclass
 class Lowering:
-    """One graph on its way to a plan."""
+    """One graph on its way to a plan.
+
+    Attributes:
+        owned: inputs, by ``id``, whose memory the plan may change.
+        still: outputs, by number, that are made in the memory of the input of the same number.
+    """
 
     graph: Graph
+    owned: frozenset[int] = frozenset()
+    still: frozenset[int] = frozenset()
     checks: tuple[Check, ...] = ()
     check_number: dict[int, int] = field(default_factory=dict[int, int])
     key: dict[int, Node] = field(default_factory=dict[int, Node])
@@ -73,7 +81,9 @@ class Lowering:
         fusion = Fusion(self.graph, pinned, self._update_cone())
         self.clusters = fusion.run()
         self._place_leaves()
-        copies = self._place_outputs(fusion)
+        updated = updates_in_place(self.graph, self.owned)
+        copies = self._place_outputs(fusion, updated)
+        self._place_updates(updated)
         in_place = self._updates_in_place(fusion)
         for cluster in self.clusters:
             self._add_cluster(cluster)
@@ -113,18 +123,33 @@ class Lowering:
             self.places[id(node)] = (Place.CONSTANT, slot)
         self.constants = tuple(constants)
 
-    def _place_outputs(self, fusion: Fusion) -> list[tuple[Node, Node]]:
+    def _place_outputs(self, fusion: Fusion, updated: frozenset[int]) -> list[tuple[Node, Node]]:
         """Give each output its buffer; what cannot be computed there directly is copied."""
         copies: list[tuple[Node, Node]] = []
         for slot, (_, node) in enumerate(self.graph.outputs):
             stored = _stored(node)
-            if id(stored) in fusion.home and id(stored) not in self.places:
+            if slot in self.still:
+                continue
+            if id(stored) in fusion.home and id(stored) not in self.places and id(stored) not in updated:
                 self.places[id(stored)] = (Place.OUTPUT, slot)
             else:
                 key = _fresh_key(node)
                 self.places[id(key)] = (Place.OUTPUT, slot)
                 copies.append((node, key))
         return copies
+
+    def _place_updates(self, updated: frozenset[int]) -> None:
+        """Give each updated array its place: that of the array itself, or that of a copy."""
+        for node in self.graph.nodes:
+            if not isinstance(node.op, UpdateSlice):
+                continue
+            under = self.key_of(node.args[0])
+            if id(node) not in updated:
+                under = _fresh_key(node)
+                if id(node) in self.places:
+                    self.places[id(under)] = self.places.pop(id(node))
+                self._add(build_copy(node.args[0], under, self.key_of, self.check_of), "copy")
+            self.key[id(node)] = self._slice(node.type, Moving(under, 0))
 
     def _updates_in_place(self, fusion: Fusion) -> dict[int, Parameter]:
         """Which updates the kernel that computes them can write straight into the parameter.
@@ -215,6 +240,12 @@ class Lowering:
                     self._add_loop(node, node.op)
                 case Part():
                     pass  # the loop writes it
+                case UpdateSlice():
+                    key = self.key_of(node)
+                    self._add(build_update(node, key, self.key_of, self.check_of), "update_slice")
+                    under = self.moving[id(key)].of
+                    self.work[-1].reads += (under,)
+                    self.work[-1].overwrites = (under,)
                 case Concatenate():
                     for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of, self._joined):
                         self._add(built, "concatenate")
@@ -331,7 +362,7 @@ class Lowering:
         for position, arg in enumerate(node.args):
             inner = scan.body.inputs[position].type
             if position < scan.carries:
-                here, there, first = carry_places(scan, position, stored[position])
+                here, there, first = carry_places(op, position, stored[position])
                 inputs.append(self._slice(inner, here))
                 outputs.append(self._slice(inner, there))
                 target = self._slice(inner, Moving(stored[position], first))
@@ -360,7 +391,9 @@ class Lowering:
         earlier = itertools.takewhile(lambda other: other is not node, self.graph.nodes)
         before = sum(len(find_checks(body)) for other in earlier for body in other.op.bodies)
         counted = stored[-1] if scan.stops else None
-        steps = Steps(lower(scan.body), tuple(inputs), tuple(outputs), scan.length, own + before, counted)
+        still = frozenset(number for number, stays in enumerate(op.still) if stays)
+        plan = Lowering(op.body, owned_carries(scan, op.body), still).run()
+        steps = Steps(plan, tuple(inputs), tuple(outputs), scan.length, own + before, counted)
         self.work.append(Work(steps, tuple(reads), tuple(stored), "scan", (node,)))
 
     def _slice(self, type: TensorType, place: Moving) -> Node:
@@ -417,6 +450,7 @@ class Lowering:
         for work in self.work:
             found = [w for key in work.reads if id(key) not in state for w in writers.get(id(key), []) if w is not work]
             found += [r for key in work.writes if id(key) in state for r in readers.get(id(key), []) if r is not work]
+            found += [r for key in work.overwrites for r in readers.get(id(key), []) if r is not work]
             needs[id(work)] = found
         late = {id(w) for w in self.work if any(id(key) in state for key in w.writes)}
         ordered = _topological(self.work, needs)
@@ -433,15 +467,25 @@ class Lowering:
             commit = len(groups) if phase else 0
             for level in sorted({w.level for w in mine}):
                 together = [w for w in mine if w.level == level]
-                groups.extend([[w] for w in together if isinstance(w.what, Steps)])
+                groups.extend(_loops_together([w for w in together if isinstance(w.what, Steps)]))
                 kernels = [w for w in together if not isinstance(w.what, Steps)]
                 groups.extend([kernels] if kernels else [])
         return groups, commit
 
 
+def _loops_together(loops: Sequence[Work]) -> list[list[Work]]:
+    """Loops of as many steps become one, whose launches do a step of each: two directions take two threads."""
+    groups: dict[object, list[Work]] = {}
+    for work in loops:
+        assert isinstance(work.what, Steps)
+        simple = work.what.steps is None and not work.what.plan.loops
+        groups.setdefault(("count", work.what.count) if simple else id(work), []).append(work)
+    return list(groups.values())
+
+
 def lower(graph: Graph) -> Plan:
     """The plan of a graph whose composites are decomposed."""
-    return Lowering(fuse_paddings(replace_scans(split_full_reductions(graph)))).run()
+    return Lowering(prepare(graph)).run()
 
 
 def label_of(cluster: Cluster) -> str:

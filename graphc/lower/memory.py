@@ -84,6 +84,9 @@ def item_bytes(plan: Plan, item: Item, dims: Mapping[str, int]) -> int:
     if isinstance(item, KernelItem):
         for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
             factor = 2 if buffer.access.value == "update" else 1
-            total += factor * evaluate(plan.buffers[index].type.size, dims) * buffer.dtype.itemsize
+            size = plan.buffers[index].type.size
+            if item.written is not None and buffer.access.value == "write":
+                size = item.written
+            total += factor * evaluate(size, dims) * buffer.dtype.itemsize
         return total
     return sum(plan.buffers[index].type.nbytes(dict(dims)) for index in item.buffers)

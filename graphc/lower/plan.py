@@ -104,6 +104,8 @@ class KernelItem:
     """Rough number of scalar operations of one iteration; decides whether threads are worth their start."""
     check_base: int = 0
     """Added to the kernel's own check numbers: index into ``Plan.checks``."""
+    written: Size | None = None
+    """How many elements it writes, if that is not all of each buffer that it writes."""
 
 
 @dataclass(frozen=True)

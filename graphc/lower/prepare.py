@@ -1,0 +1,66 @@
+"""What a graph goes through before its nodes become clusters: reductions are split, scans become loops."""
+
+from __future__ import annotations
+
+from graphc.ir.dims import Size
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node, apply
+from graphc.ir.sweep import Part
+from graphc.ir.types import TupleType
+from graphc.lower.loop import LoopOp
+from graphc.lower.padded import fuse_paddings
+from graphc.lower.split import split_full_reductions
+from graphc.lower.update import stays_in_place, updates_in_place
+from graphc.ops.compare import equal, where
+from graphc.ops.division import remainder
+from graphc.ops.movement import reshape
+from graphc.ops.scan import Scan
+from graphc.ops.slicing import Slice
+
+
+def prepare(graph: Graph) -> Graph:
+    """The graph as lowering takes it."""
+    return fuse_paddings(_replace_scans(split_full_reductions(graph)))
+
+
+def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:
+    """The inputs of a step, by ``id``, whose memory it may change: the values of carries that nobody asks for."""
+    return frozenset(id(node) for node, keep in zip(body.inputs, scan.keep, strict=False) if not keep)
+
+
+def _replace_scans(graph: Graph) -> Graph:
+    """The graph with loops for scans; the last value of a carry is read out of its ring."""
+    if not any(isinstance(node.op, Scan) for node in graph.nodes):
+        return graph
+
+    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+        if isinstance(node.op, Scan):
+            return apply(_loop(node.op), *args)
+        if isinstance(node.op, Part):
+            loop, part = args[0].op, apply(node.op, *args)
+            assert isinstance(loop, LoopOp)
+            scan, index = loop.scan, node.op.index
+            if index >= scan.carries or scan.keep[index] or loop.still[index]:
+                return part
+            # the value after step t lies at (t + 1) % 2
+            if scan.stops:
+                assert isinstance(args[0].type, TupleType)
+                steps = apply(Part(len(args[0].type.parts) - 1), args[0])
+                return where(equal(remainder(steps, 2), 0), _at(part, 0), _at(part, 1))
+            return _at(part, scan.length % 2)
+        return None
+
+    return graph.rebuild(replace)
+
+
+def _loop(scan: Scan) -> LoopOp:
+    body = prepare(scan.body)
+    in_place = updates_in_place(body, owned_carries(scan, body))
+    still = tuple(not keep and stays_in_place(body, i, in_place) for i, keep in enumerate(scan.keep))
+    return LoopOp(scan, body, still)
+
+
+def _at(ring: Node, place: Size) -> Node:
+    rest = ring.shape[1:]
+    op = Slice((place, *[0] * len(rest)), (place + 1, *rest), (1,) * ring.ndim)
+    return reshape(apply(op, ring), rest)

@@ -1,0 +1,114 @@
+"""Values written over a part of an array: in its own memory where nobody needs the old elements, else in a copy.
+
+An :class:`UpdateSlice` that is done in place has no buffer of its own. Its value lies where the array lay, under
+another key, so that who reads the old elements and who reads the new ones can be told apart, and put in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.ir.dims import Size, product
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.sweep import Part
+from graphc.ir.types import DType
+from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, LoopKind, Var
+from graphc.lower.build import MAP_GRAIN, Built
+from graphc.lower.canonical import canonical_kernel
+from graphc.lower.cluster import free, is_leaf, sources, sources_of
+from graphc.lower.emit import Emitter
+from graphc.lower.index import linear, loop_index
+from graphc.lower.opaque import decode
+from graphc.lower.views import is_view
+from graphc.ops.update import UpdateSlice
+
+I64 = DType.int64
+ZERO = Const(0, I64)
+
+
+def updates_in_place(graph: Graph, owned: frozenset[int] = frozenset()) -> frozenset[int]:
+    """The updates, by ``id``, whose values may overwrite the array that they update.
+
+    All others that read the array must be among what the update itself needs, so that they run before in any case. The
+    kernel that writes must read nothing of the array, and the array must lie in memory of the plan's own.
+
+    Args:
+        graph: of primitives.
+        owned: inputs, by ``id``, whose memory the plan may change: carries of a loop.
+    """
+    updates = [node for node in graph.nodes if isinstance(node.op, UpdateSlice)]
+    if not updates:
+        return frozenset()
+    readers: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        if not is_view(node):
+            for source in {id(s): s for s in sources(node)}.values():
+                readers.setdefault(id(source), []).append(node)
+    results = {id(source) for root in graph.roots for source in sources_of(root)}
+    found: set[int] = set()
+    for node in updates:
+        array, values, at = node.args
+        is_own = id(array) in owned or not (
+            is_leaf(array) or free(array) or is_view(array) or isinstance(array.op, Part)
+        )
+        read_again = any(source is array for arg in (values, at) for source in sources_of(arg))
+        if not is_own or id(array) in results or read_again:
+            continue
+        others = [reader for reader in readers[id(array)] if reader is not node]
+        if not others or {id(reader) for reader in others} <= _needed(node):
+            found.add(id(node))
+    return frozenset(found)
+
+
+def stays_in_place(graph: Graph, position: int, in_place: frozenset[int]) -> bool:
+    """Is a carry's next value made by updates in place alone, so that one buffer holds it at all steps?"""
+    carry, node = graph.inputs[position], graph.outputs[position][1]
+    while node is not carry and id(node) in in_place:
+        node = node.args[0]
+    return node is carry and graph.outputs[position][1] is not carry
+
+
+def _needed(node: Node) -> set[int]:
+    seen: set[int] = set()
+    stack = list(node.args)
+    while stack:
+        current = stack.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            stack.extend(current.args)
+    return seen
+
+
+def build_update(node: Node, key: Node, key_of: Callable[[Node], Node], check_of: Callable[[Node], int]) -> Built:
+    """The kernel that writes the values, and nothing else, into the buffer of ``key``."""
+    assert isinstance(node.op, UpdateSlice)
+    axis = node.op.axis
+    array, values, at = node.args
+    emitter = Emitter(frozenset(), key_of, check_of)
+    index: list[Size] = [0 if size == 1 else loop_index(f"i{a}") for a, size in enumerate(values.shape)]
+    emitter.bounds.update({f"%i{a}": size for a, size in enumerate(values.shape) if size != 1})
+    *rows, last = range(values.ndim)
+    emitter.open("p")
+    decode(emitter, rows, values.shape, Var("p", I64))
+    room = emitter.sizes.expression(array.shape[axis] - values.shape[axis])
+    low = Apply("max", (Apply("cast", (emitter.value(at, ()),), I64), ZERO), I64)
+    first = emitter.let(Apply("min", (low, room), I64))
+    assert isinstance(first, Var)
+    emitter.open(f"i{last}")
+    place = [position + loop_index(first.name) if a == axis else position for a, position in enumerate(index)]
+    emitter.store(key, linear(tuple(place), node.shape), emitter.value(values, tuple(index)))
+    width = values.shape[last]
+    stop: Expr = emitter.sizes.argument(width)
+    emitter.add(For(f"i{last}", ZERO, stop, LoopKind.VECTOR, emitter.close()))
+    extent = product(tuple(values.shape[a] for a in rows))
+    body = emitter.close()
+    bound = emitter.sizes.never_literal(extent, "extent")
+    emitter.add(For("p", ZERO, bound, LoopKind.PARALLEL, body))
+    names = tuple(f"n{i}" for i in range(len(emitter.sizes.values)))
+    kernel = Kernel("update_slice", emitter.buffers(), names, bound, tuple(emitter.blocks[0]), emitter.has_checks)
+    grain = max(1, MAP_GRAIN // width) if isinstance(width, int) and width > 0 else 1
+    return Built(
+        canonical_kernel(kernel), emitter.keys, [key], list(emitter.sizes.values), extent, grain, width, (node,),
+        values.type.size,
+    )  # fmt: skip
