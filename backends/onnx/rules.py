@@ -9,6 +9,8 @@ from graphc.backends.onnx.conv import RULES as CONVOLUTIONS
 from graphc.backends.onnx.conv import is_operator
 from graphc.backends.onnx.functions import RULES as FUNCTIONS
 from graphc.backends.onnx.lines import line_of
+from graphc.backends.onnx.sampling import RULES as SAMPLING
+from graphc.backends.onnx.sampling import is_operator as is_grid_sample
 from graphc.backends.onnx.scan import all_nodes, rebuild_deep
 from graphc.backends.onnx.windows import RULES as WINDOWS
 from graphc.backends.onnx.writer import Writer
@@ -39,6 +41,7 @@ RULES: Mapping[type[Op], Rule] = {
     **random.RULES,
     **composites.RULES,
     **CONVOLUTIONS,
+    **SAMPLING,
     InRange: _same,
     CheckFinite: _same,
 }
@@ -66,6 +69,8 @@ def is_whole(node: Node, opset: int) -> bool:
     """Is this composite op written as it is, not taken apart?"""
     if type(node.op) in CONVOLUTIONS:
         return is_operator(node)
+    if type(node.op) in SAMPLING:
+        return is_grid_sample(node)
     return composites.is_written_whole(node, opset)
 
 
