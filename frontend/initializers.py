@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Initializer(Configurable):
     """Base of initializers. A subclass defines ``sample``."""
 
     seed: int | None = None
+    waits = False
+    """Whether values may be drawn when they are first asked for: nothing can go wrong with any shape."""
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         """Values in double precision; they are rounded to the weight's type."""
@@ -32,8 +34,12 @@ class Initializer(Configurable):
 
     def draw(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: tuple[object, ...]) -> Array:
         """The first value of the weight at this place: the same for the same seed and place."""
-        rng = seeds.generator(self.seed) if self.seed is not None else seeds.generator(seeds.derive(*where))
-        return self.sample(shape, rng).astype(dtype)
+        return self.drawing(shape, dtype, where)()
+
+    def drawing(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: tuple[object, ...]) -> Callable[[], Array]:
+        """What draws that value, now or later: it holds the seed of now."""
+        seed = self.seed if self.seed is not None else seeds.derive(*where)
+        return lambda: self.sample(shape, seeds.generator(seed)).astype(dtype)
 
     def __call__(self, shape: Any, dtype: Any = "float32") -> Array:
         """Values for a shape, as Keras has it: the same for the same ``seed=``, else new ones at each call."""
@@ -62,12 +68,16 @@ class Constant(Initializer):
 class Zeros(Initializer):
     """Zeros."""
 
+    waits = True
+
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.zeros(shape)
 
 
 class Ones(Initializer):
     """Ones."""
+
+    waits = True
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.ones(shape)
@@ -95,6 +105,8 @@ class Identity(Initializer):
 class RandomUniform(Initializer):
     """Uniform between two bounds."""
 
+    waits = True
+
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         self.minval, self.maxval, self.seed = minval, maxval, seed
 
@@ -105,6 +117,8 @@ class RandomUniform(Initializer):
 class RandomNormal(Initializer):
     """Normal with a mean and a standard deviation."""
 
+    waits = True
+
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
 
@@ -114,6 +128,8 @@ class RandomNormal(Initializer):
 
 class TruncatedNormal(Initializer):
     """Normal, with values beyond two standard deviations drawn again."""
+
+    waits = True
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
@@ -138,6 +154,8 @@ class VarianceScaling(Initializer):
     >>> VarianceScaling(2.0, "fan_out", "uniform", seed=1)((100, 50)).std().round(1).item()
     0.20000000298023224
     """
+
+    waits = True
 
     def __init__(
         self,

@@ -9,12 +9,12 @@ from typing import Any, Self, cast
 import numpy as np
 
 import graphc as gx
-from graphc.errors import FileError, GraphError, NameClashError, ShapeError
-from graphc.frontend import functional, nest, tracing
+from graphc.errors import GraphError, NameClashError, ShapeError
+from graphc.frontend import functional, nest, tracing, weight_files
 from graphc.frontend.config import Written, user_line
 from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
-from graphc.frontend.files import read_tensors, write_tensors
+from graphc.frontend.files import write_tensors
 from graphc.frontend.functional import CallGraph
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import InputLayer
@@ -22,6 +22,7 @@ from graphc.frontend.layers.weights import WeightHolder, name_layers
 from graphc.frontend.presented import Presented
 from graphc.frontend.tracing import Call, Symbol
 from graphc.frontend.training import Trainer
+from graphc.frontend.weight_files import LoadReport
 from graphc.ir import location
 from graphc.ir.node import Node
 from graphc.ir.types import kind_of
@@ -309,8 +310,17 @@ class Model(Trainer, Presented):
             raise self._not_built()
         write_tensors(Path(path), {key: weight.value for key, weight in self.named_weights().items()})
 
-    def load_weights(self, path: str | Path) -> None:
-        """Set the weights to those that :meth:`save_weights` wrote; all of them or none.
+    def load_weights(self, path: str | Path, by_name: bool = False, skip_mismatch: bool = False) -> LoadReport:
+        """Set the weights to those that :meth:`save_weights` wrote; all of them or none, unless told otherwise.
+
+        Args:
+            path: the file.
+            by_name: set those that both the model and the file have, and leave the others; a layer that stands within
+                another one on one side only (``base/conv/kernel`` and ``conv/kernel``) is found, too.
+            skip_mismatch: leave layers whose weights have other shapes in the file, such as another head.
+
+        Returns:
+            What matched, what has other shapes, and what only the model or only the file has; print it.
 
         Raises:
             FileError: there is no such file, it is damaged, or it holds the weights of another model.
@@ -318,20 +328,7 @@ class Model(Trainer, Presented):
         """
         if not self.built:
             raise self._not_built()
-        arrays, _ = read_tensors(Path(path))
-        weights = self.named_weights()
-        wrong = next(
-            (key for key, w in weights.items() if key not in arrays or arrays[key].shape != w.array.shape), None
-        )
-        if wrong is not None or len(arrays) != len(weights):
-            lacks = (
-                "holds further weights" if wrong is None else f"lacks {wrong!r} of shape {weights[wrong].array.shape}"
-            )
-            raise FileError(
-                f"{path} {lacks}: it is not of this model", at=user_line(), remedy="build the model that wrote it"
-            )
-        for key, weight in weights.items():
-            weight.value = arrays[key]
+        return weight_files.load_weights(Path(path), self.named_weights(), by_name, skip_mismatch)
 
     def export(self, path: str | Path, training: bool = False, opset: int = 21) -> None:
         """Write an ONNX file: the prediction, or the whole training step.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,10 +73,11 @@ class Programs(Mapping[str, Any]):
         self._lock = threading.RLock()
         self._made: dict[str, Any] = {}
         self._forward: Forward | None = None
+        self._stale = False
         self._objective: Objective | None = None
         self._inputs: list[Slot] | None = None
         self._names: list[str] | None = None
-        self._trained: tuple[int, ...] = ()
+        self._trained: tuple[tuple[int, ...], tuple[bool, ...]] | None = None
         self._version = -1
 
     def __getitem__(self, kind: str) -> Any:
@@ -145,10 +147,13 @@ class Programs(Mapping[str, Any]):
             self._names = None
 
     def forward(self) -> Forward:
-        """The model's graph, traced once."""
+        """The model's graph, traced once, and again when other layers are trained than before."""
         with self._lock:
-            if self._forward is None:
+            self._refresh()
+            if self._forward is None or self._stale:
                 self._forward = trace_model(self._model, self._model.rng)
+                self._stale = False
+                self._trained = self._what_is_trained()  # the layers may have been built just now
             return self._forward
 
     def objective(self, y: Sequence[Any] | None = None) -> Objective:
@@ -184,14 +189,22 @@ class Programs(Mapping[str, Any]):
         return self._names
 
     def _refresh(self) -> None:
-        """Drop the training program if other weights are to be trained now."""
+        """Drop what depends on which layers are trained, if that has changed: all but the program that predicts.
+
+        Layers look at it, too: frozen batch normalization computes something else, without updates.
+        """
         if self._version != tracing.version():
             self._version = tracing.version()
-            trained = tuple(id(weight) for weight in self._model.trainable_weights)
+            trained = self._what_is_trained()
             if trained != self._trained:
+                self._stale = self._forward is not None
                 self._trained = trained
-                for key in [key for key in self._made if key.startswith("train")]:
+                for key in [key for key in self._made if not key.startswith("predict")]:
                     del self._made[key]
+
+    def _what_is_trained(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        layers = tuple(layer.trainable for layer in self._model.walk())
+        return tuple(id(weight) for weight in self._model.trainable_weights), layers
 
     def _make(
         self, kind: str, checked: bool = False, norms: bool = False, weights_types: tuple[TensorType, ...] = ()
@@ -219,7 +232,8 @@ class Programs(Mapping[str, Any]):
                     remedy="say what to minimize: model.compile(optimizer, loss='mse')",
                 )
             with location.at(compiled.loc):
-                weights = self._model.trainable_weights
+                weights = self._trained_weights()
+                compiled.optimizer.check(self._model.weights)
                 gradients = compiled.optimizer.gradients(results["loss"], weights)
                 updates.update(compiled.optimizer.updates(weights, gradients, self._model.constraints()))
                 if norms:
@@ -234,6 +248,18 @@ class Programs(Mapping[str, Any]):
             training=kind == "train",
             check_finite=compiled.check_finite or checked,
         )
+
+    def _trained_weights(self) -> list[Parameter]:
+        """What the training program changes; where there is nothing, that is said."""
+        model = self._model
+        weights = model.trainable_weights
+        if not weights and model.weights:
+            why = "model.trainable is False" if not model.trainable else "every layer is frozen"
+            warnings.warn(
+                f"model {model.name!r} has no weights to train: {why}; let layers train by model.unfreeze('name', ...)",
+                stacklevel=2,
+            )
+        return weights
 
     def _norms(self, gradients: Sequence[Node]) -> Node:
         squares = [gx.sum(gx.square(gx.cast(gradient, "float64"))) for gradient in gradients]

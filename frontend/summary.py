@@ -61,8 +61,8 @@ class Table:
             ("Optimizer params", state),
         ):
             if weights or title != "Optimizer params":
-                elements = sum(weight.array.size for weight in weights)
-                size = sum(weight.array.nbytes for weight in weights)
+                elements = sum(weight.type.nbytes() // weight.dtype.itemsize for weight in weights)
+                size = sum(weight.type.nbytes() for weight in weights)
                 self._write(f"{title}: {elements:,} ({_bytes(size)})")
         self._write("-" * self._width)
 

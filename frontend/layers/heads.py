@@ -71,7 +71,7 @@ class HeadsProjection(_Projection):
         self._add_weights(input_shape[-1:], (self.heads, self.size))
 
     def call(self, inputs: Node) -> Node:
-        return self._project(inputs, self.kernel.array.shape[0], (self.heads, self.size))
+        return self._project(inputs, self.kernel.shape[0], (self.heads, self.size))
 
 
 class HeadsToFeatures(_Projection):
@@ -85,7 +85,7 @@ class HeadsToFeatures(_Projection):
         self._add_weights(input_shape[-2:], self.features)
 
     def call(self, inputs: Node) -> Node:
-        heads, size = self.kernel.array.shape[:2]
+        heads, size = self.kernel.shape[:2]
         return self._project(gx.reshape(inputs, (*inputs.shape[:-2], heads * size)), heads * size, self.features)
 
 

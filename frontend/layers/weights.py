@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
 from graphc.errors import NameClashError, ShapeError
 from graphc.frontend import constraints, initializers, nest, regularizers, tracing
 from graphc.frontend.config import Configurable, user_line
+from graphc.frontend.layers.selection import path_of, select, split_before_last
 from graphc.ir import location
 from graphc.ir.location import Location
 from graphc.ir.node import Node, Parameter
-from graphc.ir.types import DType, as_dtype
+from graphc.ir.types import DType, TensorType, as_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,18 +107,23 @@ class WeightHolder(Configurable):
         if initializer is None:
             initializer = "glorot_uniform" if element.is_float else "zeros"
         made = initializers.get(initializer)
-        value = (
-            made.draw(tuple(int(size) for size in sizes), element.numpy, (self._ordinal, self.path, label))
-            if isinstance(made, initializers.Initializer)
-            else np.asarray(made(sizes, element.value), element.numpy)
-        )
-        if value.shape != sizes:
+        sizes = tuple(int(size) for size in sizes)
+        place = (self._ordinal, self.path, label)
+        ours = type(made).__module__ == initializers.__name__
+        value: Array | Callable[[], Array]
+        if isinstance(made, initializers.Initializer) and made.waits and ours:
+            value = made.drawing(sizes, element.numpy, place)
+        elif isinstance(made, initializers.Initializer):
+            value = made.draw(sizes, element.numpy, place)
+        else:
+            value = cast("Array", np.asarray(made(sizes, element.value), element.numpy))
+        if not callable(value) and value.shape != sizes:
             raise ShapeError(
                 f"the initializer of {label!r} of layer {self.name!r} made {value.shape}, the weight is {sizes}",
                 at=user_line(),
                 remedy="an initializer returns an array of the shape it is given",
             )
-        weight = Parameter(f"{self.path}/{label}", value, trainable)
+        weight = Parameter(f"{self.path}/{label}", value, trainable, TensorType(element, sizes))
         self._weights.append((label, weight))
         penalty = regularizers.get(regularizer)
         if penalty is not None:
@@ -212,7 +218,9 @@ class WeightHolder(Configurable):
 
     @property
     def trainable_weights(self) -> list[Parameter]:
-        """The weights that training changes, in the order of :attr:`weights`."""
+        """The weights that training changes, in the order of :attr:`weights`; none if ``trainable`` is False here."""
+        if not self.trainable:
+            return []
         trained = {
             id(weight)
             for layer in self.walk()
@@ -230,13 +238,93 @@ class WeightHolder(Configurable):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes the weights. Setting it sets it for the layers within, too."""
+        """Whether training changes the weights. Setting it sets it for the layers within, too.
+
+        It takes effect at the next ``fit``, ``train_on_batch`` or ``evaluate``; ``compile`` need not be called again.
+        """
         return self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
         for layer in self.walk():
             layer._trainable = bool(value)
+        tracing.note_change()
+
+    def freeze(self, *which: Any, all_but_last: int | None = None) -> list[str]:
+        """Leave weights out of training; frozen batch normalization uses its moving statistics in training, too.
+
+        Frozen weights have no gradients and no slots in the optimizer. It takes effect at the next ``fit`` or
+        ``train_on_batch``; what the optimizer has gathered for a weight waits until it is trained again.
+
+        Args:
+            which: layers, or patterns: a name of a layer or of one around it (``"block1_*"``), or a path
+                (``"base/block1_*"``); default all.
+            all_but_last: instead, freeze all layers with weights that stand right below this one but the last so many,
+                and let those be trained.
+
+        Returns:
+            The paths of the layers that were frozen.
+
+        Raises:
+            NameClashError: there is no such layer.
+            AxisError: there are fewer than ``all_but_last``.
+
+        >>> import graphc as gx
+        >>> model = gx.Sequential([gx.Input((3,)), gx.layers.Dense(4), gx.layers.Dense(4), gx.layers.Dense(1)])
+        >>> model.freeze(all_but_last=1), len(model.trainable_weights)
+        (['dense', 'dense_1'], 2)
+        """
+        if all_but_last is not None:
+            first, last = split_before_last(self, all_but_last)
+            for layer in last:
+                layer.trainable = True
+            self._open(())
+            for layer in first:
+                layer.trainable = False
+            return [layer.name for layer in first]
+        if not which:
+            self.trainable = False
+            return [layer.name for layer in self.sublayers]
+        found = select(self, which)
+        for place in found:
+            place[-1].trainable = False
+        return [path_of(place) for place in found]
+
+    def unfreeze(self, *which: Any) -> list[str]:
+        """Let weights be trained again, those of layers within the ones named included.
+
+        Args:
+            which: as for :meth:`freeze`.
+
+        Returns:
+            The paths of the layers that are trained again.
+
+        Raises:
+            NameClashError: there is no such layer.
+
+        >>> import graphc as gx
+        >>> model = gx.Sequential([gx.Input((3,)), gx.layers.Dense(4), gx.layers.Dense(4), gx.layers.Dense(1)])
+        >>> model.trainable = False
+        >>> model.unfreeze("dense_[12]"), len(model.trainable_weights)
+        (['dense_1', 'dense_2'], 4)
+        """
+        if not which:
+            self.trainable = True
+            return [layer.name for layer in self.sublayers]
+        found = select(self, which)
+        for place in found:
+            place[-1].trainable = True
+            self._open(place[:-1])
+        return [path_of(place) for place in found]
+
+    def _open(self, around: Sequence[WeightHolder]) -> None:
+        """Let layers within be trained, by this layer and those around them, as far as these have no weights to change.
+
+        A model that is not trainable trains nothing, whatever its layers say, as in Keras.
+        """
+        for layer in (self, *around):
+            if layer is self or not layer._own_weights():
+                layer._trainable = True
         tracing.note_change()
 
     def get_weights(self) -> list[Array]:
@@ -270,11 +358,13 @@ class WeightHolder(Configurable):
 
     def count_params(self) -> int:
         """The number of elements of all weights."""
-        return sum(int(np.prod(weight.array.shape, dtype=np.int64)) for weight in self.weights)
+        return sum(weight.type.nbytes() // weight.dtype.itemsize for weight in self.weights)
 
     def penalties(self) -> list[Node]:
-        """The regularization terms of this layer and those within."""
-        return [penalty(weight) for layer in self.walk() for weight, penalty in layer._regularizers]
+        """The regularization terms of the weights of this layer and of those within that are trained."""
+        trained = {id(weight) for weight in self.trainable_weights}
+        found = [pair for layer in self.walk() for pair in layer._regularizers]
+        return [penalty(weight) for weight, penalty in found if id(weight) in trained]
 
     def constraints(self) -> dict[Parameter, Constraint]:
         """What the weights of this layer and of those within go through in every step."""

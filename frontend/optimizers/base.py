@@ -116,6 +116,8 @@ class Optimizer(Configurable):
             key: Parameter(f"{self.name}/{key}", np.array(value, np.float64), trainable=False)
             for key, value in self.state
         }
+        self.factors: Callable[[Parameter], float] | None = None
+        """What :meth:`factor_for` asks; :class:`~graphc.optimizers.Grouped` sets it."""
         self._slots: dict[int, dict[str, Parameter]] = {}
         self._built_for: list[Parameter] = []
         self._spared: list[Parameter] = []
@@ -148,6 +150,10 @@ class Optimizer(Configurable):
         """The slots of a parameter before the first step: zeros of its shape, unless a subclass says otherwise."""
         return {slot: zeros_for(parameter) for slot in self.slots}
 
+    def factor_for(self, parameter: Parameter) -> float:
+        """The learning rate of this parameter in relation to that of the others."""
+        return 1.0 if self.factors is None else self.factors(parameter)
+
     # What a user asks.
 
     @property
@@ -164,6 +170,11 @@ class Optimizer(Configurable):
                 "the learning rate follows a schedule", at=user_line(), remedy="compile with a number to set it by hand"
             )
         self._rate.value = np.float64(_checked_rate(value))
+
+    @property
+    def follows_schedule(self) -> bool:
+        """Whether the learning rate is a function of the number of steps taken, which cannot be set by hand."""
+        return self._schedule is not None
 
     def shared_state(self, key: str) -> Parameter:
         """A piece of :attr:`state`."""
@@ -242,6 +253,9 @@ class Optimizer(Configurable):
 
     # What programs ask.
 
+    def check(self, weights: Sequence[Parameter]) -> None:
+        """Refuse to train a model with these weights, if what the optimizer was told does not fit them."""
+
     def gradients(self, loss: Node, parameters: Sequence[Parameter]) -> list[Node]:
         """The gradients of a loss, by way of its multiple where there is a ``loss_scale_factor``."""
         if self.loss_scale_factor is None:
@@ -309,6 +323,7 @@ class Optimizer(Configurable):
 
         found: dict[Parameter, Node] = {}
         scalars = self.scalars(rate, step)
+        rates = {1.0: (rate, scalars)}
         for key, shared in self._shared.items():
             found[shared] = settle(shared, scalars[key])
         wide = [gx.cast(g, _wide(p)) for p, g in zip(parameters, gradients, strict=True)]
@@ -317,9 +332,13 @@ class Optimizer(Configurable):
             dtype = _wide(parameter)
             slots = self._slots[id(parameter)]
             start = gx.cast(parameter, dtype)
+            factor = self.factor_for(parameter)
+            if factor not in rates:
+                rates[factor] = rate * factor, self.scalars(rate * factor, step)
+            its_rate, its_scalars = rates[factor]
             if self._decays(parameter):
-                start = start - start * gx.cast(rate * cast("float", self.weight_decay), dtype)
-            s = {key: gx.cast(value, dtype) for key, value in scalars.items()}
+                start = start - start * gx.cast(its_rate * cast("float", self.weight_decay), dtype)
+            s = {key: gx.cast(value, dtype) for key, value in its_scalars.items()}
             value, changed = self.rule(start, gradient, slots, s)
             if constraints is not None and parameter in constraints:
                 value = constraints[parameter](value)
@@ -383,7 +402,7 @@ class Optimizer(Configurable):
 
 def zeros_for(parameter: Parameter) -> Array:
     """Zeros of a parameter's shape, in the type that its slots have."""
-    return np.zeros(parameter.array.shape, _wide(parameter).numpy)
+    return np.zeros(cast("tuple[int, ...]", parameter.shape), _wide(parameter).numpy)
 
 
 def _wide(parameter: Parameter) -> DType:

@@ -39,6 +39,7 @@ operators: dict[str, Callable[..., Any]] = {}
 
 _table: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+_drawing = threading.RLock()
 _counter = itertools.count()
 _SITES = 8
 
@@ -350,21 +351,49 @@ class Parameter(Node):
         mirrors: its buffers on other devices, at most one on each.
     """
 
-    __slots__ = ("_array", "mirrors", "trainable")
+    __slots__ = ("_buffer", "_draw", "mirrors", "trainable")
 
-    _array: Array
+    _buffer: Array | None
+    _draw: Callable[[], Array] | None
     mirrors: tuple[Mirror, ...]
     trainable: bool
 
     any_mirrored: ClassVar[bool] = False
     """Whether any parameter has ever had a buffer on another device."""
 
-    def __init__(self, label: str, array: Array, trainable: bool = True) -> None:
-        self._array = np.array(array, order="C", copy=True)
+    def __init__(
+        self, label: str, array: Array | Callable[[], Array], trainable: bool = True, type: TensorType | None = None
+    ) -> None:
+        """Make a parameter from its first value, which is copied.
+
+        Args:
+            label: the user's name for it.
+            array: the value; or, with ``type`` given, a function that makes a new array of that type when the value is
+                first asked for, so that declaring a large model costs nothing.
+            trainable: whether ``Model`` takes gradients of it.
+            type: element type and shape of what the function makes.
+        """
+        self._buffer = self._draw = None
+        if callable(array):
+            assert type is not None  # nothing else says it
+            self._draw = array
+        else:
+            self._buffer = np.array(array, order="C", copy=True)
+            type = TensorType(as_dtype(self._buffer.dtype), tuple(self._buffer.shape))
         self.mirrors = ()
         self.trainable = trainable
-        type = TensorType(as_dtype(self._array.dtype), tuple(self._array.shape))
         super().__init__(ParameterLeaf(label, type), (), type, location.here())
+
+    @property
+    def _array(self) -> Array:
+        """The buffer, with the first value in it if it has been waiting for someone to ask."""
+        if self._buffer is None:
+            with _drawing:
+                if self._buffer is None and self._draw is not None:
+                    self._buffer = np.ascontiguousarray(self._draw())
+                    self._draw = None
+        assert self._buffer is not None
+        return self._buffer
 
     @property
     def label(self) -> str:
@@ -397,18 +426,22 @@ class Parameter(Node):
     @value.setter
     def value(self, new: Any) -> None:
         array = np.asarray(new)
-        if array.shape != self._array.shape:
+        if array.shape != self.shape:
             raise ShapeError(
-                f"parameter {self.label!r} has shape {self._array.shape}, the new value {array.shape}",
+                f"parameter {self.label!r} has shape {self.shape}, the new value {array.shape}",
                 at=_here(),
                 remedy="give an array of the parameter's shape",
             )
         if not converts(array.dtype, self.dtype):
             raise DTypeError(
-                f"parameter {self.label!r} holds {self._array.dtype}, the new value is {array.dtype}",
+                f"parameter {self.label!r} holds {self.dtype.numpy}, the new value is {array.dtype}",
                 at=_here(),
-                remedy=f"convert it: value.astype({str(self._array.dtype)!r})",
+                remedy=f"convert it: value.astype({str(self.dtype.numpy)!r})",
             )
+        if self._buffer is None:
+            with _drawing:
+                if self._buffer is None:  # a first value that nobody has seen need not be drawn
+                    self._buffer, self._draw = np.empty(array.shape, self.dtype.numpy), None
         np.copyto(self.array, array, casting="unsafe")
 
 
