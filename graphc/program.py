@@ -29,6 +29,7 @@ from graphc.ir.text import print_graph
 from graphc.ir.types import converts
 from graphc.lower.plan import Plan
 from graphc.lower.sizes import SizeRule, find_size_rules
+from graphc.recycled import Recycled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,6 +126,7 @@ class Program:
         self._fits: dict[tuple[tuple[int, ...], ...], _Fit] = {}
         self._dims: Mapping[str, int] = {}
         self._lock = threading.Lock()
+        self._given_out = Recycled()
         self._device = executable if isinstance(executable, DeviceExecutable) else None
 
     @property
@@ -158,7 +160,7 @@ class Program:
         """Run one step on arrays in the order of ``input_names``; results in the order of ``output_names``."""
         arrays, fit = self._fitting(arrays)
         if out is None:
-            make: Callable[[tuple[int, ...], np.dtype[Any]], Any] = np.empty
+            make: Callable[[tuple[int, ...], np.dtype[Any]], Any] = self._given_out.empty
             if self._device is not None and any(map(self._device.holds, arrays)):
                 make = self._device.empty
             out = [make(shape, dtype) for shape, dtype in fit.outputs]

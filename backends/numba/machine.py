@@ -34,8 +34,11 @@ def has_fused_multiply_add() -> bool:
 
 
 def has_scale_instruction() -> bool:
-    """Is a product with a power of two one instruction on vectors? AVX-512 has it."""
-    return "+avx512f" in cpu_features().split(",")
+    """Is a product with a power of two one instruction on vectors? AVX-512 has it, and LLVM 22 makes vectors of it.
+
+    LLVM 20 does not, and would compute everything in the same loop one element at a time: 20 times slower.
+    """
+    return "+avx512f" in cpu_features().split(",") and ll.llvm_version_info >= (22,)
 
 
 @cache
