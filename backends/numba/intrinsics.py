@@ -23,7 +23,7 @@ from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from graphc.backends.numba import halves, hyperbolic, math, trigonometric
+from graphc.backends.numba import error_function, halves, hyperbolic, math, trigonometric
 from graphc.backends.numba import values as basic
 from graphc.backends.numba.values import Value, call, copysign, scopes_of
 from graphc.backends.numba.values import where as choose
@@ -250,7 +250,8 @@ exp2, log2, log10 = _unary("exp2", math.exp2), _unary("log2", math.log2), _unary
 expm1, log1p = _unary("expm1", math.expm1), _unary("log1p", math.log1p)
 sqrt, rsqrt = _unary("sqrt", math.sqrt), _unary("rsqrt", math.rsqrt)
 tanh, sigmoid, softplus = _unary("tanh", math.tanh), _unary("sigmoid", math.sigmoid), _unary("softplus", math.softplus)
-erf, erfc, ndtr = _unary("erf", math.erf), _unary("erfc", math.erfc), _unary("ndtr", math.ndtr)
+erf, erfc = _unary("erf", error_function.erf), _unary("erfc", error_function.erfc)
+ndtr = _unary("ndtr", error_function.ndtr)
 sin, cos, tan = _unary("sin", trigonometric.sin), _unary("cos", trigonometric.cos), _unary("tan", trigonometric.tan)
 asin, acos = _unary("asin", trigonometric.asin), _unary("acos", trigonometric.acos)
 atan, atan2 = _unary("atan", trigonometric.atan), _same_type("atan2", trigonometric.atan2)

@@ -66,51 +66,6 @@ DOUBLE = Format(
     ),
 )  # fmt: skip
 
-# erf(x) / x - 1 on [0, 1], in x**2, and -log(erfc(1 + t)), to float64's precision
-ERF_SMALL = (
-    0.12837916709551256, -0.3761263890318355, 0.11283791670945251, -0.026866170643275795, 0.0052239776074203634,
-    -0.0008548325989563366, 0.00012055295316904695, -1.4924744601060625e-05, 1.6447516981490965e-06,
-    -1.6209171061848588e-07, 1.3722957127128493e-08, -7.801156181828504e-10,
-    )  # fmt: skip
-ERF_LARGE = (
-    1.8496055099332482, 2.6389675142347757, 0.8431072563594142, 0.04156109802505784, -0.010033825178907987,
-    0.0019779012145176066, -0.00023731642968717902, -2.6296340879586223e-05, 2.7199000188556824e-05,
-    -9.671416570927275e-06, 2.1319816199764587e-06, -2.0484419564434455e-07, -5.7993523935976264e-08,
-    3.33840364615415e-08, -8.516773409079684e-09, 1.318740266785056e-09, -1.192871899443607e-10,
-    4.8631853513475064e-12,
-    )  # fmt: skip
-# erf(x) / x - 1 up to 0.85, in x**2; log2(erfc(x)) from there to 3.93, and 2**r for |r| <= 1/2: to float32's precision
-ERF_SINGLE = (
-    0.12837916023014356, -0.3761257183607396, 0.1128271739443513, -0.026802547519276677, 0.005051094431707882,
-    -0.000631512718251109,
-)  # fmt: skip
-LOG2_ERFC_SINGLE = (
-    -0.00016547095369539813, -1.6273823383553687, -0.9184219677055173, -0.15068674949947863, 0.03243035522061662,
-    -0.0044827257593270725, 0.00029218677796473267,
-)  # fmt: skip
-EXP2_SINGLE = (
-    1.0000000716543658, 0.693146967054911, 0.24022119724872826, 0.05550713289583846, 0.009675541292958362,
-    0.0013276466792653337,
-)  # fmt: skip
-# numerator and denominator of 2**(-GAUSS_SINGLE * x**2) ndtr(-x) for x from 0 to 14.6: no term cancels another
-GAUSS_SINGLE = -0.7213475108146667  # log2(exp(-1/2)) as a float32
-NDTR_SINGLE = (
-    (0.5000000040415062, 0.4463438720011439, 0.1890509439396732, 0.04256037902907032, 0.004394834106302335),
-    (1.0, 1.69057287109988, 1.2269775436044017, 0.4848101420069071, 0.10668496088109859, 0.011016259725640761),
-)  # fmt: skip
-# (1 + 2 x) exp(x**2) erfc(x), in (x - 2.5) / (x + 2.5) up to x = 10.1, and in (x - 4) / (x + 4) up to x = 27.5
-ERFC_SINGLE = (
-    1.2648381810512586, -0.12235669862903573, -0.09902419895211867, 0.15762785969930168, -0.1029735006355155,
-    0.03277737856623169, 0.000978962198816147, -0.004421517080942052, 0.0003437723706869618, 0.0006168935502962124,
-    8.069577878680474e-05,
-)  # fmt: skip
-ERFC_DOUBLE = (
-    1.2329951186255526, -0.1396211168405632, 0.01537965210260649, 0.06809705425476618, -0.10103906603557923,
-    0.09373283499611249, -0.0663303658278904, 0.03716751556731847, -0.016197733882398268, 0.005031969773325587,
-    -0.0007577744390835295, -0.00019925594688258042, 0.00015062637242107456, -2.440046246779747e-05,
-    -1.1234221217136953e-05, 5.709383486443943e-06, 3.1370513712713775e-07, -8.202941008498618e-07,
-    5.527275570413768e-08, 1.0157726584206312e-07, -8.054926633388781e-09, -8.39088287491607e-09,
-)  # fmt: skip
 # (log(1 + f) - f + f**2 / 2) / f**3 for |f| <= 1/3, to float32's precision
 LOG_SINGLE = (
     0.3333323299884796, -0.24999703466892242, 0.20009548962116241, -0.1668487936258316, 0.1401800960302353,
@@ -128,7 +83,8 @@ LOG_DOUBLE_TAIL = (
 )  # fmt: skip
 
 
-def _format(x: Value) -> Format:
+def format_of(x: Value) -> Format:
+    """The float format of a value."""
     return SINGLE if x.bits == 32 else DOUBLE
 
 
@@ -150,9 +106,9 @@ def _clamp(x: Value, low: float, high: float) -> Value:
     return where(x > high, high, x)
 
 
-def _reduce_exp(x: Value) -> tuple[Value, Value]:
+def reduce_exp(x: Value) -> tuple[Value, Value]:
     """``x = n * ln(2) + r``: the bits of ``n`` (plus a multiple of a high power of two), and ``r``."""
-    form = _format(x)
+    form = format_of(x)
     shifted = x * LOG2_E + form.magic
     n = shifted - form.magic
     r = (x - n * form.ln2_high) - n * form.ln2_low
@@ -165,9 +121,9 @@ def power_of_two(n: Value) -> Value:
     return ((n << form.mantissa) + (form.bias << form.mantissa)).as_float()
 
 
-def _scaled(y: Value, shifted: Value) -> Value:
+def scaled(y: Value, shifted: Value) -> Value:
     """``y * 2**n``; without an instruction for it in two steps, since ``2**n`` alone may over- or underflow."""
-    form = _format(y)
+    form = format_of(y)
     magic_bits = (form.bias + form.mantissa << form.mantissa) + (1 << form.mantissa - 1)
     n = shifted - magic_bits
     if y.bits == 32 and has_scale_instruction():
@@ -178,29 +134,29 @@ def _scaled(y: Value, shifted: Value) -> Value:
 
 def exp(x: Value) -> Value:
     """e to the x. Error: at most 1.1 ulp."""
-    form = _format(x)
-    n, r = _reduce_exp(_clamp(x, form.exp_lowest, form.exp_highest))
-    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
+    form = format_of(x)
+    n, r = reduce_exp(_clamp(x, form.exp_lowest, form.exp_highest))
+    return scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
 
 
 def exp2(x: Value) -> Value:
     """2 to the x, exact for whole x. Error: at most 1.1 ulp."""
-    form = _format(x)
+    form = format_of(x)
     shifted = _clamp(x, form.exp_lowest / LN2, form.exp_highest / LN2) + form.magic
     r = (_clamp(x, form.exp_lowest / LN2, form.exp_highest / LN2) - (shifted - form.magic)) * LN2
-    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, shifted.as_integer())
+    return scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, shifted.as_integer())
 
 
 def half_of_exp(x: Value) -> Value:
     """``exp(x) / 2`` in float64, for x >= 0; it overflows later than exp does."""
-    n, r = _reduce_exp(where(x > 711.0, 711.0, x))
-    return _scaled(polynomial(r, DOUBLE.exp) * (r * r) + r + 1.0, n - 1)
+    n, r = reduce_exp(where(x > 711.0, 711.0, x))
+    return scaled(polynomial(r, DOUBLE.exp) * (r * r) + r + 1.0, n - 1)
 
 
 def expm1(x: Value) -> Value:
     """exp(x) - 1 without cancellation. Error: at most 2 ulp."""
-    form = _format(x)
-    n, r = _reduce_exp(_clamp(x, -1.5 * (form.mantissa + 1), form.exp_highest))
+    form = format_of(x)
+    n, r = reduce_exp(_clamp(x, -1.5 * (form.mantissa + 1), form.exp_highest))
     fraction = polynomial(r, form.exp) * (r * r) + r
     # one factor 2 is left for the end, since 2**n alone overflows where the result does not
     half_scale = power_of_two(n - 1)
@@ -210,7 +166,7 @@ def expm1(x: Value) -> Value:
 
 def _split_exponent(x: Value) -> tuple[Value, Value]:
     """A positive normal ``x = m * 2**k`` with m about 1: ``k`` as a float, and ``m``."""
-    form = _format(x)
+    form = format_of(x)
     bits = x.as_integer()
     centre = _bits_of(2.0 / 3.0 if x.bits == 32 else SQRT_HALF, x.bits)
     k = (bits - centre) >> form.mantissa
@@ -224,7 +180,7 @@ def _bits_of(number: float, bits: int) -> int:
 
 def _log_of_parts(k: Value, f: Value, correction: Value | None = None) -> Value:
     """``k * ln(2) + log(1 + f) + correction`` for f of about -1/3 to 0.42."""
-    form = _format(f)
+    form = format_of(f)
     low = k * form.ln2_low
     if correction is not None:
         low = low + correction
@@ -247,7 +203,7 @@ def _log_edges(x: Value, y: Value, zero: float) -> Value:
 
 def _logarithm(x: Value, of_parts: Callable[[Value, Value], Value]) -> Value:
     """``of_parts(k, m - 1)`` for ``x = m * 2**k``."""
-    form = _format(x)
+    form = format_of(x)
     subnormal = x < 2.0 ** (1 - form.bias)
     k, m = _split_exponent(where(subnormal, x * 2.0**form.mantissa, x))
     k = where(subnormal, k - float(form.mantissa), k)
@@ -283,14 +239,14 @@ def log1p(x: Value) -> Value:
     correction = where(whole, 0.0, rounding / u)
     y = _log_of_parts(k, f, correction)
     # below this the formula's squares underflow, and log1p(x) rounds to x
-    y = where(absolute(x) < 2.0 ** -(_format(x).mantissa + 2), x, y)
+    y = where(absolute(x) < 2.0 ** -(format_of(x).mantissa + 2), x, y)
     return _log_edges(x, y, -1.0)
 
 
 def _expm1_negative(x: Value) -> Value:
     """expm1 for x <= 0."""
-    form = _format(x)
-    n, r = _reduce_exp(where(x < -1.5 * (form.mantissa + 1), -1.5 * (form.mantissa + 1), x))
+    form = format_of(x)
+    n, r = reduce_exp(where(x < -1.5 * (form.mantissa + 1), -1.5 * (form.mantissa + 1), x))
     scale = power_of_two(n)
     return (polynomial(r, form.exp) * (r * r) + r) * scale + (scale - 1.0)
 
@@ -314,88 +270,8 @@ def softplus(x: Value) -> Value:
     k, m = _split_exponent(u)
     whole = k.equals(0.0)
     logarithm = _log_of_parts(k, where(whole, e, m - 1.0), where(whole, 0.0, (e - (u - 1.0)) / u))
-    logarithm = where(e < 2.0 ** -(_format(x).mantissa + 2), e, logarithm)
+    logarithm = where(e < 2.0 ** -(format_of(x).mantissa + 2), e, logarithm)
     return where(x < 0.0, 0.0, x) + logarithm
-
-
-def erf(x: Value) -> Value:
-    """The error function, at most 1. Error: at most 2.5 ulp."""
-    return _erf_single(x) if x.bits == 32 else _erf_double(x)
-
-
-def _erf_single(x: Value) -> Value:
-    form = SINGLE
-    a = absolute(x)
-    logarithm = polynomial(where(a > 3.93, 3.93, a), LOG2_ERFC_SINGLE)
-    shifted = logarithm + form.magic
-    power = polynomial(logarithm - (shifted - form.magic), EXP2_SINGLE)
-    large = copysign(1.0 - power * power_of_two(shifted.as_integer()), x)
-    small = x + x * polynomial(x * x, ERF_SINGLE)
-    return where(a < 0.85, small, large)
-
-
-def _erf_double(x: Value) -> Value:
-    a = absolute(x)
-    t = where(a < 6.0, a, 6.0) - 1.0
-    n, r = _reduce_exp(-polynomial(t, ERF_LARGE))
-    scale = power_of_two(n)
-    complement = (polynomial(r, DOUBLE.exp) * (r * r) + r) * scale + scale
-    large = copysign(1.0 - complement, x)
-    small = x + x * polynomial(x * x, ERF_SMALL)
-    return where(x.is_nan(), x, where(a < 1.0, small, large))
-
-
-def erfc(x: Value) -> Value:
-    """1 - erf(x) without cancellation. Error: at most 5 ulp."""
-    return in_double(_erfc, x)
-
-
-def _erfc(x: Value, single: bool) -> Value:
-    limit, centre, terms = (10.1, 2.5, ERFC_SINGLE) if single else (27.5, 4.0, ERFC_DOUBLE)
-    a = absolute(x)
-    a = where(a > limit, limit, a)
-    y = _gauss(a, 1.0) * _scaled_erfc(a, centre, terms)
-    return where(x < 0.0, 2.0 - y, y)
-
-
-def _gauss(a: Value, factor: float) -> Value:
-    """``exp(-factor * a**2)`` for a factor 1 or 1/2; the square is not rounded, which would show magnified."""
-    form = _format(a)
-    b = a * -factor
-    shifted = a * b * LOG2_E + form.magic
-    n = shifted - form.magic
-    r = multiply_add(a, b, -(n * form.ln2_high)) - n * form.ln2_low
-    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, shifted.as_integer())
-
-
-def _scaled_erfc(a: Value, centre: float, terms: tuple[float, ...]) -> Value:
-    """``exp(a**2) * erfc(a)`` for a >= 0."""
-    return polynomial((a - centre) / (a + centre), terms) / (a * 2.0 + 1.0)
-
-
-def ndtr(x: Value) -> Value:
-    """The normal distribution function, precise in its lower tail. Error: at most 6.5 ulp in float32, 5 in float64."""
-    a = absolute(x)
-    tail = _upper_tail_single(a) if x.bits == 32 else _upper_tail_double(a)
-    return where(x < 0.0, tail, 1.0 - tail)
-
-
-def _upper_tail_single(a: Value) -> Value:
-    """``ndtr(-a)`` for a >= 0."""
-    form = SINGLE
-    a = where(a > 14.6, 14.6, a)
-    # the rounding error of b would show magnified by the product with a
-    b = a * GAUSS_SINGLE
-    lost = multiply_add(a, a.constant(GAUSS_SINGLE), -b)
-    shifted = a * b + form.magic
-    r = multiply_add(a, b, -(shifted - form.magic)) + a * lost
-    gauss = _scaled(polynomial(r, EXP2_SINGLE), shifted.as_integer())
-    return gauss * polynomial(a, NDTR_SINGLE[0]) / polynomial(a, NDTR_SINGLE[1])
-
-
-def _upper_tail_double(a: Value) -> Value:
-    a = where(a > 38.8, 38.8, a)
-    return _gauss(a, 0.5) * (_scaled_erfc(a * SQRT_HALF, 4.0, ERFC_DOUBLE) * 0.5)
 
 
 def rsqrt(x: Value) -> Value:
@@ -424,7 +300,7 @@ def pow(x: Value, y: Value) -> Value:
     magnitude = _power_single(absolute(x), y) if x.bits == 32 else _power_double(absolute(x), y)
     whole = rint(y).equals(y)
     half = y * 0.5
-    odd = whole & rint(half).differs(half) & (absolute(y) < 2.0 ** (_format(x).mantissa + 1))
+    odd = whole & rint(half).differs(half) & (absolute(y) < 2.0 ** (format_of(x).mantissa + 1))
     negative = x.as_integer() < 0
     result = where(negative & odd, -magnitude, magnitude)
     finite_negative = (x < 0.0) & (x > -float("inf"))
@@ -481,9 +357,9 @@ def _power_double(x: Value, y: Value) -> Value:
     bounded = (absolute(p_high) < 1e4) & (absolute(y) < float("inf"))
     p_low = multiply_add(where(bounded, y, 0.0).exact(), where(bounded, logarithm, 0.0), -where(bounded, p_high, 0.0))
     p_low = where(bounded, p_low + y.exact() * low, 0.0)
-    n, r = _reduce_exp(_clamp(Value(x.builder, p_high.llvm), form.exp_lowest, form.exp_highest))
+    n, r = reduce_exp(_clamp(Value(x.builder, p_high.llvm), form.exp_lowest, form.exp_highest))
     r = r + where(absolute(p_high) < 745.5, p_low, 0.0)
-    return _scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
+    return scaled(polynomial(r, form.exp) * (r * r) + r + 1.0, n)
 
 
 def threefry2x32(key: tuple[Value, Value], counter: tuple[Value, Value]) -> tuple[Value, Value]:

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from graphc.backends.numba import build, hyperbolic, trigonometric, twofold
+from graphc.backends.numba import build, error_function, hyperbolic, trigonometric, twofold
 from graphc.backends.numba import math as native_math
 from graphc.backends.numba.compiler import compile_kernel
 from graphc.backends.numba.machine import Loader
@@ -46,7 +46,8 @@ def by_mpmath(function):
 
 def function_of(name):
     """What makes the code of a function."""
-    return next(getattr(module, name) for module in (native_math, trigonometric, hyperbolic) if hasattr(module, name))
+    rooms = (native_math, error_function, trigonometric, hyperbolic)
+    return next(getattr(module, name) for module in rooms if hasattr(module, name))
 
 
 # the exact function, and the errors that math.py states for float32 and float64
