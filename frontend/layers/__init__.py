@@ -15,6 +15,15 @@ from graphc.frontend.layers.attention import BahdanauAttention as BahdanauAttent
 from graphc.frontend.layers.attention import LuongAttention as LuongAttention
 from graphc.frontend.layers.attention_heads import GroupQueryAttention as GroupQueryAttention
 from graphc.frontend.layers.attention_heads import MultiHeadAttention as MultiHeadAttention
+from graphc.frontend.layers.augmentation import RandomFlip as RandomFlip
+from graphc.frontend.layers.augmentation import RandomRotation as RandomRotation
+from graphc.frontend.layers.augmentation import RandomTranslation as RandomTranslation
+from graphc.frontend.layers.augmentation import RandomZoom as RandomZoom
+from graphc.frontend.layers.augmentation_crops import CenterCrop as CenterCrop
+from graphc.frontend.layers.augmentation_crops import RandomCrop as RandomCrop
+from graphc.frontend.layers.augmentation_values import RandomBrightness as RandomBrightness
+from graphc.frontend.layers.augmentation_values import RandomContrast as RandomContrast
+from graphc.frontend.layers.augmentation_values import Rescaling as Rescaling
 from graphc.frontend.layers.base import Layer as Layer
 from graphc.frontend.layers.convolution import Conv1D as Conv1D
 from graphc.frontend.layers.convolution import Conv1DTranspose as Conv1DTranspose

@@ -33,7 +33,7 @@ def _repeated(x: Node, axis: int, times: int) -> Node:
     return gx.reshape(wide, (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :]))
 
 
-def _resized(x: Node, axis: int, size: int, interpolation: str) -> Node:
+def resized(x: Node, axis: int, size: int, interpolation: str) -> Node:
     """One axis in another size; elements are taken to stand in the middle of their cells."""
     before = x.shape[axis]
     assert isinstance(before, int)
@@ -49,7 +49,12 @@ def _resized(x: Node, axis: int, size: int, interpolation: str) -> Node:
     return here * gx.constant(1 - share) + there * gx.constant(share)
 
 
-def _known_sizes(layer: SpatialLayer, x: Node) -> list[int]:
+def known_sizes(layer: SpatialLayer, x: Node) -> list[int]:
+    """The sizes between the batch and the channels.
+
+    Raises:
+        ShapeError: one is symbolic.
+    """
     sizes = [size for size in x.shape[1:-1] if isinstance(size, int)]
     if len(sizes) != layer.rank:
         raise ShapeError(
@@ -133,8 +138,8 @@ class UpSampling2D(_UpSampling):
     def transform(self, x: Node) -> Node:
         if self.interpolation == "nearest":
             return super().transform(x)
-        for axis, (size, times) in enumerate(zip(_known_sizes(self, x), self.size, strict=True), 1):
-            x = _resized(x, axis, size * times, self.interpolation)
+        for axis, (size, times) in enumerate(zip(known_sizes(self, x), self.size, strict=True), 1):
+            x = resized(x, axis, size * times, self.interpolation)
         return x
 
 
@@ -191,9 +196,9 @@ class Resizing(SpatialLayer):
         self.interpolation = _interpolation(interpolation)
 
     def transform(self, x: Node) -> Node:
-        _known_sizes(self, x)
+        known_sizes(self, x)
         for axis, size in ((1, self.height), (2, self.width)):
-            x = _resized(x, axis, size, self.interpolation)
+            x = resized(x, axis, size, self.interpolation)
         return x
 
 

@@ -190,7 +190,7 @@ OF_THEIR_OWN = {
     "Layer": "the base class, of which all others are made",
     "InputLayer": "at the beginning of every model here and in test_models.py",
 }
-FILES = ("test_recurrent.py", "test_transformer.py", "test_convolution.py")
+FILES = ("test_recurrent.py", "test_transformer.py", "test_convolution.py", "test_augmentation.py")
 CONVOLUTIONS = ("Conv", "DepthwiseConv", "SeparableConv")
 OF_BASES = "what Keras hands on to a base class: the class says it"
 EACH_AXIS = "a number stands for all axes"
@@ -248,6 +248,19 @@ OTHERWISE = {
         "bounding_box_format": "it takes images alone",
     },
     "AdditiveAttention": {"score_mode": "what Keras hands on to the base class and does not use"},
+    **{
+        name: {"bounding_box_format": "it takes images alone", **({"factor": OF_BASES} if drawn else {})}
+        for name, drawn in (
+            ("CenterCrop", True),
+            ("RandomCrop", True),
+            ("RandomFlip", True),
+            ("RandomTranslation", True),
+            ("RandomZoom", True),
+            ("RandomRotation", False),
+            ("RandomContrast", False),
+            ("RandomBrightness", False),
+        )
+    },
     "Lambda": {
         "output_shape": "the shape is that of what the function returns",
         "mask": "a class with compute_mask says how it treats masks",

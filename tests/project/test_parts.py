@@ -30,6 +30,7 @@ ARGUMENTS = {
     "first_decay_steps": 5, "warmup_steps": 3, "boundaries": [2, 5], "values": [0.1, 0.05, 0.01],
     "cell": layers.GRUCell(4), "schedule": 0.1, "schedules": [schedules.ExponentialDecay(0.1, 10, 0.9), 0.05, 0.01],
     "peak_learning_rate": 0.1, "max_learning_rate": 0.1, "d_model": 8, "step_size": 5, "total_steps": 20, "gamma": 0.5,
+    "factor": 0.2, "height_factor": 0.2, "width_factor": 0.2, "scale": 0.5,
 }  # fmt: skip
 """Arguments that are asked for, by name."""
 OF_THEIR_OWN = {
