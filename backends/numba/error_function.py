@@ -32,14 +32,13 @@ ERF_LARGE = (
     3.33840364615415e-08, -8.516773409079684e-09, 1.318740266785056e-09, -1.192871899443607e-10,
     4.8631853513475064e-12,
     )  # fmt: skip
-# erf(x) / x - 1 up to 0.85, in x**2; log2(erfc(x)) from there to 3.93, and 2**r for |r| <= 1/2: to float32's precision
+# erf(x) / x - 1 up to 0.65, in x**2; log2(erfc(x)) from there to 3.93, and 2**r for |r| <= 1/2: to float32's precision
 ERF_SINGLE = (
-    0.12837916023014356, -0.3761257183607396, 0.1128271739443513, -0.026802547519276677, 0.005051094431707882,
-    -0.000631512718251109,
+    0.128379146965572, -0.37612403653703785, 0.11279348936591221, -0.026569465049912682, 0.004399869542905338,
 )  # fmt: skip
 LOG2_ERFC_SINGLE = (
-    -0.00016547095369539813, -1.6273823383553687, -0.9184219677055173, -0.15068674949947863, 0.03243035522061662,
-    -0.0044827257593270725, 0.00029218677796473267,
+    2.9374167731077705e-05, -1.628276059348095, -0.9167598539303556, -0.1522887854476944, 0.03327345157999063,
+    -0.004712236277800785, 0.00031742297966478813,
 )  # fmt: skip
 EXP2_SINGLE = (
     1.0000000716543658, 0.693146967054911, 0.24022119724872826, 0.05550713289583846, 0.009675541292958362,
@@ -77,14 +76,13 @@ def erf(x: Value) -> Value:
 
 
 def _erf_single(x: Value) -> Value:
-    form = SINGLE
     a = absolute(x)
     logarithm = polynomial(where(a > 3.93, 3.93, a), LOG2_ERFC_SINGLE)
-    shifted = logarithm + form.magic
-    power = polynomial(logarithm - (shifted - form.magic), EXP2_SINGLE)
-    large = copysign(1.0 - power * power_of_two(shifted.as_integer()), x)
-    small = x + x * polynomial(x * x, ERF_SINGLE)
-    return where(a < 0.85, small, large)
+    shifted = logarithm + SINGLE.magic
+    power = polynomial(logarithm - (shifted - SINGLE.magic), EXP2_SINGLE)
+    large = 1.0 - (power.as_integer() + (shifted.as_integer() << SINGLE.mantissa)).as_float()
+    small = a + a * polynomial(a * a, ERF_SINGLE)
+    return copysign(where(a < 0.65, small, large), x)
 
 
 def _erf_double(x: Value) -> Value:

@@ -196,9 +196,8 @@ def _log_of_parts(k: Value, f: Value, correction: Value | None = None) -> Value:
 def _log_edges(x: Value, y: Value, zero: float) -> Value:
     """``y`` where x is between ``zero``, the pole, and infinity."""
     infinity = float("inf")
-    y = where(x < infinity, y, x)
-    y = where(x.equals(zero), -infinity, y)
-    return where(x < zero, float("nan"), y)
+    beyond = where(x.equals(zero), -infinity, where(x < zero, float("nan"), x))
+    return where((x > zero) & (x < infinity), y, beyond)
 
 
 def _logarithm(x: Value, of_parts: Callable[[Value, Value], Value]) -> Value:
