@@ -14,7 +14,7 @@ import graphc as gx
 VARIANTS = ("graphc",)
 WORKLOADS = [
     "mlp_tiny_train", "mlp_train", "lstm_train", "bigru_infer", "seq2seq_bahdanau_train", "transformer_train",
-    "encoder_infer", "fused_elementwise",
+    "encoder_infer", "fused_elementwise", "gpt_decode",
 ]  # fmt: skip
 WORKLOADS += graphc_images.FORWARD
 Parameters = dict[str, gx.Parameter]
@@ -175,7 +175,7 @@ def build(variant: str, data: spec.Data, workdir: str) -> Callable[[], float | n
         infer = gx.compile({"y": bigru(p, ids)}, inputs=[ids], backend="numba")
         (value,) = data.xs[0]
         return lambda: infer(x=value)["y"]
-    if data.name in ("encoder_infer", "fused_elementwise"):
+    if data.name in ("encoder_infer", "fused_elementwise", "gpt_decode"):
         y, inputs = transformers.infer(p, data)
         forward = gx.compile({"y": y}, inputs=inputs, backend="numba")
         feed = {node.name: value for node, value in zip(inputs, data.xs[0], strict=True)}

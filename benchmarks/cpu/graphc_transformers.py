@@ -108,10 +108,61 @@ def fused(p: Parameters, x: gx.Node, residual: gx.Node) -> gx.Node:
     return normalized(gx.gelu(x * p["w"] + p["b"]) + residual)
 
 
+def gpt_layer(
+    p: Parameters, name: str, x: gx.Node, attention: Callable[[gx.Node, gx.Node, gx.Node], gx.Node]
+) -> gx.Node:
+    """A layer of the decoder, normalization first; ``attention`` takes queries, keys and values in heads."""
+    whole = dense(p, f"{name}.qkv", layer_norm(p, f"{name}.ln1", x))
+    q, k, v = (split_heads(y, 4) for y in gx.split(whole, 3, axis=-1))
+    seen = gx.transpose(attention(q, k, v), (0, 2, 1, 3))
+    x = x + dense(p, f"{name}.proj", gx.reshape(seen, x.shape))
+    inner = gx.gelu(dense(p, f"{name}.fc1", layer_norm(p, f"{name}.ln2", x)), approximate="tanh")
+    return x + dense(p, f"{name}.fc2", inner)
+
+
+def gpt(p: Parameters, prompt: gx.Node) -> gx.Node:
+    """The 64 likeliest tokens behind a prompt: one pass over it, then a loop whose keys and values grow in place."""
+    time = prompt.shape[1]
+    room = spec.GPT["maxlen"]
+
+    def likeliest(x: gx.Node) -> gx.Node:
+        return gx.argmax(layer_norm(p, "lnf", x[:, -1]) @ p["head.weight"], axis=-1)
+
+    held: list[tuple[gx.Node, gx.Node]] = []
+    x = gx.take(p["tok.weight"], prompt, axis=0) + p["pos.weight"][:time]
+    for k in range(spec.GPT["layers"]):
+
+        def over_prompt(q: gx.Node, k: gx.Node, v: gx.Node) -> gx.Node:
+            held.append(tuple(gx.pad(y, (0, 0, 0, 0), (0, 0, room - time, 0)) for y in (k, v)))
+            return gx.scaled_dot_product_attention(q, k, v, causal=True)
+
+        x = gpt_layer(p, f"h.{k}", x, over_prompt)
+
+    def step(carry: tuple[gx.Node, gx.Node, list[tuple[gx.Node, gx.Node]]], _: None) -> tuple[object, gx.Node]:
+        token, at, held = carry
+        grown: list[tuple[gx.Node, gx.Node]] = []
+
+        def over_all(q: gx.Node, k: gx.Node, v: gx.Node) -> gx.Node:
+            pair = held[len(grown)]
+            grown.append(tuple(gx.update_slice(old, new, at, axis=2) for old, new in zip(pair, (k, v), strict=True)))
+            return gx.scaled_dot_product_attention(q, *grown[-1], mask=gx.expand_dims(gx.arange(room) <= at, 0))
+
+        x = gx.take(p["tok.weight"], token, axis=0) + gx.take(p["pos.weight"], at, axis=0)
+        x = gx.expand_dims(x, 1)
+        for k in range(spec.GPT["layers"]):
+            x = gpt_layer(p, f"h.{k}", x, over_all)
+        return (likeliest(x), at + 1, grown), token
+
+    first = (likeliest(x), gx.constant(np.int64(time)), held)
+    (last, _, _), tokens = gx.scan(step, first, length=spec.GPT["new"] - 1)
+    return gx.concatenate([tokens, gx.expand_dims(last, 0)], axis=0)
+
+
 def infer(p: Parameters, data: spec.Data) -> tuple[gx.Node, list[gx.Node]]:
     """The result of an inference workload over placeholders of the data's shapes."""
     inputs = [gx.placeholder(f"x{number}", array.shape, str(array.dtype)) for number, array in enumerate(data.xs[0])]
-    return {"encoder_infer": encoder, "fused_elementwise": fused}[data.name](p, *inputs), inputs
+    made = {"encoder_infer": encoder, "fused_elementwise": fused, "gpt_decode": gpt}[data.name]
+    return made(p, *inputs), inputs
 
 
 def train(p: Parameters, data: spec.Data, count: gx.Node) -> tuple[gx.Node, list[gx.Node]]:

@@ -29,7 +29,7 @@ from graphc.ops.base import (
     sum_to,
     zeros_like,
 )
-from graphc.ops.compare import greater_equal, isfinite, where
+from graphc.ops.compare import equal, greater_equal, isfinite, where
 from graphc.ops.create import iota
 from graphc.ops.exponential import exp
 from graphc.ops.linear import matmul
@@ -118,6 +118,8 @@ class ScaledDotProductAttention(Op):
 
     def decompose(self, *args: Node) -> Node:
         operands = _with_all_axes(args)
+        if args[0].shape[-2] == 1:
+            return reshape(self._one_row(*operands), self.infer(*(arg.type for arg in args)).shape)
         (result,) = _over_leading(self._rows, operands)
         return reshape(result, self.infer(*(arg.type for arg in args)).shape)
 
@@ -155,6 +157,25 @@ class ScaledDotProductAttention(Op):
             else:
                 scores = scores + mask
         return scores, allowed
+
+    def _one_row(self, q: Node, k: Node, v: Node, *masks: Node) -> Node:
+        """Each head has one query, as a token that is being written: all scores fit into one row.
+
+        Queries that share their keys are the rows of one product.
+        """
+        shared = [x.shape[-3] == 1 for x in (k, v)] if q.ndim > 2 else []
+        together = bool(shared) and all(shared) and q.shape[-3] != 1
+        if together:
+            q = reshape(q, (*q.shape[:-3], q.shape[-3], q.shape[-1]))
+            k, v = (reshape(x, (*x.shape[:-3], *x.shape[-2:])) for x in (k, v))
+            masks = tuple(reshape(mask, (*mask.shape[:-2], mask.shape[-1])) for mask in masks)
+        rows = ScaledDotProductAttention(self.scale)
+        scores, allowed = rows._scores(q, k, 0, masks)
+        if self.causal:  # the only query is the first
+            first = equal(iota((k.shape[-2],), 0, "int64"), 0)
+            allowed = first if allowed is None else logical_and(allowed, first)
+        weights, total = _weights(scores, allowed)
+        return matmul(weights / total, v)
 
     # one matrix of queries, keys and values
 
@@ -200,6 +221,8 @@ class ScaledDotProductAttention(Op):
             of((2, 4), (3, 4), (3, 4), mask=seen),
             of((2, 2, 4), (2, 3, 4), (2, 3, 1), mask=bias),
             of((1, 4), (1, 4), (1, 2), causal=True),
+            of((2, 3, 1, 4), (2, 1, 5, 4), (2, 1, 5, 6), mask=np.array([[[[True, False, True, True, False]]]] * 2)),
+            of((2, 1, 4), (2, 3, 4), (1, 3, 4), causal=True),
             of((2, 0, 4), (2, 3, 4), (2, 3, 4)),
             of((3, 4), (0, 4), (0, 2)),
             of((BLOCK + 3, 2), (5, 2), (5, 3), causal=True),
