@@ -3,15 +3,25 @@
 The argument of sine, cosine and tangent is reduced by as many bits of 2/pi as its exponent asks for, so that the
 stated errors hold for every number of the type.
 
-Source: M. Payne and R. Hanek, "Radian reduction for trigonometric functions" (1983), with the products in parts of
-float64 instead of integers; polynomials fitted here (weighted minimax).
+Source: M. Payne and R. Hanek, "Radian reduction for trigonometric functions" (1983), for float64 with the products in
+parts of float64 instead of integers; polynomials fitted here (weighted minimax).
 """
 
 from __future__ import annotations
 
 from graphc.backends.numba.math import exponent_of, in_double, power_of_two
 from graphc.backends.numba.twofold import fast_two_sum, two_product, two_sum
-from graphc.backends.numba.values import Value, absolute, constants, copysign, polynomial, rint, sqrt, where
+from graphc.backends.numba.values import (
+    Value,
+    absolute,
+    constants,
+    copysign,
+    funnel_shift,
+    polynomial,
+    rint,
+    sqrt,
+    where,
+)
 
 HALF_PI, HALF_PI_LOW = 1.5707963267948966, 6.123233995736766e-17
 PI, PI_LOW = 3.141592653589793, 1.2246467991473532e-16
@@ -61,13 +71,17 @@ TWO_OVER_PI = int(
 """2/pi times ``2**TWO_OVER_PI_BITS``."""
 
 
-def _table(step: int, rows: int, parts: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
-    """``2/pi * 2**(step * row)``, less multiples of 4, in so many bits each; whole turns of integers leave nothing."""
+STEP = 16  # so many powers of two share a row
+TABLE_PARTS = (53, 53, 53, 53)
+
+
+def _table() -> tuple[tuple[float, ...], ...]:
+    """``2/pi * 2**(STEP * row)``, less multiples of 4, in so many bits each; whole turns of integers leave nothing."""
     table: list[tuple[float, ...]] = []
-    for row in range(rows):
-        rest = (TWO_OVER_PI << step * row) % (4 << TWO_OVER_PI_BITS)
+    for row in range(62):
+        rest = (TWO_OVER_PI << STEP * row) % (4 << TWO_OVER_PI_BITS)
         numbers: list[float] = []
-        for bits in parts:
+        for bits in TABLE_PARTS:
             unit = 1 << max(rest.bit_length() - bits, 0)
             numbers.append(rest // unit * unit / (1 << TWO_OVER_PI_BITS))
             rest %= unit
@@ -75,29 +89,44 @@ def _table(step: int, rows: int, parts: tuple[int, ...]) -> tuple[tuple[float, .
     return tuple(zip(*table, strict=True))
 
 
-# 29 bits have exact products with a float32; for float64 the rounding errors of products are kept instead
-TABLE_SINGLE = _table(1, 106, (29, 53))
-TABLE_DOUBLE = _table(16, 62, (53, 53, 53, 53))
+TABLE = _table()
+WORDS = tuple((TWO_OVER_PI << 38 >> TWO_OVER_PI_BITS - 64 * i) % (1 << 64) for i in range(4))
+"""2/pi in words of 64 bits, the first of which ends with the weight 2**-38."""
 
 
-def _part(x: Value, mantissa: int, log_step: int, name: str, table: tuple[tuple[float, ...], ...]) -> list[Value]:
-    """A float64 x over ``2**(step * row)``, which is a whole number unless row is 0, and that row of the table."""
-    beyond = exponent_of(x) - mantissa
-    row = where(beyond < 0, 0, beyond) >> log_step
-    row = where(row < len(table[0]), row, len(table[0]) - 1)
-    scaled = x * power_of_two(-(row << log_step))
-    return [scaled, *(constants(f"graphc_{name}_{i}", part, row) for i, part in enumerate(table))]
+def _turn_single(a: Value) -> tuple[Value, Value, Value]:
+    """``a = n * pi/2 + r`` for a float32 ``a >= 0``: n modulo 4, r in float64 and whether a is below 1/2.
+
+    There n and r are not to be used; where a is infinite or NaN they are any numbers. In integers: 2/pi, shifted by
+    the exponent, times the mantissa, where all of weight 4 and above leaves on the left.
+    """
+    bits = a.as_integer()
+    exponent = bits >> 23
+    mantissa = (bits & 0x7FFFFF) | 0x800000
+    mantissa = mantissa + where(exponent < 127, 0, mantissa)  # twice from 1 on: 128 exponents have shifts of their own
+    shift = exponent - 127
+    shift = where(shift < 0, 0, shift).zero_extended(64)
+    mantissa = mantissa.zero_extended(64)
+    is_first = shift < 64
+    high, middle, low = (where(is_first, _word(shift, i), _word(shift, i + 1)) for i in range(3))
+    below = funnel_shift(middle, low, shift).logical_shift_right(32)
+    turn = mantissa * funnel_shift(high, middle, shift) + (mantissa * below).logical_shift_right(32)
+    nearest = (turn + (1 << 61)).logical_shift_right(62)
+    r = (turn << 2).to_float(a.widened()) * (HALF_PI * 2.0**-64)
+    return nearest.truncated(32), r, exponent < 126
 
 
-def _turn(x: Value) -> tuple[Value, Value, Value]:
-    """``x = n * pi/2 + r``: the bits of ``n`` modulo 4, r in float64, and what is left of r beyond it."""
-    if x.bits == 32:
-        y, high, low = _part(x.widened(), 23, 0, "two_over_pi_single", TABLE_SINGLE)
-        turn, rest = _without_turns(y * high), y * low
-        n, nearest = _nearest(turn + rest)
-        angle = ((turn - nearest) + rest) * HALF_PI
-        return n, angle, angle.constant(0.0)
-    y, *parts = _part(x, 52, 4, "two_over_pi_double", TABLE_DOUBLE)
+def _word(like: Value, i: int) -> Value:
+    return like.constant(WORDS[i] - (WORDS[i] >> 63 << 64))  # as a signed integer
+
+
+def _turn_double(x: Value) -> tuple[Value, Value, Value]:
+    """``x = n * pi/2 + r``: the bits of n modulo 4, r, and what is left of r beyond it."""
+    beyond = exponent_of(x) - 52
+    row = where(beyond < 0, 0, beyond) >> 4
+    row = where(row < len(TABLE[0]), row, len(TABLE[0]) - 1)
+    y = x * power_of_two(-(row << 4))  # a whole number unless row is 0
+    parts = [constants(f"graphc_two_over_pi_{i}", part, row) for i, part in enumerate(TABLE)]
     (p0, e0), (p1, e1), (p2, e2) = (two_product(y, part) for part in parts[:3])
     turn, tail = two_sum(_without_turns(p0), _without_turns(e0))
     turn, error = two_sum(turn, _without_turns(p1))
@@ -131,13 +160,19 @@ def _sine_and_cosine(r: Value, rest: Value, single: bool) -> tuple[Value, Value]
     return sine, near_one + (z * z * polynomial(z, COS_SINGLE if single else COS_DOUBLE) - r * rest)
 
 
-def _parts(x: Value) -> tuple[Value, Value, Value]:
-    """The turns as bits, sine and cosine of the rest, in x's type."""
-    turns, r, rest = _turn(x)
-    if x.bits == 64:
+def _parts(a: Value) -> tuple[Value, Value, Value]:
+    """The turns of ``a >= 0`` as bits, sine and cosine of the rest, in its type."""
+    if a.bits == 64:
+        turns, r, rest = _turn_double(a)
         return turns, *_sine_and_cosine(r, rest, single=False)
-    r = r.narrowed()
-    return turns.truncated(32), *_sine_and_cosine(r, r.constant(0.0), single=True)
+    turns, r, is_small = _turn_single(a)
+    r = where(is_small, a, r.narrowed() + _nan_unless_finite(a))
+    return where(is_small, 0, turns), *_sine_and_cosine(r, r.constant(0.0), single=True)
+
+
+def _nan_unless_finite(x: Value) -> Value:
+    """0 or NaN."""
+    return x - x
 
 
 def _with_sign_of(y: Value, turns: Value) -> Value:
@@ -145,31 +180,43 @@ def _with_sign_of(y: Value, turns: Value) -> Value:
     return (y.as_integer() ^ ((turns & 2) << y.bits - 2)).as_float()
 
 
-def _is_small(x: Value) -> Value:
-    """Is sin(x) = x, rounded?"""
-    return absolute(x) < 2.0 ** (-12 if x.bits == 32 else -27)
+def _with_sign_changed_by(y: Value, x: Value) -> Value:
+    """-y where the sign bit of x is set."""
+    return (y.as_integer() ^ (x.as_integer() & -(1 << x.bits - 1))).as_float()
+
+
+def _for_small(x: Value, y: Value) -> Value:
+    """x where the function of it rounds to x, else y."""
+    return where(absolute(x) < 2.0 ** (-12 if x.bits == 32 else -27), x, y)
 
 
 def sin(x: Value) -> Value:
     """The sine. Error: at most 2 ulp."""
-    turns, sine, cosine = _parts(x)
+    turns, sine, cosine = _parts(absolute(x))
     y = _with_sign_of(where((turns & 1).equals(0), sine, cosine), turns)
-    return where(_is_small(x), x, y)
+    y = _with_sign_changed_by(y, x)
+    return y if x.bits == 32 else _for_small(x, y)
 
 
 def cos(x: Value) -> Value:
     """The cosine. Error: at most 2 ulp."""
-    turns, sine, cosine = _parts(x)
+    turns, sine, cosine = _parts(absolute(x))
     return _with_sign_of(where((turns & 1).equals(0), cosine, sine), turns + (turns & 1))
 
 
 def tan(x: Value) -> Value:
     """The tangent. Error: at most 3 ulp."""
-    turns, r, rest = _turn(x)
+    a = absolute(x)
+    if x.bits == 64:
+        turns, r, rest = _turn_double(a)
+    else:
+        turns, r, is_small = _turn_single(a)
+        r = where(is_small, a.widened(), r + _nan_unless_finite(a).widened())
+        turns, rest = where(is_small, 0, turns), r.constant(0.0)
     sine, cosine = _sine_and_cosine(r, rest, single=x.bits == 32)
     even = (turns & 1).equals(0)
     y = where(even, sine, -cosine) / where(even, cosine, sine)
-    return where(_is_small(x), x, y if x.bits == 64 else y.narrowed())
+    return _for_small(x, _with_sign_changed_by(y if x.bits == 64 else y.narrowed(), x))
 
 
 def _atan_of_fraction(t: Value, single: bool) -> Value:

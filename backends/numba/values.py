@@ -256,6 +256,11 @@ def fma(a: Value, b: Value, c: Value) -> Value:
     return call("llvm.fma", a, a.constant(b), a.constant(c))
 
 
+def funnel_shift(high: Value, low: Value, count: Value) -> Value:
+    """The upper half of ``high`` and ``low`` side by side, shifted left; the count is taken modulo the width."""
+    return call("llvm.fshl", high, low, count)
+
+
 def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     """``coefficients[0] + coefficients[1] * x + ...`` by Horner's rule."""
     result = x.constant(coefficients[-1])
