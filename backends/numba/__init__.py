@@ -28,7 +28,9 @@ class NumbaBackend:
         return missing()
 
     def takes(self, op: object) -> bool:
-        return False
+        from graphc.ops.cond import Cond
+
+        return isinstance(op, Cond)
 
     def compile(self, plan: Plan) -> NumbaExecutable:
         from graphc.backends.numba.executable import NumbaExecutable

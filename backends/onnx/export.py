@@ -14,6 +14,7 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto, defs, helper
 
 import graphc
+from graphc.backends.onnx.cond import write_cond
 from graphc.backends.onnx.lines import portable_line_of
 from graphc.backends.onnx.recurrent import Recurrent, write_loops_whole, write_recurrent
 from graphc.backends.onnx.rules import decomposed, forward_only, is_whole, write_node
@@ -26,6 +27,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
+from graphc.ops.cond import Cond
 from graphc.ops.halves import widen_all_halves
 from graphc.ops.scan import Scan
 from graphc.passes import simplify_graph
@@ -196,10 +198,11 @@ def _write_operations(
     for node in graph.nodes:
         if id(node) in values:
             continue
-        if isinstance(node.op, Scan):
-            with writer.scope("scan", portable_line_of(node)):
+        if isinstance(node.op, Scan | Cond):
+            write = write_scan if isinstance(node.op, Scan) else write_cond
+            with writer.scope(node.op.name, portable_line_of(node)):
                 operands = [values[id(arg)] for arg in node.args]
-                parts[id(node)] = write_scan(writer, node, operands, _write_operations, _value_info)
+                parts[id(node)] = write(writer, node, operands, _write_operations, _value_info)
             continue
         if isinstance(node.op, Recurrent):
             with writer.scope("recurrent", portable_line_of(node)):

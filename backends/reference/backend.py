@@ -17,9 +17,9 @@ from graphc.ir.node import Input, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
 from graphc.lower.checks import find_checks
+from graphc.ops.bodies import CheckFault
 from graphc.ops.checked import Checked
 from graphc.ops.halves import reference_of
-from graphc.ops.scan import CheckFault
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph

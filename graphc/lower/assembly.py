@@ -152,8 +152,9 @@ class Assembly:
         self.loops += [Loop(first, first + depth, head.count)] * (1 + len(head.plan.loops))
         tables = [self._table(steps, number) for steps in together]
         table = tables[0]
-        if head.steps is not None:  # the first input of a step says whether it runs
-            self.loops[number] = replace(self.loops[number], going=table[0], steps=self.buffer(head.steps))
+        if head.steps is not None:  # else the first input of a step says whether it runs
+            going = table[0] if head.going is None else self.buffer(head.going)
+            self.loops[number] = replace(self.loops[number], going=going, steps=self.buffer(head.steps))
         for place, loop in enumerate(head.plan.loops, number + 1):
             self.loops[place] = Loop(
                 loop.first + first, loop.end + first, loop.count,

@@ -19,6 +19,7 @@ from graphc.ir.dims import Size, evaluate, names, substitute
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf
 from graphc.ir.sweep import Part
+from graphc.lower.branch import BranchOp
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import PaddedWindows
@@ -37,7 +38,7 @@ from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp, Part)
+OPAQUE = (MatMul, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp, BranchOp, Part)
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

@@ -118,6 +118,7 @@ class Steps:
         inputs, outputs: for each input and output of the step the key of its buffer.
         first_check: the number of the step's first check in the outer plan.
         steps: of a loop that ends by itself, the key of the number of its steps.
+        going: of such a loop, the key of the bool that says whether there is a next one.
     """
 
     plan: Plan
@@ -126,6 +127,7 @@ class Steps:
     count: Size
     first_check: int
     steps: Node | None = None
+    going: Node | None = None
 
 
 def storage(node: Node, parts: Sequence[Node | None]) -> list[Node]:

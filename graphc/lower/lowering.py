@@ -19,6 +19,7 @@ from graphc.ir.node import Constant, Input, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, TupleType
 from graphc.lower.assembly import Assembly, Gemm, Work
+from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
@@ -238,6 +239,8 @@ class Lowering:
                     self._add_matmul(node)
                 case LoopOp():
                     self._add_loop(node, node.op)
+                case BranchOp():
+                    self._add_branch(node, node.op)
                 case Part():
                     pass  # the loop writes it
                 case UpdateSlice():
@@ -351,11 +354,7 @@ class Lowering:
     def _add_loop(self, node: Node, op: LoopOp) -> None:
         """A scan: its operands in buffers, first values where the carries lie, and the plan of its steps."""
         scan = op.scan
-        assert isinstance(node.type, TupleType)
-        stored = [stand_in(type) for type in node.type.parts]
-        for part in self.graph.users[id(node)]:
-            assert isinstance(part.op, Part)
-            stored[part.op.index] = self.key_of(part)
+        stored = self._results_of(node)
         inputs: list[Node] = []
         outputs: list[Node] = []
         reads: list[Node] = list(stored[: scan.carries])
@@ -370,16 +369,12 @@ class Lowering:
                 self._add(copy, "copy")
                 self.work[-1].writes = (stored[position],)
                 continue
-            sequence = position < scan.carries + scan.sequences
-            found = slab(arg, sequence)
-            if found is None or free(found[0]):
-                key, offset, stride = self._copy_of(arg), 0, inner.size
+            if position < scan.carries + scan.sequences:
+                key, offset, stride = self._lying(arg, True)
+                inputs.append(self._slice(inner, element_place(scan, key, offset, stride)))
+                reads.append(key)
             else:
-                key, offset, stride = self.key_of(found[0]), *found[1:]
-            reads.append(key)
-            place = element_place(scan, key, offset, stride) if sequence else Moving(key, offset)
-            dense = not sequence and offset == 0 and key.type == inner
-            inputs.append(key if dense else self._slice(inner, place))
+                inputs.append(self._operand(arg, reads))
         for position in range(scan.carries, len(scan.body.outputs)):
             inner = scan.body.outputs[position][1].type
             if scan.stops:
@@ -387,14 +382,51 @@ class Lowering:
                 empty = full(stored[position].shape, 0, inner.dtype)
                 self._add(build_copy(empty, stored[position], self.key_of, self.check_of), "zeros")
             outputs.append(self._slice(inner, element_place(scan, stored[position], 0, inner.size)))
-        own = sum(isinstance(n.op, Checked) for n in self.graph.nodes)
-        earlier = itertools.takewhile(lambda other: other is not node, self.graph.nodes)
-        before = sum(len(find_checks(body)) for other in earlier for body in other.op.bodies)
         counted = stored[-1] if scan.stops else None
         still = frozenset(number for number, stays in enumerate(op.still) if stays)
         plan = Lowering(op.body, owned_carries(scan, op.body), still).run()
-        steps = Steps(plan, tuple(inputs), tuple(outputs), scan.length, own + before, counted)
+        steps = Steps(plan, tuple(inputs), tuple(outputs), scan.length, self._first_check(node), counted)
         self.work.append(Work(steps, tuple(reads), tuple(stored), "scan", (node,)))
+
+    def _add_branch(self, node: Node, op: BranchOp) -> None:
+        """A cond: two loops of one step at most, of which one runs and writes the results."""
+        stored = self._results_of(node)
+        reads: list[Node] = []
+        true, false, *inputs = [self._operand(arg, reads) for arg in node.args]
+        check = self._first_check(node)
+        for flag, body, prepared in zip((true, false), op.bodies, op.prepared, strict=True):
+            counted = stand_in(TensorType(DType.int64, ()))
+            steps = Steps(Lowering(prepared).run(), tuple(inputs), tuple(stored), 1, check, counted, flag)
+            self.work.append(Work(steps, tuple(reads), (*stored, counted), "cond", (node,)))
+            check += len(find_checks(body))
+
+    def _results_of(self, node: Node) -> list[Node]:
+        """The keys of the results of a node that has several; what nobody reads has one, too."""
+        assert isinstance(node.type, TupleType)
+        stored = [stand_in(type) for type in node.type.parts]
+        for part in self.graph.users[id(node)]:
+            assert isinstance(part.op, Part)
+            stored[part.op.index] = self.key_of(part)
+        return stored
+
+    def _operand(self, node: Node, reads: list[Node]) -> Node:
+        """The key of an operand that lies densely in one place through all of a loop; what it reads joins ``reads``."""
+        key, offset, _ = self._lying(node, False)
+        reads.append(key)
+        return key if offset == 0 and key.type == node.type else self._slice(node.type, Moving(key, offset))
+
+    def _lying(self, node: Node, sequence: bool) -> tuple[Node, Size, Size]:
+        """Where an operand of a loop lies: key, offset, and the distance of its elements; perhaps as a copy."""
+        found = slab(node, sequence)
+        if found is None or free(found[0]):
+            return self._copy_of(node), 0, product(node.shape[1:])
+        return self.key_of(found[0]), *found[1:]
+
+    def _first_check(self, node: Node) -> int:
+        """The number of the first check in the bodies of a node."""
+        own = sum(isinstance(n.op, Checked) for n in self.graph.nodes)
+        earlier = itertools.takewhile(lambda other: other is not node, self.graph.nodes)
+        return own + sum(len(find_checks(body)) for other in earlier for body in other.op.bodies)
 
     def _slice(self, type: TensorType, place: Moving) -> Node:
         key = stand_in(type)

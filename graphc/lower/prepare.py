@@ -1,4 +1,4 @@
-"""What a graph goes through before its nodes become clusters: reductions are split, scans become loops."""
+"""What a graph goes through before its nodes become clusters: reductions are split, scans and conds become loops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
+from graphc.lower.branch import branch
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import fuse_paddings
 from graphc.lower.split import split_full_reductions
 from graphc.lower.update import stays_in_place, updates_in_place
 from graphc.ops.compare import equal, where
+from graphc.ops.cond import Cond
 from graphc.ops.division import remainder
 from graphc.ops.movement import reshape
 from graphc.ops.scan import Scan
@@ -20,7 +22,7 @@ from graphc.ops.slicing import Slice
 
 def prepare(graph: Graph) -> Graph:
     """The graph as lowering takes it."""
-    return fuse_paddings(_replace_scans(split_full_reductions(graph)))
+    return fuse_paddings(_replace_bodies(split_full_reductions(graph)))
 
 
 def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:
@@ -28,17 +30,18 @@ def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:
     return frozenset(id(node) for node, keep in zip(body.inputs, scan.keep, strict=False) if not keep)
 
 
-def _replace_scans(graph: Graph) -> Graph:
-    """The graph with loops for scans; the last value of a carry is read out of its ring."""
-    if not any(isinstance(node.op, Scan) for node in graph.nodes):
+def _replace_bodies(graph: Graph) -> Graph:
+    """The graph with loops for scans and conds; the last value of a carry is read out of its ring."""
+    if not any(isinstance(node.op, Scan | Cond) for node in graph.nodes):
         return graph
 
     def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
         if isinstance(node.op, Scan):
             return apply(_loop(node.op), *args)
-        if isinstance(node.op, Part):
+        if isinstance(node.op, Cond):
+            return branch(node.op, [prepare(body) for body in node.op.bodies], args)
+        if isinstance(node.op, Part) and isinstance(args[0].op, LoopOp):
             loop, part = args[0].op, apply(node.op, *args)
-            assert isinstance(loop, LoopOp)
             scan, index = loop.scan, node.op.index
             if index >= scan.carries or scan.keep[index] or loop.still[index]:
                 return part

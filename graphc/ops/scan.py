@@ -7,7 +7,7 @@ a scan whose carries are twice as many, so that both differentiate again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,20 +24,15 @@ from graphc.ir.types import DType, TensorType, TupleType
 from graphc.ops.base import (
     Array,
     BadCase,
-    Operand,
     Tangents,
     as_node,
     ints,
     op_class,
     user_line,
 )
-from graphc.ops.checked import Checked
+from graphc.ops.bodies import Nest, flatten, form_of, like_nest, run_body
 from graphc.ops.create import Iota, SizeOf
-from graphc.ops.halves import reference_of
 from graphc.ops.movement import BroadcastTo
-
-Nest = Any
-"""A node, or lists, tuples and dicts of nodes, or None."""
 
 
 @op_class
@@ -120,7 +115,7 @@ class Scan(Op):
         return bound
 
     def reference(self, *args: Array) -> list[Array]:
-        """Step by step. Where a check of the body fails, :class:`CheckFault` is raised."""
+        """Step by step. Where a check of the body fails, :class:`~graphc.ops.bodies.CheckFault` is raised."""
         nodes: list[tuple[Node, Op]] = self.__dict__.get("_steps") or [(node, node.op) for node in self.body.nodes]
         first = self.carries + self.sequences
         state = list(args[: self.carries])
@@ -132,16 +127,7 @@ class Scan(Op):
             step, steps = steps, steps + 1
             place = length - 1 - step if self.reverse else step
             elements = [sequence[place] for sequence in args[self.carries : first]]
-            given = zip(self.body.inputs, (*state, *elements, *args[first:]), strict=True)
-            values: dict[int, Any] = {id(node): np.asarray(value) for node, value in given}
-            for node, op in nodes:
-                if id(node) not in values:
-                    operands = [values[id(arg)] for arg in node.args]
-                    if isinstance(op, Checked) and (detail := op.fault(*operands)) is not None:
-                        raise CheckFault(node, detail)
-                    whole = isinstance(node.type, TupleType) or isinstance(op, Part)
-                    values[id(node)] = op.reference(*operands) if whole else reference_of(op, operands, node.dtype)
-            out = [values[id(node)] for _, node in self.body.outputs]
+            out = run_body(self.body, nodes, (*state, *elements, *args[first:]))
             state = out[: self.carries]
             for kept, value in zip(history, state, strict=True):
                 kept.append(value)
@@ -187,15 +173,6 @@ class Scan(Op):
     def bad_cases(cls) -> Sequence[BadCase]:
         """See the tests of scan: a case needs a body."""
         return ()
-
-
-class CheckFault(Exception):
-    """A check inside a body failed: at which node, with which detail."""
-
-    def __init__(self, node: Node, detail: int) -> None:
-        super().__init__(f"{node!r}: {detail}")
-        self.node = node
-        self.detail = detail
 
 
 def _require(given: TensorType, wanted: TensorType, what: str) -> None:
@@ -254,18 +231,18 @@ def scan(
     (<part: f32[3]>, f32[time, 3])
     """
     at = user_line()
-    carries = [as_node(value) for value in _flatten(init)]
-    sequences = [as_node(value) for value in _flatten(xs)]
+    carries = [as_node(value) for value in flatten(init)]
+    sequences = [as_node(value) for value in flatten(xs)]
     steps = _length(sequences, length, at)
     taken = [stand_in(f"c{i}", node.type) for i, node in enumerate(carries)]
     elements = [stand_in(f"x{i}", TensorType(node.dtype, node.shape[1:])) for i, node in enumerate(sequences)]
-    given = fn(_like(init, iter(taken)), _like(xs, iter(elements)))
+    given = fn(like_nest(init, iter(taken)), like_nest(xs, iter(elements)))
     if not isinstance(given, tuple) or len(given) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GraphError("scan: the step gives no pair", at=at, remedy="return (carry, result), or (carry, None)")
     next_carry, result = given
     _check_nest(init, next_carry, at)
-    following = [as_node(value, node.dtype) for value, node in zip(_flatten(next_carry), carries, strict=True)]
-    results = [as_node(value) for value in _flatten(result)]
+    following = [as_node(value, node.dtype) for value, node in zip(flatten(next_carry), carries, strict=True)]
+    results = [as_node(value) for value in flatten(result)]
     first = 0
     if going is not None:
         first = 1
@@ -277,7 +254,7 @@ def scan(
     )
     parts = [apply(Part(i), made) for i in range(first, len(following) + len(results))]
     middle = len(following) - first
-    return _like(init, iter(parts[:middle])), _like(result, iter(parts[middle:]))
+    return like_nest(init, iter(parts[:middle])), like_nest(result, iter(parts[middle:]))
 
 
 def while_loop(
@@ -305,7 +282,7 @@ def while_loop(
     (<part: f32[]>, <part: i64[]>)
     """
     last, _ = scan(lambda carry, _: (step(carry), None), init, length=most, going=going)
-    whole = next(leaf for leaf in _flatten(last) if isinstance(leaf, Node)).args[0]
+    whole = next(leaf for leaf in flatten(last) if isinstance(leaf, Node)).args[0]
     assert isinstance(whole.type, TupleType)
     return last, apply(Part(len(whole.type.parts) - 1), whole)
 
@@ -396,40 +373,10 @@ def _length(sequences: Sequence[Node], length: Size | None, at: str | None) -> S
     return sizes[0]
 
 
-def _flatten(nest: Nest) -> list[Operand]:
-    if nest is None:
-        return []
-    if isinstance(nest, tuple | list):
-        return [leaf for item in nest for leaf in _flatten(item)]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(nest, Mapping):
-        return [leaf for item in nest.values() for leaf in _flatten(item)]  # pyright: ignore[reportUnknownVariableType]
-    return [nest]
-
-
-def _like(nest: Nest, leaves: Any) -> Nest:
-    if nest is None:
-        return None
-    if isinstance(nest, tuple) and hasattr(nest, "_fields"):  # pyright: ignore[reportUnknownArgumentType]
-        return type(nest)(*(_like(item, leaves) for item in nest))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(nest, tuple | list):
-        return type(nest)(_like(item, leaves) for item in nest)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(nest, Mapping):
-        return {name: _like(item, leaves) for name, item in nest.items()}  # pyright: ignore[reportUnknownVariableType]
-    return next(leaves)
-
-
-def _shape_of_nest(nest: Nest) -> Any:
-    if isinstance(nest, tuple | list):
-        return tuple(_shape_of_nest(item) for item in nest)  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(nest, Mapping):
-        return {name: _shape_of_nest(item) for name, item in nest.items()}  # pyright: ignore[reportUnknownVariableType]
-    return None if nest is None else "*"
-
-
 def _check_nest(init: Nest, following: Nest, at: str | None) -> None:
-    if _shape_of_nest(init) != _shape_of_nest(following):
+    if form_of(init) != form_of(following):
         raise GraphError(
-            f"scan: the step takes a carry of the form {_shape_of_nest(init)} and gives {_shape_of_nest(following)}",
+            f"scan: the step takes a carry of the form {form_of(init)} and gives {form_of(following)}",
             at=at,
             remedy="return the next carry in the form of init",
         )

@@ -3,9 +3,9 @@
 ::
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
-    simplify      simplify, improve_scans                        fewer, faster, more stable operations
-    decompose     widen_halves, decompose, specialize,           only what the backend takes, in its cheapest form
-                  select_early
+    simplify      simplify, improve_branches, improve_scans      fewer, faster, more stable operations
+    decompose     select_branches, widen_halves, decompose,      only what the backend takes, in its cheapest form
+                  specialize, select_early
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
+from graphc.passes.branches import ImproveBranches, SelectBranches
 from graphc.passes.fold import FOLD
 from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
@@ -27,7 +28,7 @@ from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
 SPECIALIZE = RewritePass("specialize", FOLD + CANONICAL + SPECIAL)
-SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ImproveScans())
+SIMPLIFY_PASSES: tuple[Pass, ...] = (RewritePass("simplify", SIMPLIFY), ImproveBranches(), ImproveScans())
 
 
 def prepare_passes(training: bool, check_finite: bool = False) -> tuple[Pass, ...]:
@@ -40,7 +41,7 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly())
+    return (SelectBranches(takes), WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly())
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

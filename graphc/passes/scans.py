@@ -16,6 +16,7 @@ from graphc.ir import location
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, rebuild, substitute_nodes
 from graphc.ir.node import Node, apply, topological
+from graphc.ir.op import Op
 from graphc.ir.sweep import Part
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import broadcast_to, reshape
@@ -29,10 +30,9 @@ def improve_scans(roots: Iterable[Node]) -> tuple[Node, ...]:
     """The roots with every scan they need in its best form."""
     roots = tuple(roots)
     order = topological(roots)
-    scans = [node for node in order if isinstance(node.op, Scan)]
-    if not scans:
+    if not any(node.op.bodies for node in order):
         return roots
-    used: dict[Node, set[int]] = {node: set() for node in scans}
+    used: dict[Node, set[int]] = {node: set() for node in order if isinstance(node.op, Scan)}
     for node in order:
         if isinstance(node.op, Part) and node.args[0] in used:
             used[node.args[0]].add(node.op.index)
@@ -41,15 +41,20 @@ def improve_scans(roots: Iterable[Node]) -> tuple[Node, ...]:
     def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
         if isinstance(node.op, Scan):
             if node.op.stops or node.op.whole:  # how many steps there are may depend on every one of them
-                bodies = [body.with_roots(improve_scans(body.roots)) for body in node.op.bodies]
-                return apply(node.op.with_bodies(bodies), *args)
+                return _with_better_bodies(node.op, args)
             made[node] = _Working(node.op, args).improved(used[node])
             return None
+        if node.op.bodies:
+            return _with_better_bodies(node.op, args)
         if isinstance(node.op, Part) and node.args[0] in made:
             return made[node.args[0]][node.op.index]
         return None
 
     return rebuild(roots, replace)
+
+
+def _with_better_bodies(op: Op, args: tuple[Node, ...]) -> Node:
+    return apply(op.with_bodies([body.with_roots(improve_scans(body.roots)) for body in op.bodies]), *args)
 
 
 _stand_ins: weakref.WeakValueDictionary[tuple[str, int], Node] = weakref.WeakValueDictionary()

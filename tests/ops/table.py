@@ -17,11 +17,12 @@ from graphc.ir.op import Case, Op, registry
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, as_dtype, kind_of
 from graphc.lower.plan import Plan
+from graphc.ops.cond import Cond
 from graphc.ops.halves import reference_of
 from graphc.ops.scan import Scan
 
 LEAVES = (Input, ParameterLeaf, Constant)
-CONTROL = (Scan, Part)
+CONTROL = (Scan, Cond, Part)
 """Ops with a graph of their own, or of several results: no table of operands shows them. tests/scan is theirs."""
 OPS = sorted(name for name, op in registry.items() if not issubclass(op, (*LEAVES, *CONTROL)))
 COMPUTED = [name for name in OPS if registry[name].no_reference is None]
