@@ -2,6 +2,11 @@
 
 from graphc.frontend.data.dataset import PyDataset as PyDataset
 from graphc.frontend.data.digits import load_digits as load_digits
+from graphc.frontend.data.image_batches import ImageBatches as ImageBatches
+from graphc.frontend.data.image_batches import show_images as show_images
+from graphc.frontend.data.image_files import load_image as load_image
+from graphc.frontend.data.image_generator import DirectoryBatches as DirectoryBatches
+from graphc.frontend.data.image_generator import ImageDataGenerator as ImageDataGenerator
 from graphc.frontend.data.prefetch import prefetch as prefetch
 from graphc.frontend.data.text_buckets import BucketBatches as BucketBatches
 from graphc.frontend.data.text_tokenizers import BytePairTokenizer as BytePairTokenizer

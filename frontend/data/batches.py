@@ -185,9 +185,10 @@ class IterableBatches:
         if dataset is not None:
             count = len(dataset)
             order = range(count) if self._order is None else self._order(number, count).tolist()
+            batch = dataset.of_epoch(number)
             if dataset.workers > 1:
-                return map_ahead(dataset.__getitem__, order[skipped:], dataset.workers, dataset.max_queue_size)
-            return (dataset[index] for index in order[skipped:])
+                return map_ahead(batch, order[skipped:], dataset.workers, dataset.max_queue_size)
+            return (batch(index) for index in order[skipped:])
         if isinstance(source, Iterable):
             whole, self._held = self._held or iter(cast("Iterable[Any]", source)), None
             return itertools.islice(whole, skipped, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import AxisError
@@ -57,6 +58,15 @@ class PyDataset:
     def __getitem__(self, index: int) -> Any:
         """A batch by its number."""
         raise NotImplementedError(f"{type(self).__name__} does not define __getitem__")
+
+    def of_epoch(self, epoch: int) -> Callable[[int], Any]:
+        """The batches of one epoch, by number; override it where they differ from epoch to epoch.
+
+        Args:
+            epoch: how many epochs of ``fit`` the model has begun before; 0 in ``evaluate`` and ``predict``. A training
+                that was interrupted goes on with the same number.
+        """
+        return self.__getitem__
 
     def on_epoch_begin(self) -> None:
         """Before the first batch of an epoch is asked for."""
