@@ -53,8 +53,10 @@ def _available() -> int:
     return os.cpu_count() or 1
 
 
+CORES = _available()
+"""How many there are for this process, whatever part of them is used."""
 # one int64 that the executor reads at the start of each step
-_count = array("q", [min(_available(), MOST_THREADS) if C_LIBRARY is not None else 1])
+_count = array("q", [min(CORES, MOST_THREADS) if C_LIBRARY is not None else 1])
 keep(_count)
 _forked = False
 

@@ -43,6 +43,8 @@ from graphc.ops.slicing import take_range
 f32 = DType.float32
 BLOCK = 128
 """Rows of the query that are computed together: their scores stay in the cache."""
+AT_ONCE_BYTES = 4 << 20
+"""Scores of several heads or samples that are computed together: few and large products instead of many small ones."""
 
 
 @op_class
@@ -144,8 +146,7 @@ class ScaledDotProductAttention(Op):
 
     def _scores(self, q: Node, k: Node, first: Node | int, masks: Sequence[Node]) -> tuple[Node, Node | None]:
         """The scores of queries, of which the first is number ``first``, and where they count."""
-        axes = (*range(k.ndim - 2), k.ndim - 1, k.ndim - 2)
-        scores = matmul(q, transpose(k, axes)) * self.scale
+        scores = matmul(q, _turned(k)) * self.scale
         allowed: Node | None = None
         if self.causal:
             shape = scores.shape[-2:]
@@ -184,7 +185,7 @@ class ScaledDotProductAttention(Op):
             weights, total = _weights(*self._scores(queries, k, first, mask))
             return [matmul(weights, v) / total]
 
-        return _over_blocks(block, q.shape[0], [q, *masks], [])[1]
+        return _over_blocks(block, q.shape[-2], [q, *masks], [])[1]
 
     def _gradients(self, q: Node, k: Node, v: Node, *rest: Node) -> list[Node]:
         """Cotangents of q, k, v and a floating mask."""
@@ -193,15 +194,15 @@ class ScaledDotProductAttention(Op):
         def block(first: Node | int, dk: Node, dv: Node, queries: Node, gradient: Node, *mask: Node) -> list[Node]:
             weights, total = _weights(*self._scores(queries, k, first, mask))
             p = weights / total
-            dp = matmul(gradient, transpose(v))
-            ds = p * (dp - sum(p * dp, axis=1, keepdims=True))
+            dp = matmul(gradient, _turned(v))
+            ds = p * (dp - sum(p * dp, axis=-1, keepdims=True))
             dq = matmul(ds, k) * self.scale
-            dk = dk + matmul(transpose(ds), queries) * self.scale
-            dv = dv + matmul(transpose(p), gradient)
+            dk = dk + matmul(_turned(ds), queries) * self.scale
+            dv = dv + matmul(_turned(p), gradient)
             biases = [ds for m in mask if m.dtype.is_float]
             return [dk, dv, dq, *biases]
 
-        carried, (dq, *biases) = _over_blocks(block, q.shape[0], [q, g, *masks], [zeros_like(k), zeros_like(v)])
+        carried, (dq, *biases) = _over_blocks(block, q.shape[-2], [q, g, *masks], [zeros_like(k), zeros_like(v)])
         return [dq, *carried, *biases]
 
     @classmethod
@@ -260,9 +261,10 @@ def _with_all_axes(args: Sequence[Node]) -> list[Node]:
 def _over_leading(fn: Callable[..., list[Node]], operands: Sequence[Node]) -> list[Node]:
     """``fn`` of the matrices in the last two axes, in a loop over each axis before them.
 
-    An operand whose size there is 1 is the same for all steps.
+    An operand whose size there is 1 is the same for all steps. The innermost axes whose scores are small together are
+    left to ``fn``, which takes them as a batch of matrices.
     """
-    if operands[0].ndim == 2:
+    if operands[0].ndim == 2 or _at_once(operands):
         return fn(*operands)
     sizes = [x.shape[0] for x in operands]
     length = next((size for size in sizes if size != 1), 1)
@@ -277,6 +279,26 @@ def _over_leading(fn: Callable[..., list[Node]], operands: Sequence[Node]) -> li
         return carry, tuple(_over_leading(fn, mine))
 
     return list(scan(step, (), tuple(moving), length=length, whole=True)[1])
+
+
+def _at_once(operands: Sequence[Node]) -> bool:
+    """Are the scores of one block of rows, and small?"""
+    q, k, *_ = operands
+    leading = zip(*(x.shape[:-2] for x in operands), strict=True)
+    largest: list[Size] = [builtins.max(sizes, key=_known) for sizes in leading]
+    sizes = (*largest, q.shape[-2], k.shape[-2])
+    if not all(isinstance(size, int) for size in sizes) or _known(q.shape[-2]) > BLOCK:
+        return False
+    return math.prod(map(_known, sizes)) * q.dtype.itemsize <= AT_ONCE_BYTES
+
+
+def _known(size: Size) -> int:
+    """A size that may be compared; one that is not known is large."""
+    return size if isinstance(size, int) else AT_ONCE_BYTES
+
+
+def _turned(x: Node) -> Node:
+    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _over_blocks(
