@@ -132,7 +132,7 @@ def judge(case: Case, arrays: Sequence[np.ndarray], result: np.ndarray) -> None:
         allowed, truth = 0.5 + single * _SINGLE_IN_HALVES[as_dtype(wanted.dtype)], _truth(case, arrays)
     else:
         allowed, truth = 4 * _numpy_error(case, arrays, special) + 1, _truth(case, arrays)
-    error = _error(result[finite], truth[finite], wanted.dtype, special)
+    error = largest_error(result[finite], truth[finite], wanted.dtype, special)
     assert error <= allowed, f"{case}: {error:.1f} units in the last place, allowed are {allowed:.1f}"
 
 
@@ -143,7 +143,7 @@ def _numpy_error(case: Case, arrays: Sequence[np.ndarray], special: bool) -> flo
     for operands in draws:
         narrow, truth = by_numpy(case.op, operands), _truth(case, operands)
         finite = np.isfinite(narrow)
-        worst = max(worst, _error(narrow[finite], truth[finite], narrow.dtype, special))
+        worst = max(worst, largest_error(narrow[finite], truth[finite], narrow.dtype, special))
     return worst
 
 
@@ -158,7 +158,14 @@ def _precise(op: Op) -> Op:
     return dataclasses.replace(op, dtype=DType.float64) if op.name in ROUNDED else op
 
 
-def _error(result: np.ndarray, truth: np.ndarray, dtype: np.dtype, each: bool) -> float:
+def judge_by_numpy(result: np.ndarray, narrow: np.ndarray, truth: np.ndarray, name: str = "") -> None:
+    """Is a float32 result as good as that of the same formula by NumPy in float32? As :func:`judge` has it."""
+    assert (result.dtype, result.shape) == (np.float32, truth.shape), name
+    error, own = (largest_error(found, truth, result.dtype, False) for found in (result, narrow.astype(np.float32)))
+    assert error <= 4 * own + 1, f"{name}: {error:.1f} units in the last place, NumPy's are {own:.1f}"
+
+
+def largest_error(result: np.ndarray, truth: np.ndarray, dtype: np.dtype, each: bool) -> float:
     """The largest error in units of the last place of ``dtype``."""
     if result.size == 0:
         return 0.0

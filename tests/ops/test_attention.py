@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,12 @@ from graphc.driver import make_plan
 from graphc.ir.graph import make_graph
 from graphc.lower.memory import layout
 from graphc.passes import prepare, simplify_graph
+from tests.ops.table import judge_by_numpy
 
 
 def formula(q, k, v, mask=None, causal=False):
-    """In float64, all scores at once, written out."""
-    scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    """All scores at once, written out; in the type of its operands."""
+    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
     allowed = np.tril(np.ones(scores.shape[-2:], bool)) if causal else np.ones(scores.shape[-2:], bool)
     if mask is not None and mask.dtype == bool:
         allowed = allowed & mask
@@ -52,7 +55,9 @@ def test_every_length_with_one_program(program, n, m):
         "v": random.standard_normal((2, 2, m, 3)),
     }  # fmt: skip
     seen = np.arange(m) < random.integers(1, m + 1, (2, 1))
-    found = program(**{name: a.astype(np.float32) for name, a in arrays.items()}, seen=seen)
+    narrow = {name: a.astype(np.float32) for name, a in arrays.items()}
+    arrays = {name: a.astype(np.float64) for name, a in narrow.items()}
+    found = program(**narrow, seen=seen)
 
     def value(**changed):
         given = {**arrays, **changed}
@@ -62,7 +67,7 @@ def test_every_length_with_one_program(program, n, m):
         y = value(**changed)
         return float(np.sum(y * y * np.cos(y)))
 
-    np.testing.assert_allclose(found["y"], value(), rtol=2e-5, atol=2e-5)
+    judge_by_numpy(found["y"], value(**narrow), value())
     for name in ("q", "k", "v"):  # by projection, in float64
         direction = random.standard_normal(arrays[name].shape)
         step = 1e-5
@@ -80,8 +85,8 @@ def test_grouped_heads_serve_their_neighbours(heads):
     mask = random.random((2, many, 5, 5)) < 0.7
     y = gx.scaled_dot_product_attention(*map(gx.constant, (q, k, v)), mask=mask)
     found = gx.compile({"y": y}, inputs=[], backend="numba")()["y"]
-    wanted = formula(q, np.repeat(k, many // few, 1), np.repeat(v, many // few, 1), mask)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    operands = (q, np.repeat(k, many // few, 1), np.repeat(v, many // few, 1))
+    judge_by_numpy(found, formula(*operands, mask), formula(*(x.astype(np.float64) for x in operands), mask))
 
 
 def test_a_learned_bias_gets_its_gradient():

@@ -36,16 +36,24 @@ class Shown:
         return {x.name: draw(x, tuple(evaluate(size, {**SIZES, **sizes}) for size in x.shape)) for x in self.inputs}
 
 
-def shown_by(name: str, monkeypatch: Any, wide: bool = False) -> Shown:
-    """Run a public function's example; ``wide``: with float64 for float32, and numbers for the names of sizes."""
+def shown_by(name: str, monkeypatch: Any, wide: bool = False, fixed: bool = False) -> Shown:
+    """Run a public function's example.
+
+    Args:
+        name: the function's.
+        monkeypatch: pytest's.
+        wide: with float64 for float32.
+        fixed: with numbers for the names of sizes.
+    """
     original, function = gx.placeholder, functions[name]
 
     taken: dict[str, Node] = {}
 
     def placeholder(label: str, shape: Any, dtype: Any = "float32") -> Node:
-        if wide:
+        if fixed:
             shape = tuple(SIZES.get(size, size) for size in shape)
-            dtype = "float64" if dtype == "float32" else dtype
+        if wide and dtype == "float32":
+            dtype = "float64"
         node = original(f"{name}_{label}", shape, dtype)
         if taken.setdefault(label, node) is not node:
             return placeholder(f"{label}_{len(taken)}", shape, dtype)
