@@ -25,6 +25,8 @@ Json = Any
 
 _HOME = "graphc.frontend."
 _OPS = "graphc.ops."
+_LATE = ("applications", "models")
+"""Parts of the frontend that nothing imports before a user or a file asks for them."""
 _built_in: dict[str, type[Configurable]] = {}
 _registered: dict[str, Any] = {}
 _functions: dict[str, Callable[..., Any]] = {}
@@ -299,6 +301,8 @@ def _find(key: str, custom: Mapping[str, Any]) -> Any:
         found = getattr(ops(), name, None)
         found = found if getattr(found, "__module__", "").startswith(_OPS) else None
     else:
+        if group in _LATE:
+            importlib.import_module(_HOME + group)
         found = _built_in.get(key) or _functions.get(key)
     if found is None:
         raise FileError(

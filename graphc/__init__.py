@@ -36,8 +36,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _SUBMODULES = (
-    "activations", "backends", "callbacks", "constraints", "data", "generation", "initializers", "layers", "losses",
-    "metrics", "models", "onnx", "optimizers", "regularizers", "saving",
+    "activations", "applications", "backends", "callbacks", "constraints", "data", "generation", "initializers",
+    "layers", "losses", "metrics", "models", "onnx", "optimizers", "regularizers", "saving",
 )  # fmt: skip
 
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

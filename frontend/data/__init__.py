@@ -2,6 +2,9 @@
 
 from graphc.frontend.data.dataset import PyDataset as PyDataset
 from graphc.frontend.data.digits import load_digits as load_digits
+from graphc.frontend.data.idx import FASHION_MNIST as FASHION_MNIST
+from graphc.frontend.data.idx import load_fashion_mnist as load_fashion_mnist
+from graphc.frontend.data.idx import load_idx as load_idx
 from graphc.frontend.data.image_batches import ImageBatches as ImageBatches
 from graphc.frontend.data.image_batches import show_images as show_images
 from graphc.frontend.data.image_files import load_image as load_image

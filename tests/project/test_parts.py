@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from graphc import layers, metrics
+from graphc import layers, metrics, optimizers
 from graphc.frontend import schedules
 from graphc.frontend.config import Configurable, deserialize, serialize
 from tests.project.checkout import ROOT
@@ -39,6 +39,7 @@ OF_THEIR_OWN = {
     "Bidirectional": lambda cls: cls(layers.GRU(3)),
     "TimeDistributed": lambda cls: cls(layers.Dense(3)),
     "Lambda": lambda cls: cls("relu"),
+    "Grouped": lambda cls: cls(optimizers.Adam(0.1), {"base": 0.1, "head": optimizers.SGD(0.2)}),
     "LossFunctionWrapper": lambda cls: None,
     "MeanMetricWrapper": lambda cls: cls(metrics.binary_accuracy),
 }
