@@ -103,6 +103,32 @@ KNOWN = {
     "transformer": [
         r"source \[(.*)\], given \[1, .*\], to say \[.*, 2\]", r"loss 3\.\d\d to 0\.[01]\d", r"([89]\d|100)% of 100 words",
     ],
+    "convolution": [
+        r"\+1 \+0 -3 \+4 \+0 -6 \+7 \+0 -9 = -6", r"\[\[-6\.0, 12\.0, 12\.0\], .*the same: True",
+        r"28 x 28 becomes 26 x 26", r"529,984 weights",
+    ],
+    "pooling": [
+        r"max: \[\[6\.0, 4\.0\], \[8\.0, 5\.0\]\], average: \[\[3\.5, 2\.25\], \[4\.0, 2\.75\]\]",
+        r"gradient of max: \[\[0, 0, 0, 0\], \[0, 1, 1, 0\], \[0, 1, 0, 1\]", r"only to the largest: True",
+        r"quarter everywhere: True",
+    ],
+    "cnn": [
+        r"Conv2D: 26 x 26 x 32\nMaxPooling2D: 13 x 13 x 32\nFlatten: 5408", r"weights: 6,090", r"accuracy: 0\.9[5-9]",
+    ],
+    "cnn_backpropagation": [
+        *(rf"{layer}.*: True" for layer in ("dense, weights", "dense, input", "flatten", "pooling", "relu",
+                                            "convolution, kernel", "convolution, input")),
+        r"\[1, 2, 3, 4\] becomes \[\[1, 2\], \[3, 4\]\]",
+    ],
+    "batch_norm": [
+        r"means below \de-0[567], deviations \[1\.0, 1\.0, 1\.0\]", r"\+ beta: True", r"1 step .* 0\.10 .* 44 steps 0\.99",
+        r"among others: True", r"0 updates", r"without it: .* [12]\.\d\d in the sixth", r"with it: .* 0\.[2-6]\d in the sixth",
+    ],
+    "augmentation": [
+        r"the same images: True", r"the next epoch, others: True", r"by four threads: True",
+        r"as they are: (9[89]|100)% right in training, [345]\d% of new", r"changed: [789]\d% right .* [678]\d% of new",
+        r"16 of 16 differ", r"nothing changed: True",
+    ],
     "presenting": [r"dense/kernel: 3 x 4 = 12", r"trainable parameters: 41", r"Total params: 41 \(164 B\)"],
     "text": [
         r"byte pairs: 320 ids, 12 for the sentence, back: 'the plot was brilliant, and odd\.'", r"the same: True",
