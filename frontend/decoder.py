@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,10 +159,11 @@ class Decoder:
         top_p: float | None = None,
         seed: int = 0,
         callback: Callable[[Any], object] | None = None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, Decoded]:
         """Token by token: an iterator whose every item is one step, the tokens (batch,) with ``pad`` behind ends.
 
-        The tokens are those that :meth:`greedy` and :meth:`sample` write in one call.
+        The tokens are those that :meth:`greedy` and :meth:`sample` write in one call, and so is what the generator
+        returns in the end.
 
         Args:
             inputs: an array for each of the inputs, by name.
@@ -175,14 +176,16 @@ class Decoder:
         limits = _limit_arrays(1.0 if temperature is None else temperature, top_k, top_p, seed) if drawn else {}
         carried = begin(**inputs)
         fixed = {name: carried.pop(name) for name in list(carried) if name.startswith("constant")}
-        for _ in range(self._length):
+        tokens = np.full((len(carried["token"]), self._length), self._pad, np.int64)
+        for place in range(self._length):
             carried = advance(**carried, **fixed, **limits)
-            shown = carried.pop("shown")
+            shown = tokens[:, place] = carried.pop("shown")
             if callback is not None:
                 callback(shown)
             yield shown
             if not carried["alive"].any():
-                return
+                break
+        return Decoded(tokens, carried["lengths"], carried["log_probs"])
 
     # programs
 
@@ -206,11 +209,13 @@ class Decoder:
     def _build_advance(self, drawn: bool) -> Any:
         """One step whose carry comes in and goes out by name."""
         carry, constants = self._begun()
-        taken = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in _named(carry).items()}
         table = {"constant": constants}
         nodes = _named(table)
-        fixed = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in nodes.items()}
-        masks = {name: gx.placeholder(name, node.shape, node.dtype) for name, node in _masks(nodes).items()}
+        derived: dict[str, str] = {}
+        taken, fixed, masks = (
+            {name: _taken(name, node, derived) for name, node in found.items()}
+            for found in (_named(carry), nodes, _masks(nodes))
+        )
         for name, node in fixed.items():
             tracing.set_mask(node, masks.get(f"{name}_mask"))
         limits = self._limits if drawn else {}
@@ -236,6 +241,17 @@ def _named(table: Mapping[str, Nest]) -> dict[str, Node]:
             leaves = [leaf for leaf in nest.leaves(structure) if leaf is not None]
             found.update((f"{name}{place}", leaf) for place, leaf in enumerate(leaves))
     return found
+
+
+def _taken(name: str, node: Node, derived: dict[str, str]) -> Node:
+    """A placeholder for a node of another program. A size that was a formula there is one of its own here."""
+    shape = [
+        size
+        if isinstance(size, int) or str(size).isidentifier()
+        else derived.setdefault(str(size), f"s{len(derived)}_")
+        for size in node.shape
+    ]
+    return gx.placeholder(name, shape, node.dtype)
 
 
 def _masks(nodes: Mapping[str, Node]) -> dict[str, Node]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError
+from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
@@ -16,10 +16,12 @@ from graphc.frontend.layers.dot_product import (
     both,
     joined,
     near,
+    near_positions,
     weighted,
 )
 from graphc.frontend.layers.heads import Grid, HeadsProjection, HeadsToFeatures
 from graphc.frontend.layers.positions import rotate
+from graphc.frontend.layers.remembered import Remembered
 from graphc.ir.node import Node
 
 
@@ -144,6 +146,61 @@ class _HeadAttention(Layer):
         tracing.set_mask(output, marked)
         return (output, grid.unfold_scores(scores, query, value)) if scores is not None else output
 
+    def remember(self, value: Node, positions: Node | None = None) -> Remembered:
+        """The keys and values of steps, as :meth:`recall` looks at them: for generation, which computes them once.
+
+        Args:
+            value: what is looked at, (batch, time, features).
+            positions: of the steps, (time,) or (batch, time), where keys are turned by them; default 0, 1, 2, ...
+        """
+        k, v = self._heads(self.key(value)), self._heads(self.value(value))
+        if self.rotary is not None:
+            k = rotate(k, _beside_heads(positions), base=self.rotary)
+        return Remembered(k, v)
+
+    def recall(
+        self,
+        query: Node,
+        seen: Remembered,
+        positions: Node | None = None,
+        seen_positions: Node | None = None,
+        attention_mask: Node | None = None,
+        use_causal_mask: bool = False,
+        attention_bias: Node | None = None,
+    ) -> Node:
+        """What queries get from keys and values that :meth:`remember` made, without dropout.
+
+        Args:
+            query: what asks, (batch, time, features).
+            seen: keys and values.
+            positions, seen_positions: of the queries and of the keys, (time,) or (batch, time); default 0, 1, 2, ...
+            attention_mask: which query may look at which key, (batch, time, steps) with sizes of 1 where it repeats.
+            use_causal_mask: query i sees the keys up to i.
+            attention_bias: added to the scores; broadcasts to (batch, heads, time, steps).
+        """
+        q = self._heads(self.query(query))
+        if self.rotary is not None:
+            q = rotate(q, _beside_heads(positions), base=self.rotary)
+        allowed = attention_mask
+        if self.sliding_window is not None:
+            allowed = both(allowed, near_positions(q, seen.keys, positions, seen_positions, self.sliding_window))
+        allowed = None if allowed is None else gx.expand_dims(allowed, -3)
+        context = gx.scaled_dot_product_attention(
+            q, *seen, mask=joined(allowed, attention_bias), causal=use_causal_mask, scale=1 / math.sqrt(self.size)
+        )
+        context = gx.transpose(context, (0, 2, 1, 3))
+        return self.attention_output(context * self.gate(query) if self.use_gate else context)
+
+    def _heads(self, projected: Node) -> Node:
+        if projected.ndim != 4 or self.axes is not None:
+            raise ShapeError(
+                f"layer {self.name!r} remembers steps along one axis",
+                details=(f"projected: {projected.type}",),
+                at=user_line(),
+                remedy="generate with sequences (batch, time, features) and without attention_axes",
+            )
+        return gx.transpose(projected, (0, 2, 1, 3))
+
     def _attend(
         self,
         q: Node,
@@ -167,6 +224,11 @@ class _HeadAttention(Layer):
             dropped = gx.dropout(weights, self.dropout, *self.random_state(self.seed))
             plain = self.when_training(weighted(dropped, v), plain)
         return plain, weights if return_scores else None
+
+
+def _beside_heads(positions: Node | None) -> Node | None:
+    """Positions (batch, time) as they broadcast to (batch, heads, time)."""
+    return positions if positions is None or positions.ndim == 1 else gx.expand_dims(positions, 1)
 
 
 def positive(layer: Layer, name: str, value: Any) -> int:

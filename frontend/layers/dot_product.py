@@ -91,6 +91,18 @@ def near(time: Size, steps: Size, window: int) -> Node:
     return gx.abs(gx.expand_dims(rows, 1) - gx.expand_dims(columns, 0)) < window
 
 
+def near_positions(q: Node, k: Node, at: Node | None, seen: Node | None, window: int) -> Node:
+    """True where the positions of queries and keys are less than ``window`` apart, as (batch or 1, time, steps).
+
+    Positions are (time,) or (batch, time), those of q and k where they are None.
+    """
+    rows, columns = (
+        gx.arange(x.shape[-2]) if places is None else gx.cast(places, "int64") for x, places in ((q, at), (k, seen))
+    )
+    apart = gx.abs(gx.expand_dims(rows, -1) - gx.expand_dims(columns, -2)) < window
+    return apart if apart.ndim == 3 else gx.expand_dims(apart, 0)
+
+
 def both(a: Node | None, b: Node | None) -> Node | None:
     """True where both masks are; None says that all counts."""
     return b if a is None else a if b is None else gx.logical_and(a, b)

@@ -18,7 +18,12 @@ from graphc.ir.types import as_dtype
 
 
 def sinusoidal_encoding(
-    length: Size, size: int, base: float = 10_000.0, dtype: Any = "float32", start: Any = 0
+    length: Size,
+    size: int,
+    base: float = 10_000.0,
+    dtype: Any = "float32",
+    start: Any = 0,
+    positions: Node | None = None,
 ) -> Node:
     """Sines and cosines of the positions: ``PE[p, 2i] = sin(p / base**(2i / size))``, ``PE[p, 2i + 1]`` the cosine.
 
@@ -30,8 +35,9 @@ def sinusoidal_encoding(
         base: the wavelengths go from 2 pi to ``base * 2 pi``.
         dtype: of the result; angles are computed in double precision.
         start: the first position: a number or a scalar node.
+        positions: all of them, (..., length), instead of ``start``.
 
-    Shapes: the result: (length, size).
+    Shapes: the result: (length, size), with positions (..., length, size).
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5
 
     >>> import graphc as gx
@@ -40,9 +46,10 @@ def sinusoidal_encoding(
     [[0.     1.     0.     1.    ]
      [0.8415 0.5403 0.01   1.    ]]
     """
-    angles = _angles(gx.arange(length, "int32") + start, (size + 1) // 2, base ** (-2.0 / size))
+    places = gx.arange(length, "int32") + start if positions is None else positions
+    angles = _angles(places, (size + 1) // 2, base ** (-2.0 / size))
     pairs = gx.stack([gx.sin(angles), gx.cos(angles)], axis=-1)
-    return gx.cast(gx.reshape(pairs, (length, 2 * ((size + 1) // 2)))[:, :size], as_dtype(dtype))
+    return gx.cast(gx.reshape(pairs, (*places.shape, 2 * ((size + 1) // 2)))[..., :size], as_dtype(dtype))
 
 
 def _angles(positions: Node, count: int, ratio: float) -> Node:
@@ -106,7 +113,9 @@ class SinePositionEncoding(Layer):
     Args:
         max_wavelength: the base of the wavelengths.
 
-    Shapes: x: (..., time, n), any length; the result has the shape of x, ``start_index`` is the first step's position.
+    Shapes:
+        x: (..., time, n), any length; the result has the shape of x, ``start_index`` is the first step's position,
+        ``positions``, (..., time), say them all.
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5; KerasHub ``SinePositionEncoding``.
 
     >>> import graphc as gx
@@ -125,11 +134,10 @@ class SinePositionEncoding(Layer):
         """None: positions are there for padding, too."""
         return None
 
-    def call(self, inputs: Node, start_index: Any = 0) -> Node:
+    def call(self, inputs: Node, start_index: Any = 0, positions: Node | None = None) -> Node:
         length, size = _steps_and_features(self, inputs)
-        return gx.broadcast_to(
-            sinusoidal_encoding(length, size, self.max_wavelength, inputs.dtype, start_index), inputs.shape
-        )
+        found = sinusoidal_encoding(length, size, self.max_wavelength, inputs.dtype, start_index, positions)
+        return gx.broadcast_to(found, inputs.shape)
 
 
 class PositionEmbedding(Layer):
@@ -143,7 +151,7 @@ class PositionEmbedding(Layer):
 
     Shapes:
         x: (..., time, n), at most ``sequence_length`` long; the result has the shape of x, ``start_index`` is the first
-        step's position. Weights: position_embeddings (sequence_length, n).
+        step's position, ``positions``, (..., time), say them all. Weights: position_embeddings (sequence_length, n).
     Raises: ShapeError: the sequences are longer than the table. IndexRangeError: they are, when the program runs.
     Source: Gehring et al. 2017, https://arxiv.org/abs/1705.03122, section 3.1; KerasHub ``PositionEmbedding``.
 
@@ -183,9 +191,11 @@ class PositionEmbedding(Layer):
         """None: positions are there for padding, too."""
         return None
 
-    def call(self, inputs: Node, start_index: Any = 0) -> Node:
+    def call(self, inputs: Node, start_index: Any = 0, positions: Node | None = None) -> Node:
         length, _ = _steps_and_features(self, inputs)
-        if isinstance(length, int) and isinstance(start_index, int):
+        if positions is not None:
+            found = gx.take(self.position_embeddings, positions, axis=0)
+        elif isinstance(length, int) and isinstance(start_index, int):
             if length + start_index > self.sequence_length:
                 raise ShapeError(
                     f"layer {self.name!r} knows {self.sequence_length} positions, its input goes to "
@@ -306,9 +316,13 @@ class RelativePositionBias(Layer):
 
     def call(self, query: Node, key: Node | None = None) -> Node:
         time, steps = query.shape[-2], (query if key is None else key).shape[-2]
-        distance = gx.expand_dims(gx.arange(steps, "int32"), 0) - gx.expand_dims(gx.arange(time, "int32"), 1)
-        found = gx.take(self.embeddings, self.bucket(distance), axis=0)
-        return gx.transpose(found, (2, 0, 1))
+        return self.between(gx.arange(time, "int32"), gx.arange(steps, "int32"))
+
+    def between(self, positions: Node, others: Node) -> Node:
+        """The bias for queries and keys at positions (..., time) and (..., steps): (..., num_heads, time, steps)."""
+        distance = gx.expand_dims(others, -2) - gx.expand_dims(positions, -1)
+        found = gx.take(self.embeddings, self.bucket(gx.cast(distance, "int32")), axis=0)
+        return gx.moveaxis(found, -1, -3)
 
     def bucket(self, distance: Node) -> Node:
         """The number of the range of each distance (position of the key less that of the query)."""

@@ -164,7 +164,14 @@ class TokenAndPositionEmbedding(Layer):
         """That of the tokens, or of the vectors; :meth:`call` sets it, since it knows which they are."""
         return None
 
-    def call(self, inputs: Node, segments: Node | None = None, start_index: Any = 0, reverse: bool = False) -> Node:
+    def call(
+        self,
+        inputs: Node,
+        segments: Node | None = None,
+        start_index: Any = 0,
+        reverse: bool = False,
+        positions: Node | None = None,
+    ) -> Node:
         """Vectors for tokens; with ``reverse`` logits for vectors.
 
         Args:
@@ -172,6 +179,7 @@ class TokenAndPositionEmbedding(Layer):
             segments: the kind of text that each token is of.
             start_index: the position of the first token.
             reverse: go back.
+            positions: those of all tokens, (..., time), instead of ``start_index``.
         """
         if reverse:
             return self.token_embedding(inputs, reverse=True)
@@ -184,7 +192,7 @@ class TokenAndPositionEmbedding(Layer):
         tokens = self.token_embedding(inputs)
         x = tokens * math.sqrt(self.embedding_dim) if self.scale else tokens
         if self.position_embedding is not None:
-            x = x + self.position_embedding(x, start_index=start_index)
+            x = x + self.position_embedding(x, start_index=start_index, positions=positions)
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(segments)
         tracing.set_mask(x, tracing.mask_of(tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.errors import AxisError, GraphError, ShapeError
@@ -13,6 +14,7 @@ from graphc.frontend.layers.core import Dense
 from graphc.frontend.layers.layer_normalization import LayerNormalization, RMSNormalization
 from graphc.frontend.layers.positions import RelativePositionBias
 from graphc.frontend.layers.regularization import Dropout
+from graphc.frontend.layers.remembered import Places, Remembered, Seen
 from graphc.ir.node import Node
 
 _GATED = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "glu": "sigmoid"}
@@ -121,7 +123,9 @@ class _Block(Layer):
         normalization_for(normalization, layer_norm_epsilon)
         self._normalization = (normalization, layer_norm_epsilon)
 
-    def _make_attention(self, name: str, features: int, rotary: float | None) -> Layer:
+    def _make_attention(
+        self, name: str, features: int, rotary: float | None
+    ) -> MultiHeadAttention | GroupQueryAttention:
         """An attention layer whose heads share out the features."""
         size = self.key_dim
         if size is None:
@@ -287,17 +291,54 @@ class TransformerDecoderLayer(_Block):
                 at=user_line(),
                 remedy="call layer(x, memory)" if self.has_memory else "make it with cross_attention=True",
             )
-        x, first = inputs, self.normalize_first
-        asked = self.self_attention_norm(x) if first else x
         said = {"attention_mask": attention_mask, "use_causal_mask": use_causal_mask, "attention_bias": attention_bias}
-        x = x + self.self_attention_dropout(self.self_attention(asked, asked, **said))
-        x = x if first else self.self_attention_norm(x)
+        look = None
         if memory is not None:
-            asked = self.cross_attention_norm(x) if first else x
-            x = x + self.cross_attention_dropout(self.cross_attention(asked, memory, value_mask=memory_mask))
+            look = lambda asked: self.cross_attention(asked, memory, value_mask=memory_mask)  # noqa: E731
+        return self._through(inputs, lambda asked: self.self_attention(asked, asked, **said), look)
+
+    def _through(self, x: Node, attend: Callable[[Node], Node], look: Callable[[Node], Node] | None) -> Node:
+        """The parts one after the other, each with its way past it."""
+        first = self.normalize_first
+        x = x + self.self_attention_dropout(attend(self.self_attention_norm(x) if first else x))
+        x = x if first else self.self_attention_norm(x)
+        if look is not None:
+            x = x + self.cross_attention_dropout(look(self.cross_attention_norm(x) if first else x))
             x = x if first else self.cross_attention_norm(x)
         x = x + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x) if first else x))
         return x if first else self.feed_forward_norm(x)
+
+    def read(self, x: Node, places: Places, bias: Node | None, memory: Seen | None) -> tuple[Node, Remembered]:
+        """A prompt in one pass: the result, and the keys and values of its steps."""
+        made: list[Remembered] = []
+
+        def attend(asked: Node) -> Node:
+            made.append(self.self_attention.remember(asked, places.positions))
+            return self.self_attention.recall(
+                asked, made[0], places.positions, places.positions, places.seen, True, bias
+            )
+
+        return self._through(x, attend, self._look(memory)), made[0]
+
+    def step(
+        self, x: Node, held: Remembered, places: Places, bias: Node | None, memory: Seen | None
+    ) -> tuple[Node, Remembered]:
+        """One token behind those whose keys and values are held: the result, and these with those of the token."""
+        made: list[Remembered] = []
+
+        def attend(asked: Node) -> Node:
+            assert places.slot is not None
+            made.append(held.with_step(self.self_attention.remember(asked, places.positions), places.slot))
+            return self.self_attention.recall(
+                asked, made[0], places.positions, places.seen_positions, places.seen, False, bias
+            )
+
+        return self._through(x, attend, self._look(memory)), made[0]
+
+    def _look(self, memory: Seen | None) -> Callable[[Node], Node] | None:
+        if memory is None:
+            return None
+        return lambda asked: self.cross_attention.recall(asked, memory.held, attention_mask=memory.mask)
 
 
 class _Stack(Layer):
@@ -419,3 +460,39 @@ class TransformerDecoder(_Stack):
             given = (x,) if memory is None else (x, memory)
             x = block(*given, use_causal_mask=use_causal_mask, **said)
         return x if self.norm is None else self.norm(x)
+
+    def remember_memory(self, memory: Node) -> list[Remembered]:
+        """The keys and values of a memory in each layer: once, for all steps that look at it."""
+        return [block.cross_attention.remember(memory) for block in self.blocks]
+
+    def read(self, x: Node, places: Places, memory: Sequence[Seen] | None = None) -> tuple[Node, list[Remembered]]:
+        """A prompt in one pass: what the layers make of it, and its keys and values in each of them."""
+        return self._decode(x, [None] * len(self.blocks), places, memory)
+
+    def step(
+        self, x: Node, held: Sequence[Remembered], places: Places, memory: Sequence[Seen] | None = None
+    ) -> tuple[Node, list[Remembered]]:
+        """One token, (batch, 1, n), behind those whose keys and values are held.
+
+        Args:
+            x: the token's vectors.
+            held: what :meth:`read` and earlier steps gave.
+            places: where it stands; with ``slot``.
+            memory: with cross-attention, what the layers look at.
+        """
+        return self._decode(x, held, places, memory)
+
+    def _decode(
+        self, x: Node, held: Sequence[Remembered | None], places: Places, memory: Sequence[Seen] | None
+    ) -> tuple[Node, list[Remembered]]:
+        bias = None
+        if self.relative_position_bias is not None:
+            others = places.positions if places.seen_positions is None else places.seen_positions
+            bias = self.relative_position_bias.between(places.positions, others)
+        made: list[Remembered] = []
+        for number, block in enumerate(self.blocks):
+            seen = None if memory is None else memory[number]
+            mine = held[number]
+            x, after = block.read(x, places, bias, seen) if mine is None else block.step(x, mine, places, bias, seen)
+            made.append(after)
+        return (x if self.norm is None else self.norm(x)), made

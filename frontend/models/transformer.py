@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from graphc.errors import AxisError
+import numpy as np
+
+import graphc as gx
+from graphc.errors import AxisError, ShapeError
 from graphc.frontend import tracing
 from graphc.frontend.config import user_line
+from graphc.frontend.decoder import Decoded, Decoder
 from graphc.frontend.initializers import RandomNormal
 from graphc.frontend.layers.core import Dense, Input
 from graphc.frontend.layers.regularization import Dropout
 from graphc.frontend.layers.token_embedding import TokenAndPositionEmbedding
 from graphc.frontend.layers.transformer import TransformerDecoder, TransformerEncoder
 from graphc.frontend.model import Model
+from graphc.frontend.models.writing import CachedDecoder, write
 from graphc.ir.node import Node
 
 
@@ -63,6 +69,8 @@ class Transformer(Model):
         trainable: bool = True,
         **options: Any,
     ) -> None:
+        self._max_length = max_length if positions == "learned" else None
+        self._decoders: dict[Any, Decoder] = {}
         if target_vocabulary_size is not None and target_vocabulary_size <= 0:
             raise AxisError(
                 f"target_vocabulary_size is {target_vocabulary_size}", at=user_line(), remedy="give a positive number"
@@ -95,5 +103,72 @@ class Transformer(Model):
 
     def decode(self, target: Node, memory: Node) -> Node:
         """Logits of the token that follows each one of the target."""
-        x = self.decoder(self.target_dropout(self.embedding(target)), memory)
+        return self._as_logits(self.decoder(self.target_dropout(self.embedding(target)), memory))
+
+    def _as_logits(self, x: Node) -> Node:
         return self.embedding(x, reverse=True) if self.logits is None else self.logits(x)
+
+    def generate(
+        self,
+        source: Any,
+        length: int,
+        start: int,
+        end: int | None = None,
+        pad: int = 0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        beams: int | None = None,
+        length_penalty: float = 0.0,
+        callback: Callable[[Any], object] | None = None,
+        backend: str = "auto",
+    ) -> Decoded:
+        """Write a target for each source: greedily, unless arguments ask for drawn tokens or a beam search.
+
+        The encoder runs once, and so do the keys and values of its memory; each token is one step that looks at these
+        and at those of the tokens before. The first call of each kind compiles; other sources do not.
+
+        Args:
+            source: tokens, (batch, steps); 0 is padding.
+            length: so many tokens are written, at most.
+            start: the token that every target begins with; it is not part of the result.
+            end: the token that ends a target; when all have ended, generation does.
+            pad: what stands behind an end.
+            temperature, top_k, top_p, seed: draw tokens: see :func:`graphc.generation.sample`.
+            beams, length_penalty: search for the likeliest targets: see :func:`graphc.generation.beam_search`.
+            callback: called with the tokens (batch,) of each step as soon as there are any.
+            backend: as for ``gx.compile``.
+
+        Returns:
+            the tokens that were written, (batch, length), or (batch, beams, length), their number and log probability.
+        """
+        if self._max_length is not None and length > self._max_length:
+            raise ShapeError(
+                f"{length} tokens reach beyond the {self._max_length} positions of the model",
+                at=user_line(),
+                remedy="write less, or make the model with a greater max_length",
+            )
+        arrays = {"source": np.asarray(source, np.int64)}
+        decoder = self.writer(length, start, end, pad, backend)
+        return write(decoder, arrays, temperature, top_k, top_p, seed, beams, length_penalty, callback)
+
+    def writer(self, length: int, start: int, end: int | None = None, pad: int = 0, backend: str = "auto") -> Decoder:
+        """What :meth:`generate` writes with: its input is ``source``, (batch, steps)."""
+        key = (length, start, end, pad, backend)
+        if key not in self._decoders:
+            source = gx.placeholder("source", ("batch", "steps"), "int64")
+            cached = CachedDecoder(
+                self.decoder,
+                lambda tokens, positions: self.embedding(tokens, positions=positions),
+                self._as_logits,
+                length,
+                mask_zero=True,
+            )
+            constants = cached.look_at(self.encode(source))
+            first = gx.full((source.shape[0], 1), start, "int64")
+            state, token = cached.begin(first, gx.full(first.shape, True, "bool"), constants)
+            self._decoders[key] = Decoder(
+                cached.step, [source], state, token, length, end, pad, constants, backend=backend
+            )
+        return self._decoders[key]
