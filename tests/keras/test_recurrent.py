@@ -19,6 +19,7 @@ for row, length in zip(PADDED, (5, 3, 1, 4, 2, 5), strict=True):
     row[length:] = 0
 HOLES = PADDED.copy()
 HOLES[0, 1:3] = HOLES[3, 0] = 0
+FILM = rng.standard_normal((6, 5, 4, 3)).astype(np.float32)
 IDS = rng.integers(1, 7, (6, 5))
 IDS[1, 3:] = IDS[2, 1:] = IDS[4, 0] = 0
 
@@ -37,9 +38,35 @@ def over(layer, masked=False):
 def stateful(kind, **said):
     def build(module):
         inputs = module.Input((5, 3), batch_size=6)
-        return module.Model(inputs, getattr(module.layers, kind)(4, stateful=True, **said)(inputs))
+        layer = getattr(module.layers, kind.split()[0])(4, stateful=True, return_sequences=True, **said)
+        return module.Model(inputs, (module.layers.Bidirectional(layer) if "both ways" in kind else layer)(inputs))
 
     return build
+
+
+def given_states(layer, count):
+    """A layer that begins with states that are made of the inputs."""
+
+    def build(module):
+        inputs = module.Input((None, 3))
+        last = module.layers.GlobalAveragePooling1D()(inputs)
+        states = [module.layers.Dense(4, activation="tanh")(last) for _ in range(count)]
+        return module.Model(inputs, layer(module.layers)(inputs, initial_state=states if count > 1 else states[0]))
+
+    return build
+
+
+def ending(kind, **said):
+    return lambda layers: getattr(layers, kind)(4, return_state=True, **said)
+
+
+def frames(module):
+    """A convolution of each frame of a film, and a recurrent layer over what it sees."""
+    layers = module.layers
+    inputs = module.Input((None, 4, 3))
+    seen = layers.TimeDistributed(layers.Conv1D(5, 2, activation="relu"))(inputs)
+    seen = layers.TimeDistributed(layers.Flatten())(layers.TimeDistributed(layers.MaxPooling1D(2))(seen))
+    return module.Model(inputs, layers.TimeDistributed(layers.Dense(2))(layers.LSTM(4, return_sequences=True)(seen)))
 
 
 def stacked(module):
@@ -110,6 +137,16 @@ MODELS |= {
     "zeros where masked": (over(lambda layers: layers.RNN(layers.GRUCell(4), return_sequences=True,
                                                           zero_output_for_mask=True), True), HOLES),
     "zeros at the end": (over(lambda layers: layers.RNN(layers.GRUCell(4), zero_output_for_mask=True), True), HOLES),
+    **{f"states given to {name}": (given_states(ending(name.split()[0], **said), 1 + (name == "LSTM")), X)
+       for name, said in KINDS.items()},
+    "states given both ways": (given_states(lambda layers: layers.Bidirectional(
+        layers.LSTM(4, return_sequences=True, return_state=True)), 4), X),
+    "both ways, the first one back": (over(lambda layers: layers.Bidirectional(
+        layers.GRU(4, return_sequences=True, go_backwards=True)), True), HOLES),
+    "another layer for the way back": (over(lambda layers: layers.Bidirectional(
+        layers.LSTM(4, return_sequences=True), backward_layer=layers.GRU(2, return_sequences=True, go_backwards=True)),
+        True), HOLES),
+    "frames of a film": (frames, FILM),
     "stacked cells": (over(lambda layers: layers.RNN(layers.StackedRNNCells(
         [layers.LSTMCell(4), layers.GRUCell(2), layers.SimpleRNNCell(5)]), return_sequences=True), True), HOLES),
     "a list of cells": (over(lambda layers: layers.RNN([layers.LSTMCell(4), layers.LSTMCell(4)])), X),
@@ -152,9 +189,15 @@ def test_the_same_outputs_and_the_same_training(name):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+STATEFUL = {
+    "SimpleRNN": {}, "LSTM": {}, "GRU": {}, "GRU before": {"reset_after": False}, "LSTM back": {"go_backwards": True},
+    "GRU both ways": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
 def test_states_pass_from_batch_to_batch(kind):
-    theirs, ours = stateful(kind, return_sequences=True)(keras), stateful(kind, return_sequences=True)(gx)
+    theirs, ours = (stateful(kind, **STATEFUL[kind])(module) for module in (keras, gx))
     pour(theirs, ours)
     for number in range(6):
         if number == 3:
