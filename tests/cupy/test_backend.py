@@ -97,6 +97,29 @@ def test_a_loop_that_ends_by_itself_is_refused_with_its_line():
     assert "test_backend.py" in str(caught.value)
 
 
+def test_both_branches_are_computed_and_one_is_selected():
+    """In a loop, too, and with its derivative; where a branch may fail it is refused with its line."""
+    p, x = gx.placeholder("p", (), "bool"), gx.placeholder("x", (4, 3))
+
+    def step(carry, e):
+        return gx.cond(p, lambda c: gx.tanh(c * e), lambda c: gx.cond(gx.sum(c) > 0, gx.sin, gx.cos, c + e), carry), e
+
+    last, _ = gx.scan(step, gx.ones((3,)), x)
+    outputs = {"last": last, "dx": gx.grad(gx.sum(last * last), [x])[0]}
+    on_gpu, on_cpu = (
+        gx.compile(outputs, [p, x], backend=b) for b in (CupyBackend(device=EmulatedDevice()), "reference")
+    )
+    for taken in (True, False):
+        feeds = {"p": np.array(taken), "x": np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)}
+        for found, wanted in zip(on_gpu(**feeds).values(), on_cpu(**feeds).values(), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    ids = gx.placeholder("ids", (2,), "int64")
+    y = gx.cond(p, lambda: gx.take(x, ids, axis=0), lambda: x[:2])
+    with pytest.raises(BackendError, match="both branches") as caught:
+        gx.compile({"y": y}, [p, x, ids], backend=CupyBackend(device=EmulatedDevice()))
+    assert "test_backend.py" in str(caught.value)
+
+
 def test_full_memory_says_what_takes_how_much():
     x = gx.placeholder("x", ("batch", 100))
     program = gx.compile(
