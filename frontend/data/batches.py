@@ -156,7 +156,8 @@ class IterableBatches:
         if not goes_on:
             self.taken = start
         fresh = self._running is None
-        iterator = self._start(number, self.taken) if self._running is None else self._running
+        before = (self.taken - start) // self._steps if self._steps else 0  # epochs that this run has gone through
+        iterator = self._start(max(number - before, 0), self.taken) if self._running is None else self._running
         self._running = iterator if goes_on else None
         dataset = self._dataset
         if dataset is not None and not done:
