@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import graphc as gx
-from graphc.errors import NameClashError
+from graphc.errors import AxisError, NameClashError
 from graphc.frontend import generation, nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.generation import Nest, Step
@@ -109,11 +109,7 @@ class Decoder:
         Args:
             inputs: an array for each of the inputs, by name.
         """
-
-        def build() -> Any:
-            return self._compile(generation.greedy(self._step, **self._arguments)._asdict())
-
-        return Decoded(**self._program("greedy", build)(**inputs))
+        return Decoded(**self.program("greedy")(**inputs))
 
     def sample(
         self,
@@ -129,13 +125,8 @@ class Decoder:
             inputs: an array for each of the inputs, by name.
             temperature, top_k, top_p, seed: as there.
         """
-
-        def build() -> Any:
-            made = generation.sample(self._step, **self._arguments, **self._limits)
-            return self._compile(made._asdict(), self._limits.values())
-
         limits = _limit_arrays(temperature, top_k, top_p, seed)
-        return Decoded(**self._program("sample", build)(**inputs, **limits))
+        return Decoded(**self.program("sample")(**inputs, **limits))
 
     def beam_search(self, inputs: Arrays, width: int, length_penalty: float = 0.0) -> Decoded:
         """The ``width`` best sequences of a beam search; see :func:`graphc.generation.beam_search`.
@@ -144,12 +135,7 @@ class Decoder:
             inputs: an array for each of the inputs, by name.
             width, length_penalty: as there.
         """
-
-        def build() -> Any:
-            made = generation.beam_search(self._step, width=width, length_penalty=length_penalty, **self._arguments)
-            return self._compile({name: node for name, node in made._asdict().items() if name != "scores"})
-
-        return Decoded(**self._program(("beams", width, length_penalty), build)(**inputs))
+        return Decoded(**self.program("beam_search", width, length_penalty)(**inputs))
 
     def stream(
         self,
@@ -188,6 +174,37 @@ class Decoder:
         return Decoded(tokens, carried["lengths"], carried["log_probs"])
 
     # programs
+
+    def program(self, way: str = "greedy", width: int = 1, length_penalty: float = 0.0) -> Any:
+        """The whole generation as one program, for example to export it.
+
+        Args:
+            way: ``"greedy"``; ``"sample"``, which takes ``temperature``, ``top_k``, ``top_p`` and ``seed``, too; or
+                ``"beam_search"``.
+            width, length_penalty: of a beam search.
+
+        Raises:
+            AxisError: there is no such way.
+        """
+        if way == "greedy":
+            return self._program(way, lambda: self._compile(generation.greedy(self._step, **self._arguments)._asdict()))
+        if way == "sample":
+
+            def sampling() -> Any:
+                made = generation.sample(self._step, **self._arguments, **self._limits)
+                return self._compile(made._asdict(), self._limits.values())
+
+            return self._program(way, sampling)
+        if way != "beam_search":
+            raise AxisError(
+                f"there is no way {way!r} to generate", at=user_line(), remedy="use greedy, sample or beam_search"
+            )
+
+        def searching() -> Any:
+            made = generation.beam_search(self._step, width=width, length_penalty=length_penalty, **self._arguments)
+            return self._compile({name: node for name, node in made._asdict().items() if name != "scores"})
+
+        return self._program((way, width, length_penalty), searching)
 
     def _program(self, key: Any, build: Callable[[], Any]) -> Any:
         if key not in self._programs:

@@ -297,16 +297,25 @@ class TransformerDecoderLayer(_Block):
             look = lambda asked: self.cross_attention(asked, memory, value_mask=memory_mask)  # noqa: E731
         return self._through(inputs, lambda asked: self.self_attention(asked, asked, **said), look)
 
-    def _through(self, x: Node, attend: Callable[[Node], Node], look: Callable[[Node], Node] | None) -> Node:
-        """The parts one after the other, each with its way past it."""
+    def _through(
+        self,
+        x: Node,
+        attend: Callable[[Node], Node],
+        look: Callable[[Node], Node] | None,
+        dropping: bool = True,
+    ) -> Node:
+        """The parts one after the other, each with its way past it; generation never drops anything."""
         first = self.normalize_first
-        x = x + self.self_attention_dropout(attend(self.self_attention_norm(x) if first else x))
-        x = x if first else self.self_attention_norm(x)
+
+        def past(x: Node, part: Callable[[Node], Node], norm: Layer, dropout: Dropout) -> Node:
+            made = part(norm(x) if first else x)
+            x = x + (dropout(made) if dropping else made)
+            return x if first else norm(x)
+
+        x = past(x, attend, self.self_attention_norm, self.self_attention_dropout)
         if look is not None:
-            x = x + self.cross_attention_dropout(look(self.cross_attention_norm(x) if first else x))
-            x = x if first else self.cross_attention_norm(x)
-        x = x + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x) if first else x))
-        return x if first else self.feed_forward_norm(x)
+            x = past(x, look, self.cross_attention_norm, self.cross_attention_dropout)
+        return past(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_dropout)
 
     def read(self, x: Node, places: Places, bias: Node | None, memory: Seen | None) -> tuple[Node, Remembered]:
         """A prompt in one pass: the result, and the keys and values of its steps."""
@@ -318,7 +327,7 @@ class TransformerDecoderLayer(_Block):
                 asked, made[0], places.positions, places.positions, places.seen, True, bias
             )
 
-        return self._through(x, attend, self._look(memory)), made[0]
+        return self._through(x, attend, self._look(memory), dropping=False), made[0]
 
     def step(
         self, x: Node, held: Remembered, places: Places, bias: Node | None, memory: Seen | None
@@ -333,7 +342,7 @@ class TransformerDecoderLayer(_Block):
                 asked, made[0], places.positions, places.seen_positions, places.seen, False, bias
             )
 
-        return self._through(x, attend, self._look(memory)), made[0]
+        return self._through(x, attend, self._look(memory), dropping=False), made[0]
 
     def _look(self, memory: Seen | None) -> Callable[[Node], Node] | None:
         if memory is None:
