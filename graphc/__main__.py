@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas64", "networkx", "safetensors", "onnx", "onnxruntime")
+PACKAGES = ("numpy", "numba", "llvmlite", "networkx", "safetensors", "onnx", "onnxruntime")
 CUPY_PACKAGES = ("cupy", "cupy-cuda12x", "cupy-cuda13x")
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "neon", "sve")
 
@@ -62,8 +62,21 @@ def _versions() -> Rows:
     yield "python", f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()})"
     for package in PACKAGES:
         yield package, _version(package) or f"missing: pip install {package}"
+    yield "openblas", _openblas()
     cupy = [f"{found} ({package})" for package in CUPY_PACKAGES if (found := _version(package))]
     yield "cupy", ", ".join(cupy) or "missing: pip install cupy-cuda13x (only for NVIDIA GPUs)"
+
+
+def _openblas() -> str:
+    try:
+        blas = importlib.import_module("graphc.backends.numba.blas")
+    except ImportError as error:
+        return f"unknown: {error}"
+    if blas.missing() is not None:
+        return f"missing: {blas.REMEDY}"
+    if blas.wheel_library() is not None:
+        return f"{_version('scipy-openblas64') or 'of unknown version'} (scipy-openblas64)"
+    return f"a copy of NumPy's, {blas.numpy_library().name}"
 
 
 def _version(package: str) -> str | None:

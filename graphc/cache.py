@@ -66,12 +66,31 @@ def put_source(key: str, text: str) -> str:
         return f"<graphc {key[:16]}>"
     path = root / "source" / f"{key}.py"
     data = text.encode()
-    try:
-        if path.read_bytes() == data:
-            return str(path)
-    except OSError:  # not there yet
-        pass
-    return str(path) if _write(path, data) else f"<graphc {key[:16]}>"
+    return str(path) if _holds(path, data) or _write(path, data) else f"<graphc {key[:16]}>"
+
+
+def copy_of(source: Path) -> Path | None:
+    """A copy of a file that is never changed, named by its content; None where nothing can be written.
+
+    That a copy is whole is checked by its content once; later by the size and the times of both files.
+
+    Raises:
+        OSError: the source cannot be read.
+    """
+    root = folder()
+    if root is None:
+        return None
+    key = digest(str(source.resolve()), *_stamp(source))
+    known = (get(key, "copy") or b"").decode().split("\n")
+    path = root / "files" / known[0]
+    if known[0] and known[1:] == _stamp(path):
+        return path
+    data = source.read_bytes()
+    path = root / "files" / f"{hashlib.sha256(data).hexdigest()}{source.suffix}"
+    if not _holds(path, data) and not _write(path, data):
+        return None
+    put(key, "copy", "\n".join([path.name, *_stamp(path)]).encode())
+    return path
 
 
 def folder() -> Path | None:
@@ -102,6 +121,22 @@ def clear() -> None:
     """Remove all entries."""
     for path in _files():
         path.unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> list[str]:
+    """The size of a file and when it was last written; nothing if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [str(status.st_size), str(status.st_mtime_ns)]
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:  # not there yet
+        return False
 
 
 def _checksum(key: str, kind: str, payload: bytes) -> bytes:

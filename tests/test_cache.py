@@ -48,6 +48,43 @@ def test_size_and_clear(store):
     assert cache.get(KEY, "object") is None
 
 
+def test_a_copy_is_made_once_and_again_when_the_file_changes(store, tmp_path):
+    source = tmp_path / "library.so"
+    source.write_bytes(b"one")
+    copy = cache.copy_of(source)
+    assert copy.parent == store / "files"
+    assert (copy.suffix, copy.read_bytes()) == (".so", b"one")
+    made = copy.stat().st_ino
+    assert cache.copy_of(source) == copy
+    assert copy.stat().st_ino == made
+    source.write_bytes(b"another")
+    other = cache.copy_of(source)
+    assert (other.read_bytes(), copy.read_bytes()) == (b"another", b"one")
+    with pytest.raises(OSError, match="absent"):
+        cache.copy_of(tmp_path / "absent.so")
+
+
+def test_a_damaged_copy_is_made_anew(store, tmp_path):
+    source = tmp_path / "library.so"
+    source.write_bytes(b"machine code")
+    copy = cache.copy_of(source)
+    for damage in (b"machine", b"MACHINE code"):
+        copy.write_bytes(damage)
+        os.utime(copy, ns=(1, 1))  # also on a file system with coarse times
+        assert cache.copy_of(source).read_bytes() == b"machine code"
+    copy.unlink()
+    assert cache.copy_of(source).read_bytes() == b"machine code"
+    cache.put(cache.digest(str(source), *cache._stamp(source)), "copy", b"../../elsewhere\n1\n1")
+    assert cache.copy_of(source) == copy
+
+
+def test_where_nothing_can_be_written_there_is_no_copy(store, tmp_path, monkeypatch):
+    source = tmp_path / "library.so"
+    source.write_bytes(b"machine code")
+    monkeypatch.setattr(cache, "folder", lambda: None)
+    assert cache.copy_of(source) is None
+
+
 def test_parts_of_a_key_do_not_run_together():
     assert len({cache.digest("ab", "c"), cache.digest("a", "bc"), cache.digest("abc"), cache.digest(b"abc", "")}) == 4
 
