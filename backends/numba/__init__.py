@@ -29,8 +29,9 @@ class NumbaBackend:
 
     def takes(self, op: object) -> bool:
         from graphc.ops.cond import Cond
+        from graphc.ops.patches import PatchGradient, PatchProduct
 
-        return isinstance(op, Cond)
+        return isinstance(op, Cond) or (isinstance(op, PatchProduct | PatchGradient) and len(op.strides) <= 2)
 
     def compile(self, plan: Plan) -> NumbaExecutable:
         from graphc.backends.numba.executable import NumbaExecutable

@@ -9,6 +9,7 @@ This module imports Numba, so it is only loaded to compile what is not in the ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -108,6 +109,8 @@ def _flags() -> Any:
     return flags
 
 
+LANES = 16
+"""Of a vector, the widest that there are."""
 INT64_POINTER = types.CPointer(types.int64)
 KERNEL_ARGUMENTS = (INT64_POINTER, types.int64, types.int64)
 
@@ -149,8 +152,8 @@ def _add_entry(module: ir.Module, result: Any, target: Any, symbol: str) -> None
         builder.ret(value)
 
 
-def optimize(text: str) -> ll.ModuleRef:
-    """Parse LLVM IR and optimize it for this machine."""
+def optimize(text: str, unroll: bool = True) -> ll.ModuleRef:
+    """Parse LLVM IR and optimize it for this machine, perhaps without unrolling loops."""
     machine = target_machine()
     module = ll.parse_assembly(text)
     module.triple = machine.triple
@@ -160,19 +163,19 @@ def optimize(text: str) -> ll.ModuleRef:
     options.loop_vectorization = True
     options.slp_vectorization = True
     options.loop_interleaving = True
-    options.loop_unrolling = True
+    options.loop_unrolling = unroll
     builder = ll.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return module
 
 
-def emit(text: str, symbol: str) -> bytes:
+def emit(text: str, symbol: str, unroll: bool = True) -> bytes:
     """Object code of LLVM IR that defines ``symbol``.
 
     Raises:
         BackendError: the code refers to the Python interpreter, which cannot be: a defect of the code generator.
     """
-    module = optimize(text)
+    module = optimize(text, unroll)
     for needed in module.functions:
         if needed.is_declaration and not needed.name.startswith("llvm.") and needed.name not in ALLOWED_SYMBOLS:
             raise BackendError(
@@ -199,4 +202,14 @@ def function_of_source(source: str, file_name: str) -> Callable[..., object]:
 
 def compile_kernel(source: str, file_name: str, symbol: str) -> bytes:
     """Object code of a generated kernel."""
-    return compile_function(function_of_source(source, file_name), KERNEL_ARGUMENTS, symbol)
+    function = function_of_source(source, file_name)
+    return emit(lower(function, KERNEL_ARGUMENTS, symbol, types.void), symbol, unroll=not has_only_vector_loops(source))
+
+
+def has_only_vector_loops(source: str) -> bool:
+    """Has every loop whose count is known as many steps as whole vectors have lanes?
+
+    LLVM unrolls short loops before it looks for vectors, and then finds none: of 16 channels each would go alone.
+    """
+    counts = [int(count) for count in re.findall(r" in range\((\d+)\):", source)]
+    return bool(counts) and all(count % LANES == 0 for count in counts)

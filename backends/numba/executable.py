@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphc.backend import Failure
 from graphc.backends.numba import blas, build, objects, threads
+from graphc.backends.numba.contraction import contraction
 from graphc.backends.numba.forks import make_lock
 from graphc.backends.numba.gemm import product
 from graphc.backends.numba.table import (
@@ -45,7 +46,7 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORK,
 )
-from graphc.lower.plan import ArenaLayout, GemmItem, KernelItem, Launch, Place, Plan, size_of
+from graphc.lower.plan import ArenaLayout, ContractionItem, GemmItem, Item, KernelItem, Launch, Place, Plan, size_of
 
 Array: TypeAlias = NDArray[np.generic]
 
@@ -74,6 +75,7 @@ class NumbaExecutable:
         products = {f"gemm_{item.dtype}" for item in items if isinstance(item, GemmItem)}
         if products:
             blas.load()
+        products |= {f"patches_{item.dtype}" for item in items if isinstance(item, ContractionItem)}
         self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
         threads.use(self.native["serve"])
         # Programs that change state run one at a time; others may run at once, in a context of their own.
@@ -241,7 +243,7 @@ class _Table:
             header[TUPLE_ITEMS], header[ARRAY_DATA] = objects.LAYOUT
         return np.array([*header, *launches, *items, *loops, *self.records, *moves, *patches, *ranges], np.int64)
 
-    def _item(self, item: KernelItem | GemmItem, first_unit: int) -> tuple[int, int, list[int]]:
+    def _item(self, item: Item, first_unit: int) -> tuple[int, int, list[int]]:
         """Units, cost and record of an item; its arguments go to the end of the table."""
         args = self.records_at + len(self.records)
         if isinstance(item, GemmItem):
@@ -254,6 +256,13 @@ class _Table:
             extent, chunk = fixed.tiles, 1
             cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
             kernel = self._executable.native[f"gemm_{item.dtype}"]
+        elif isinstance(item, ContractionItem):
+            for index in item.buffers:
+                self._address(index)
+            known = contraction(item, self._dims)
+            self.records += known.words
+            extent, chunk, cost = known.units, 1, known.operations // GEMM_OPERATIONS_PER_COST
+            kernel = self._executable.native[f"patches_{item.dtype}"]
         else:
             for index in item.buffers:
                 self._address(index)

@@ -114,6 +114,7 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORK,
 )
+from graphc.backends.numba.tiles import products_of_patches
 
 VOID, I32, WORD_POINTER = ir.VoidType(), ir.IntType(32), I64.as_pointer()
 SPINS_BEFORE_YIELD = 200
@@ -551,5 +552,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "serve": (serve, (WORDS, int64), types.void),
     "gemm_float32": (matrix_product(float32), (WORDS, int64, int64), types.void),
     "gemm_float64": (matrix_product(float64), (WORDS, int64, int64), types.void),
+    "patches_float32": (products_of_patches(float32), (WORDS, int64, int64), types.void),
+    "patches_float64": (products_of_patches(float64), (WORDS, int64, int64), types.void),
 }
 """By symbol: the function, its argument types, its result type."""

@@ -88,3 +88,15 @@ RANGE_WORDS = 2
     GEMV_ROUTINE,
 ) = range(20)  # fmt: skip
 GEMM_WORDS = 20
+
+# argument record of products of patches; all distances are in bytes
+(
+    PATCH_A, PATCH_B, PATCH_C,
+    OUTER_1, OUTER_1_A, OUTER_1_B, OUTER_1_C, OUTER_2, OUTER_2_A, OUTER_2_B, OUTER_2_C,
+    OUTER_3, OUTER_3_A, OUTER_3_B, OUTER_3_C,
+    ROWS, ROWS_A, ROWS_C, COLUMNS,
+    SUM_1, SUM_1_A, SUM_1_B, SUM_2, SUM_2_A, SUM_2_B, SUM_3, SUM_3_A, SUM_3_B,
+    PARTS, LANES, NARROW, VECTORS, BLOCK, BLOCKS, PANELS, PANELS_FIRST, AT_ONCE, RUN, TILE_ROWS,
+) = range(39)  # fmt: skip
+ROW_SIZES = 5
+"""How many sizes of tiles there are words for, from TILE_ROWS on: for 1, for 2 and for 4 vectors."""

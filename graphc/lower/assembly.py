@@ -15,6 +15,7 @@ from graphc.lower.opaque import Matrix
 from graphc.lower.plan import (
     BufferPart,
     Check,
+    ContractionItem,
     GemmItem,
     Item,
     KernelItem,
@@ -43,6 +44,16 @@ class Gemm:
 
 
 @dataclass(eq=False)
+class Contraction:
+    """Products of patches before buffers have numbers; see :class:`graphc.lower.plan.ContractionItem`."""
+
+    item: ContractionItem
+    a: Node
+    b: Node
+    c: Node
+
+
+@dataclass(eq=False)
 class Work:
     """One kernel application or product: what it reads and writes decides when it can run.
 
@@ -50,7 +61,7 @@ class Work:
         overwrites: keys whose values are gone afterwards: all others that read them run before.
     """
 
-    what: Built | Gemm | Steps
+    what: Built | Gemm | Contraction | Steps
     reads: tuple[Node, ...]
     writes: tuple[Node, ...]
     label: str
@@ -133,6 +144,9 @@ class Assembly:
                 built.cost,
                 written=built.written,
             )
+        if isinstance(work.what, Contraction):
+            a, b, c = (self.buffer(key) for key in (work.what.a, work.what.b, work.what.c))
+            return replace(work.what.item, a=a, b=b, c=c)
         assert isinstance(work.what, Gemm)
         g = work.what
         return GemmItem(

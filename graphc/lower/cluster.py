@@ -23,6 +23,7 @@ from graphc.lower.branch import BranchOp
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import PaddedWindows
+from graphc.lower.patches import PatchParts
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
@@ -32,13 +33,17 @@ from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate
 from graphc.ops.padding import Pad
+from graphc.ops.patches import PatchProduct
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
 
-OPAQUE = (MatMul, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp, BranchOp, Part)
+OPAQUE = (
+    MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp,
+    BranchOp, Part,
+)  # fmt: skip
 """Ops that are a kernel of their own."""
 
 TYPICAL_SIZE = 64

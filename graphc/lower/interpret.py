@@ -17,7 +17,19 @@ from graphc.errors import VerifyError
 from graphc.ir.dims import Size
 from graphc.loops.interp import evaluate_size, run_kernel
 from graphc.loops.kernel import Access
-from graphc.lower.plan import GemmItem, Item, KernelItem, Launch, Loop, Place, Plan, PlanBuffer, size_of
+from graphc.lower.plan import (
+    Axis,
+    ContractionItem,
+    GemmItem,
+    Item,
+    KernelItem,
+    Launch,
+    Loop,
+    Place,
+    Plan,
+    PlanBuffer,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,6 +146,8 @@ class _Run:
         for item in launch.items:
             if isinstance(item, GemmItem):
                 self._gemm(item)
+            elif isinstance(item, ContractionItem):
+                self._contract(item)
             else:
                 self._kernel(item)
 
@@ -166,6 +180,36 @@ class _Run:
             with np.errstate(all="ignore"):
                 np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)
         self.written[self.root(item.c)] = True
+
+    def _contract(self, item: ContractionItem) -> None:
+        whole = None if item.parts is None else size_of(item.parts, self.dims)
+        outer, sums = ([self._axis(axis) for axis in axes] for axes in (item.outer, item.sums))
+        rows, columns = self._axis(item.rows), (size_of(item.columns, self.dims), 0, 1, 1)
+        for first in range(outer[0][0]):
+            taken = sums[0][0] if whole is None else min(sums[0][0], whole - first * sums[0][0])
+            inner = [(taken, *sums[0][1:]), *sums[1:]]
+            a, b, c = (
+                self._elements(index, first * outer[0][place], [axis[:1] + axis[place : place + 1] for axis in axes])
+                for place, index, axes in (
+                    (1, item.a, [*outer[1:], rows, *inner]),
+                    (2, item.b, [*outer[1:], columns, *inner]),
+                    (3, item.c, [*outer[1:], rows, columns]),
+                )
+            )
+            c[...] = np.einsum("uvpijk,uvqijk->uvpq", a, b)
+        self.written[self.root(item.c)] = True
+
+    def _axis(self, axis: Axis) -> tuple[int, int, int, int]:
+        return tuple(size_of(size, self.dims) for size in (axis.count, axis.a, axis.b, axis.c))  # pyright: ignore[reportReturnType]
+
+    def _elements(self, buffer: int, offset: int, axes: list[tuple[int, ...]]) -> Array:
+        """Elements of a buffer by several indices; the strides are checked against its end."""
+        flat = self.array(buffer).reshape(-1)
+        shape, strides = [count for count, _ in axes], [stride for _, stride in axes]
+        last = offset + sum((count - 1) * stride for count, stride in axes)
+        if 0 not in shape and last >= flat.size:
+            raise VerifyError(f"a product of patches ends behind {_label(self.plan.buffers[buffer])}")
+        return np.lib.stride_tricks.as_strided(flat[offset:], shape, [flat.itemsize * stride for stride in strides])
 
     def _matrix(self, buffer: int, offset: int, distance: Size, shape: tuple[int, int]) -> Array:
         """The matrix that begins at an offset as a view of a buffer; the strides are checked against its end."""
@@ -229,14 +273,14 @@ def _label(buffer: PlanBuffer) -> str:
 
 
 def _reads(item: Item) -> set[int]:
-    if isinstance(item, GemmItem):
+    if isinstance(item, GemmItem | ContractionItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 
 
 def _writes(item: Item) -> set[int]:
-    if isinstance(item, GemmItem):
+    if isinstance(item, GemmItem | ContractionItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.READ}

@@ -18,7 +18,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, TupleType
-from graphc.lower.assembly import Assembly, Gemm, Work
+from graphc.lower.assembly import Assembly, Contraction, Gemm, Work
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
@@ -35,6 +35,7 @@ from graphc.lower.opaque import (
     build_scatter,
     concatenated_places,
 )
+from graphc.lower.patches import PatchParts, contraction
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.sort import build_argsort
@@ -47,6 +48,7 @@ from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
+from graphc.ops.patches import PatchProduct
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
 
@@ -249,6 +251,8 @@ class Lowering:
                     under = self.moving[id(key)].of
                     self.work[-1].reads += (under,)
                     self.work[-1].overwrites = (under,)
+                case PatchProduct() | PatchParts():
+                    self._add_contraction(node)
                 case Concatenate():
                     for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of, self._joined):
                         self._add(built, "concatenate")
@@ -317,6 +321,21 @@ class Lowering:
         )  # fmt: skip
         reads = (left.key, right.key)
         self.work.append(Work(gemm, reads, (self.key_of(node),), "matmul", (node,)))
+
+    def _add_contraction(self, node: Node) -> None:
+        """A product of patches; its operands lie densely in buffers."""
+        a, b = (self._dense(arg) for arg in node.args)
+        c = self.key_of(node)
+        self.work.append(Work(Contraction(contraction(node), a, b, c), (a, b), (c,), node.op.name, (node,)))
+
+    def _dense(self, node: Node) -> Node:
+        """The key of the buffer that holds a node's elements in order and nothing else."""
+        if is_view(node):
+            found = slab(node, False)
+            if found is None or found[1] != 0 or free(found[0]) or found[0].type.size != node.type.size:
+                return self._copy_of(node)
+            return self.key_of(found[0])
+        return self._copy_of(node) if free(node) else self.key_of(node)
 
     def _matrix(self, node: Node, full: tuple[Size, ...]) -> tuple[Matrix, Size]:
         """The operand as it lies with its stride over the batch, or a dense copy where BLAS cannot walk it."""

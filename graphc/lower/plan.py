@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from graphc.ir.dims import Size, evaluate
+from graphc.ir.dims import Size, evaluate, product
 from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -140,7 +140,52 @@ class GemmItem:
         return (self.a, self.b, self.c)
 
 
-Item = KernelItem | GemmItem
+@dataclass(frozen=True)
+class Axis:
+    """How far one goes in each array from an index to the next, in elements."""
+
+    count: Size
+    a: Size = 0
+    b: Size = 0
+    c: Size = 0
+
+
+@dataclass(frozen=True)
+class ContractionItem:
+    """``c[outer, rows, columns] = sum over sums of a[...] * b[...]``: products of patches as they lie in memory.
+
+    Attributes:
+        outer: three axes, the first of parts or images.
+        rows: an axis of a and c.
+        columns: an axis of b and c whose elements lie side by side.
+        sums: three axes of a and b; along the innermost one, or along ``rows``, elements of a lie side by side.
+        parts: how long the first axis of ``sums`` is altogether, where each index of the first of ``outer`` takes its
+            own part of it, the last one what is left; otherwise None.
+    """
+
+    dtype: DType
+    a: int
+    b: int
+    c: int
+    outer: tuple[Axis, Axis, Axis]
+    rows: Axis
+    columns: Size
+    sums: tuple[Axis, Axis, Axis]
+    parts: Size | None = None
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        return (self.a, self.b, self.c)
+
+    @property
+    def multiplications(self) -> Size:
+        """How many there are."""
+        outer = product(tuple(axis.count for axis in self.outer[self.parts is not None :]))
+        inner = product(tuple(axis.count for axis in self.sums[self.parts is not None :]))
+        return outer * inner * self.rows.count * self.columns * (1 if self.parts is None else self.parts)
+
+
+Item = KernelItem | GemmItem | ContractionItem
 
 
 @dataclass(frozen=True)

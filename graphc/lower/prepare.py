@@ -1,4 +1,4 @@
-"""What a graph goes through before its nodes become clusters: reductions are split, scans and conds become loops."""
+"""What a graph goes through before its nodes become clusters: sums are split, scans and conds become loops."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from graphc.ir.types import TupleType
 from graphc.lower.branch import branch
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import fuse_paddings
+from graphc.lower.patches import split_gradients
 from graphc.lower.split import split_full_reductions
 from graphc.lower.update import stays_in_place, updates_in_place
 from graphc.ops.compare import equal, where
@@ -22,7 +23,7 @@ from graphc.ops.slicing import Slice
 
 def prepare(graph: Graph) -> Graph:
     """The graph as lowering takes it."""
-    return fuse_paddings(_replace_bodies(split_full_reductions(graph)))
+    return fuse_paddings(_replace_bodies(split_full_reductions(split_gradients(graph))))
 
 
 def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:

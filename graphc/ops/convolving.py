@@ -1,25 +1,26 @@
-"""How convolutions are computed: as products of matrices, one image at a time.
+"""How convolutions are computed: as products of patches with kernels.
 
 A kernel of a single element is a product over all pixels. One for each channel alone is a sum over windows, a kernel of
-its own that reads every element out of cache. All others copy the windows of one image side by side, where they stay in
-cache, and multiply them by the kernels; the images go by in a loop, so that no more than one is ever spread out.
+its own that reads every element out of cache. What has no groups becomes products of patches (``patches``), which a
+backend may compute where they lie. Groups copy the windows of one image side by side, where they stay in cache, and
+multiply them by the kernels; the images go by in a loop, so that no more than one is ever spread out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from graphc.ir.dims import Size, product
+from graphc.ir.dims import Size, ceildiv, product
 from graphc.ir.node import Node, apply
-from graphc.ir.sweep import Part
-from graphc.ir.types import Shape, TensorType
+from graphc.ir.types import Shape
+from graphc.ops.base import ints
 from graphc.ops.create import zeros
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import Flip, reshape, transpose
+from graphc.ops.movement import Concatenate, Flip, reshape, transpose
+from graphc.ops.patches import PatchGradient, PatchProduct, for_each_image, over_images
 from graphc.ops.reduction import Sum
-from graphc.ops.scan import make_scan, stand_in
 from graphc.ops.slicing import Slice
 from graphc.ops.windows import FoldWindows, Windows, fit, spans, spread_windows
 
@@ -77,10 +78,11 @@ def windows_of(x: Node, axis: int, geometry: Geometry, high: Sequence[Size]) -> 
 
 def product_of_patches(x: Node, kernel: Node, geometry: Geometry, high: Sequence[Size]) -> Node:
     """The convolution."""
-    if geometry.is_pointwise(high):
-        pixels = _every(x, geometry.strides)
-        flat = apply(MatMul(), _rows(pixels), reshape(kernel, kernel.shape[-2:]))
-        return reshape(flat, (*pixels.shape[:-1], kernel.shape[-1]))
+    if geometry.is_pointwise(high) and max(geometry.strides) == 1:
+        flat = apply(MatMul(), _rows(x), reshape(kernel, kernel.shape[-2:]))
+        return reshape(flat, (*x.shape[:-1], kernel.shape[-1]))
+    if geometry.groups == 1:
+        return apply(PatchProduct(geometry.strides, geometry.dilations), padded(x, 1, geometry, high), kernel)
     if geometry.is_depthwise(kernel.shape[-2]):
         patches = windows_of(x, 1, geometry, high)
         count = len(geometry.sizes)
@@ -97,7 +99,7 @@ def product_of_patches(x: Node, kernel: Node, geometry: Geometry, high: Sequence
         patches = windows_of(image, 0, geometry, high)
         return _ungrouped(apply(MatMul(), _patch_matrix(patches, geometry), matrix), geometry)
 
-    flat = _for_each_image(one, x)
+    flat = for_each_image(one, x)
     counts = _counts(x, geometry, high)
     return reshape(flat, (x.shape[0], *counts, kernel.shape[-1]))
 
@@ -120,6 +122,11 @@ def transposed_product(g: Node, kernel: Node, geometry: Geometry, sizes: Sequenc
             given = reshape(given, (*given.shape[:-1], *weights.shape[count:]))
             axes = (*axes, 2 + 2 * count)
         return apply(Sum(axes, False), given * weights)
+    if geometry.groups == 1 and all(isinstance(low, int) for low in geometry.low):
+        if max(geometry.strides) == 1:
+            return _flipped_product(g, kernel, geometry.spans, geometry.dilations, geometry.low, sizes)
+        if max(geometry.dilations) == 1:
+            return _product_by_phases(g, kernel, geometry, sizes)
     matrix = _kernel_matrix(kernel, geometry)
     outputs = g.shape[1:-1]
     fold = FoldWindows(0, sizes, geometry.strides, geometry.dilations, geometry.low)
@@ -131,7 +138,7 @@ def transposed_product(g: Node, kernel: Node, geometry: Geometry, sizes: Sequenc
             columns = transpose(split, (1, 2, 0, 3))
         return apply(fold, reshape(columns, (*outputs, *geometry.sizes, channels)))
 
-    return _for_each_image(one, g)
+    return for_each_image(one, g)
 
 
 def kernel_gradient(x: Node, g: Node, geometry: Geometry, high: Sequence[Size]) -> Node:
@@ -140,9 +147,11 @@ def kernel_gradient(x: Node, g: Node, geometry: Geometry, high: Sequence[Size]) 
     channels, filters = x.shape[-1], g.shape[-1]
     per_group = channels // groups
     shape = (*geometry.sizes, per_group, filters)
-    if geometry.is_pointwise(high):
-        pixels = _rows(_every(x, geometry.strides))
-        return reshape(apply(MatMul(), transpose(pixels, (1, 0)), _rows(g)), shape)
+    if geometry.is_pointwise(high) and max(geometry.strides) == 1:
+        return reshape(apply(MatMul(), transpose(_rows(x), (1, 0)), _rows(g)), shape)
+    if groups == 1:
+        gradient = PatchGradient(geometry.strides, geometry.dilations, geometry.sizes)
+        return apply(gradient, padded(x, 1, geometry, high), g)
     if geometry.is_depthwise(per_group):
         patches = windows_of(x, 1, geometry, high)
         ones = (1,) * count
@@ -157,44 +166,65 @@ def kernel_gradient(x: Node, g: Node, geometry: Geometry, high: Sequence[Size]) 
         patches = _patch_matrix(windows_of(image, 0, geometry, high), geometry)
         return total + apply(MatMul(), _swapped(patches), _grouped(_rows(given), geometry))
 
-    wide = per_group * geometry.elements
-    first = zeros((wide, filters) if groups == 1 else (groups, wide, filters // groups), x.dtype)
-    total = _over_images(one, first, x, g)
-    if groups == 1:
-        return reshape(total, shape)
+    first = zeros((groups, per_group * geometry.elements, filters // groups), x.dtype)
+    total = over_images(one, first, x, g)
     split = reshape(total, (groups, geometry.elements, per_group, filters // groups))
     return reshape(transpose(split, (1, 2, 0, 3)), shape)
+
+
+# the transpose as products of patches
+
+
+def _flipped_product(
+    g: Node, kernel: Node, reach: Sequence[int], dilations: tuple[int, ...], low: Sequence[Size], sizes: Sequence[Size]
+) -> Node:
+    """The transpose for strides of 1: each element of the result is a patch of g times the kernel read backwards."""
+    count = len(reach)
+    totals = [size + span - 1 for size, span in zip(sizes, reach, strict=True)]
+    before = [span - 1 - first for span, first in zip(reach, low, strict=True)]
+    turned = _swapped(apply(Flip(tuple(range(count))), kernel))
+    return apply(PatchProduct((1,) * count, dilations), fit(g, 1, totals, before), turned)
+
+
+def _product_by_phases(g: Node, kernel: Node, geometry: Geometry, sizes: Sequence[Size]) -> Node:
+    """The transpose for strides: every stride-th element of the result is a transpose of its own.
+
+    Of the kernel it meets every stride-th element. The parts are as long as the longest and then put into each other.
+    """
+    strides, count = geometry.strides, len(sizes)
+    counts = tuple(ceildiv(size, stride) for size, stride in zip(sizes, strides, strict=True))
+
+    def part(phase: tuple[int, ...]) -> Node:
+        places = [at + low for at, low in zip(phase, ints(geometry.low), strict=True)]
+        firsts = [place % stride for place, stride in zip(places, strides, strict=True)]
+        taken = tuple(
+            -(-(size - first) // stride) for size, first, stride in zip(geometry.sizes, firsts, strides, strict=True)
+        )
+        if min(taken) < 1:
+            return zeros((g.shape[0], *counts, kernel.shape[-2]), g.dtype)
+        every = Slice((*firsts, 0, 0), kernel.shape, (*strides, 1, 1))
+        low = [(place - first) // stride for place, first, stride in zip(places, firsts, strides, strict=True)]
+        return _flipped_product(g, apply(every, kernel), taken, (1,) * count, low, counts)
+
+    def join(phase: tuple[int, ...]) -> Node:
+        axis = len(phase)
+        if axis == count:
+            return part(phase)
+        parts = [join((*phase, at)) for at in range(strides[axis])]
+        shape = parts[0].shape
+        split = [reshape(found, (*shape[: 2 + axis], 1, *shape[2 + axis :])) for found in parts]
+        whole = apply(Concatenate(2 + axis), *split) if len(split) > 1 else split[0]
+        return reshape(whole, (*shape[: 1 + axis], shape[1 + axis] * strides[axis], *shape[2 + axis :]))
+
+    return fit(join(()), 1, sizes)
 
 
 # the pieces
 
 
-def _for_each_image(fn: Callable[[Node], Node], x: Node) -> Node:
-    """``fn`` of each image, stacked."""
-    image = stand_in("image", TensorType(x.dtype, x.shape[1:]))
-    whole = make_scan([], [image], [], [fn(image)], [], [x], x.shape[0])
-    return apply(Part(0), whole)
-
-
-def _over_images(fn: Callable[[Node, Node, Node], Node], first: Node, x: Node, g: Node) -> Node:
-    """A sum over the images of two tensors."""
-    total = stand_in("total", first.type)
-    image = stand_in("image", TensorType(x.dtype, x.shape[1:]))
-    given = stand_in("given", TensorType(g.dtype, g.shape[1:]))
-    whole = make_scan([total], [image, given], [fn(total, image, given)], [], [first], [x, g], x.shape[0])
-    return apply(Part(0), whole)
-
-
 def _rows(x: Node) -> Node:
     """All pixels below each other."""
     return reshape(x, (product(x.shape[:-1]), x.shape[-1]))
-
-
-def _every(x: Node, strides: Sequence[int]) -> Node:
-    """The pixels that windows of a single element look at."""
-    if all(stride == 1 for stride in strides):
-        return x
-    return apply(Slice((0,) * x.ndim, x.shape, (1, *strides, 1)), x)
 
 
 def _counts(x: Node, geometry: Geometry, high: Sequence[Size]) -> Shape:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from graphc.ir.dims import evaluate
 from graphc.ir.node import Node
 from graphc.lower.memory import item_bytes, layout
-from graphc.lower.plan import ArenaLayout, GemmItem, Item, KernelItem, Launch, Place, Plan
+from graphc.lower.plan import ArenaLayout, ContractionItem, GemmItem, Item, KernelItem, Launch, Place, Plan
 
 if TYPE_CHECKING:
     from graphc.program import Program
@@ -52,6 +52,8 @@ def _launch(plan: Plan, number: int, launch: Launch, arena: ArenaLayout, dims: M
             m, n, k, batch = (evaluate(s, dims) for s in (first.m, first.n, first.k, first.batch))
             name = f"gemm {m} x {n} x {k}" + (f" x {batch}" if batch != 1 else "")
             name += f", {2 * m * n * k * batch / 1e6:.3g} MFLOP"
+        elif isinstance(first, ContractionItem):
+            name = f"products of patches, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
         else:
             name = f"kernel {first.kernel.name}" + (f" over {len(items)} sets of buffers" if len(items) > 1 else "")
         rows.append(f"    {name}: {_bytes(moved)} moved")
@@ -76,7 +78,7 @@ def _origins(nodes: Iterable[Node]) -> list[str]:
 def _written(plan: Plan, items: list[Item], arena: ArenaLayout, dims: Mapping[str, int]) -> list[str]:
     places: list[str] = []
     for item in items:
-        if isinstance(item, GemmItem):
+        if isinstance(item, GemmItem | ContractionItem):
             indices = [item.c]
         else:
             written = zip(item.buffers, item.kernel.buffers, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.node import Node
 from graphc.ir.text import print_node
 from graphc.loops.text import kernel_text
-from graphc.lower.plan import GemmItem, Item, KernelItem, Plan
+from graphc.lower.plan import ContractionItem, GemmItem, Item, KernelItem, Plan
 
 
 def print_stage(plan: Plan, stage: str) -> str:
@@ -65,6 +65,10 @@ def _item(item: Item) -> str:
         a, b = (f"{i}{'.T' if t else ''}" for i, t in ((item.a, item.transpose_a), (item.b, item.transpose_b)))
         times = "" if item.batch == 1 else f" x {item.batch}"
         return f"gemm {item.c} = {a} @ {b}: {item.m} x {item.n} x {item.k}{times}"
+    if isinstance(item, ContractionItem):
+        outer, inner = (" x ".join(str(axis.count) for axis in axes) for axes in (item.outer, item.sums))
+        size = f"{outer} of {item.rows.count} x {item.columns}, over {inner}"
+        return f"patches {item.c} = {item.a} * {item.b}: {size}"
     buffers = ", ".join(f"{b.access.value} {i}" for i, b in zip(item.buffers, item.kernel.buffers, strict=True))
     sizes = f"; sizes {', '.join(map(str, item.sizes))}" if item.sizes else ""
     return f"{item.kernel.name}({buffers}) over {item.extent}{sizes}"
