@@ -43,11 +43,11 @@ class Feeding(Layer):
     @property
     def input_layers(self) -> list[InputLayer]:
         """The layers of the inputs, in order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define input_layers")
 
     def find_output_names(self) -> list[str]:
         """A name for each output, in order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define find_output_names")
 
     @property
     def output_names(self) -> list[str]:
@@ -56,11 +56,11 @@ class Feeding(Layer):
 
     def run_layers(self, inputs: Sequence[Node]) -> Any:
         """The outputs' nodes for these input nodes."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define run_layers")
 
     def build_for_data(self, x: Any) -> None:
         """Find out the inputs' shapes from data, if they are not known."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define build_for_data")
 
     # From data to batches.
 

@@ -65,10 +65,10 @@ class Tokenizer:
         raise NotImplementedError(f"{type(self).__name__} does not define __len__")
 
     def _encode(self, text: str) -> list[int]:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define _encode")
 
     def _decode(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define _decode")
 
     # files
 
@@ -91,7 +91,7 @@ class Tokenizer:
             ) from error
 
     def _content(self) -> dict[str, Any]:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define _content")
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -128,7 +128,7 @@ class _Listed(Tokenizer):
 
     def split(self, text: str) -> list[str]:
         """A text as tokens, known or not."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define split")
 
     def __len__(self) -> int:
         return len(self.vocabulary)

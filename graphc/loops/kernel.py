@@ -69,6 +69,13 @@ SCALAR_FUNCTIONS: dict[str, int] = {
 }  # fmt: skip
 """Every scalar function a kernel may apply, with its number of arguments."""
 
+EXPENSIVE = frozenset({
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "softplus", "erf", "erfc", "sin", "cos",
+    "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "pow", "fmod", "threefry",
+    "div", "sqrt", "ndtr",
+})  # fmt: skip
+"""Scalar functions that are worth keeping rather than computing twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Const:

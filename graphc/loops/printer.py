@@ -102,14 +102,14 @@ class Printer:
 
     def form(self, apply: Apply) -> Form:
         """How this application is written."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define form")
 
     def constant(self, constant: Const, operand: bool) -> tuple[str, int]:
         """The text and precedence of a literal.
 
         ``operand``: its type may be left to what it stands beside, as it cannot in a call.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define constant")
 
     def load(self, load: Load) -> str:
         return f"{self.name(load.buffer)}[{self.expression(load.index)}]"

@@ -20,6 +20,7 @@ from graphc.ir.dims import Size, ceildiv, coefficient, product, substitute
 from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.loops.kernel import (
+    EXPENSIVE,
     Accumulate,
     Apply,
     Assign,
@@ -37,7 +38,7 @@ from graphc.loops.kernel import (
 )
 from graphc.lower.canonical import canonical_kernel
 from graphc.lower.cluster import Cluster, reduces, sources, stages
-from graphc.lower.emit import EXPENSIVE, Emitter, Merge
+from graphc.lower.emit import Emitter, Merge
 from graphc.lower.index import Index, linear, loop_index
 from graphc.ops.base import Elementwise
 from graphc.ops.random import RandomBits

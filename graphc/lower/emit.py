@@ -15,6 +15,7 @@ from graphc.ir.dims import Size, coefficient
 from graphc.ir.node import Constant, Node
 from graphc.ir.types import DType
 from graphc.loops.kernel import (
+    EXPENSIVE,
     Access,
     Apply,
     Buffer,
@@ -326,11 +327,3 @@ class Emitter:
 def _clamp(value: Expr, last: Expr) -> Expr:
     low = Apply("max", (value, Const(0, I64)), I64)
     return Apply("max", (Apply("min", (low, last), I64), Const(0, I64)), I64)
-
-
-EXPENSIVE = frozenset({
-    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "softplus", "erf", "erfc", "sin", "cos",
-    "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "pow", "fmod", "threefry",
-    "div", "sqrt", "ndtr",
-})  # fmt: skip
-"""Scalar functions that are worth keeping rather than computing twice."""

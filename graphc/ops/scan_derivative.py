@@ -9,6 +9,7 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part, pull, push
+from graphc.loops.kernel import EXPENSIVE
 from graphc.ops.arithmetic import add
 from graphc.ops.base import Elementwise, Tangents, zeros_like
 from graphc.ops.checked import Checked
@@ -126,10 +127,6 @@ class Reverse:
 
 def _or_zeros(found: Node | None, like: Node) -> Node:
     return zeros_like(like) if found is None else found
-
-
-EXPENSIVE = frozenset({"exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos", "pow"})
-"""Scalar functions that are worth keeping rather than computing twice."""
 
 
 def _frontier(roots: Iterable[Node], own: set[Node], primal: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:

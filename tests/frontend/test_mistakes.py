@@ -12,6 +12,8 @@ import pytest
 
 import graphc as gx
 from graphc import Input, Model, Sequential, layers
+from graphc.frontend.data.text_tokenizers import Tokenizer
+from graphc.frontend.feeding import Feeding
 
 X = np.ones((6, 4), np.float32)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -173,3 +175,26 @@ def test_modules_can_be_imported_under_their_public_names():
     assert Dense is layers.Dense
     assert Adam is gx.optimizers.Adam
     assert verify is gx.onnx.verify
+
+
+class OwnTokenizer(Tokenizer):
+    """Defines nothing."""
+
+
+class OwnFeeding(Feeding):
+    """Defines nothing."""
+
+
+@pytest.mark.parametrize(
+    ("use", "missing"),
+    [
+        (lambda: OwnTokenizer().fit(["a"]), "OwnTokenizer does not define fit"),
+        (lambda: OwnTokenizer().encode("a"), "OwnTokenizer does not define _encode"),
+        (lambda: OwnTokenizer().decode([7]), "OwnTokenizer does not define _decode"),
+        (lambda: OwnFeeding().run_layers([]), "OwnFeeding does not define run_layers"),
+        (lambda: OwnFeeding().build_for_data(None), "OwnFeeding does not define build_for_data"),
+    ],
+)
+def test_what_a_subclass_leaves_open_is_named(use, missing):
+    with pytest.raises(NotImplementedError, match=f"^{missing}$"):
+        use()
