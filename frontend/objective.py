@@ -36,6 +36,7 @@ class Compiled:
     backend: str
     check_finite: bool
     loc: Location | None
+    memory_budget: int | float | None = None
 
 
 @dataclass

@@ -247,6 +247,7 @@ class Programs(Mapping[str, Any]):
             backend=compiled.backend,
             training=kind == "train",
             check_finite=compiled.check_finite or checked,
+            memory_budget=compiled.memory_budget if kind == "train" else None,
         )
 
     def _trained_weights(self) -> list[Parameter]:

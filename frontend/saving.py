@@ -123,6 +123,7 @@ def _compiled(model: Model) -> Json:
         "weighted_metrics": compiled.weighted_metrics,
         "backend": getattr(compiled.backend, "name", compiled.backend),
         "check_finite": compiled.check_finite,
+        "memory_budget": compiled.memory_budget,
     }
     return {key: serialize(value) for key, value in said.items()}
 

@@ -66,6 +66,7 @@ class Trainer(Feeding):
         *,
         backend: str = "auto",
         check_finite: bool = False,
+        memory_budget: int | float | None = None,
     ) -> None:
         """Say what the model is trained for. Machine code is made when a program is first used.
 
@@ -78,6 +79,8 @@ class Trainer(Feeding):
             weighted_metrics: metrics, given likewise, that do.
             backend: ``"auto"``, ``"numba"``, ``"reference"`` or a plug-in's name.
             check_finite: refuse a step that would make NaN or infinity.
+            memory_budget: the most bytes that a training step's intermediates may take, or as a float a part of what
+                they take otherwise; see :func:`graphc.compile`.
         """
         check_names(loss, metrics, weighted_metrics)
         self.compiled = Compiled(
@@ -89,6 +92,7 @@ class Trainer(Feeding):
             backend,
             check_finite,
             location.here(),
+            memory_budget,
         )
         self.programs.clear()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from graphc.backend import compile_plan, find_backend
+from graphc.errors import GraphError
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
@@ -17,6 +18,7 @@ from graphc.program import Program
 
 if TYPE_CHECKING:
     from graphc.backend import Backend
+    from graphc.lower.budget import Rematerialization
 
 
 def compile(
@@ -26,6 +28,7 @@ def compile(
     backend: str | Backend = "auto",
     training: bool = False,
     check_finite: bool = False,
+    memory_budget: int | float | None = None,
 ) -> Program:
     """A program that computes ``outputs`` from ``inputs`` and then updates parameters.
 
@@ -37,10 +40,14 @@ def compile(
             best one available.
         training: which branch of :func:`graphc.when_training` is meant.
         check_finite: refuse a step whose outputs or updates hold NaN or infinity, before any state changes.
+        memory_budget: the most bytes that intermediates may take, or as a float a part of what they take otherwise.
+            Values of the forward pass are then computed again in the backward pass instead of being kept; what is
+            kept and what is not stands in ``Program.rematerialization``. Symbolic sizes count as 32.
 
     Raises:
         GraphError, NameClashError: the signature does not hold together.
         BackendError: there is no such backend, or it cannot run here or cannot run an op.
+        GraphError: the memory budget cannot be reached, or the backend plans no memory.
 
     >>> import numpy as np
     >>> import graphc as gx
@@ -54,8 +61,12 @@ def compile(
         graph = make_graph(outputs, inputs, updates)
         graph = prepare(graph, training, check_finite)
         simplified, log = simplify_graph(graph)
-        plan = make_plan(simplified, target)
-        return Program(graph, simplified, plan, compile_plan(plan, target), target, training, log)
+        if memory_budget is None:
+            plan, rematerialization = make_plan(simplified, target), None
+        else:
+            plan, rematerialization = make_plan_within(simplified, target, memory_budget)
+        executable = compile_plan(plan, target)
+        return Program(graph, simplified, plan, executable, target, training, log, rematerialization)
 
 
 def make_plan(graph: Graph, backend: Backend) -> Plan:
@@ -64,3 +75,15 @@ def make_plan(graph: Graph, backend: Backend) -> Plan:
     if not backend.lowers:
         return Plan(decomposed, parameters=decomposed.parameters, checks=find_checks(decomposed))
     return lower(decomposed)
+
+
+def make_plan_within(graph: Graph, backend: Backend, budget: int | float) -> tuple[Plan, Rematerialization]:
+    """As :func:`make_plan`, with an arena of at most ``budget`` bytes (a float: of a part of what it would take)."""
+    from graphc.lower.budget import lower_within
+
+    positive = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not positive or (isinstance(budget, float) and budget > 1):
+        raise GraphError(f"memory_budget={budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
+    if not backend.lowers:
+        raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
+    return lower_within(decompose_for(graph, backend.takes), budget, {})

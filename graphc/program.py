@@ -34,6 +34,8 @@ from graphc.recycled import Recycled
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from graphc.lower.budget import Rematerialization
+
     Array = NDArray[Any]
 
 STAGES = ("graph", "simplified", "fused", "kernels", "plan")
@@ -101,6 +103,7 @@ class Program:
         plan: kernels, buffers and order; empty for backends that do not lower.
         backend: the backend that compiled it.
         training: the phase it was compiled for.
+        rematerialization: of a program with a memory budget, what is kept and what is computed again; else None.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Program:
         backend: Backend,
         training: bool,
         log: Any = None,
+        rematerialization: Rematerialization | None = None,
     ) -> None:
         self.graph = graph
         self.simplified = simplified
@@ -120,6 +124,7 @@ class Program:
         self.backend = backend
         self.training = training
         self.rewrites = log
+        self.rematerialization = rematerialization
         self.input_names: tuple[str, ...] = tuple(str(node.name) for node in graph.inputs)
         self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)

@@ -27,6 +27,7 @@ from graphc.lower.patches import PatchParts
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
+from graphc.ops.control import Recompute
 from graphc.ops.create import Iota, SizeOf
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
@@ -273,6 +274,8 @@ class Fusion:
             if id(node) not in self.home:
                 continue
             for position, arg in enumerate(node.args):
+                if is_apart(arg):
+                    continue
                 source = _computed(arg)
                 if id(source) in self.home:
                     edges.append((-_bytes(source), place, source, node, position))
@@ -525,6 +528,15 @@ def sources_of(node: Node) -> Iterable[Node]:
             stack.extend(reversed(arg.args))
         else:
             yield arg
+
+
+def is_apart(node: Node) -> bool:
+    """Is an operand read by what computes a value again? Fused with what computed it first, that would run early."""
+    while is_view(node):
+        if isinstance(node.op, Recompute):
+            return True
+        node = node.args[0]
+    return False
 
 
 def _computed(node: Node) -> Node:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from graphc.lower.assembly import Assembly, Contraction, Gemm, Work
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, KernelBuilder, Target
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
+from graphc.lower.cluster import Cluster, Fusion, free, is_apart, is_leaf, operand_indices, sources, sources_of
 from graphc.lower.cumulative import build_cumulative
 from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
@@ -511,6 +511,7 @@ class Lowering:
         for work in ordered:
             inside = [n for n in needs[id(work)] if (id(n) in late) == (id(work) in late)]
             work.level = 1 + max((n.level for n in inside), default=-1)
+        self._delay(ordered, needs, late)
         groups: list[list[Work]] = []
         commit = 0
         for phase in (False, True):
@@ -522,6 +523,28 @@ class Lowering:
                 kernels = [w for w in together if not isinstance(w.what, Steps)]
                 groups.extend([kernels] if kernels else [])
         return groups, commit
+
+    def _delay(self, ordered: Sequence[Work], needs: Mapping[int, list[Work]], late: set[int]) -> None:
+        """Move what is computed again to right before its first reader: it could run as soon as the forward pass."""
+        maker = {id(node): work for work in ordered for node in work.nodes if not is_view(node)}
+        again: set[int] = set()
+        for work in ordered:
+            read = [arg for node in work.nodes for arg in ([node] if is_view(node) else node.args)]
+            apart = any(map(is_apart, read))
+            fresh = [maker.get(id(source)) for arg in read if not is_apart(arg) for source in sources_of(arg)]
+            makers = [other for other in fresh if other is not None and other is not work]
+            if (apart or makers) and all(id(other) in again for other in makers):
+                again.add(id(work))
+        if not again:
+            return
+        readers: dict[int, list[Work]] = {}
+        for work in ordered:
+            for need in needs[id(work)]:
+                readers.setdefault(id(need), []).append(work)
+        for work in reversed(ordered):
+            if id(work) in again:
+                after = [r.level for r in readers.get(id(work), []) if (id(r) in late) == (id(work) in late)]
+                work.level = max(min(after, default=work.level + 1) - 1, work.level)
 
 
 def _loops_together(loops: Sequence[Work]) -> list[list[Work]]:

@@ -32,6 +32,8 @@ def explain(program: Program, dims: Mapping[str, int]) -> str:
         f"{_bytes(arena.peak_bytes)} (largest live set {_bytes(arena.largest_live_set_bytes)}, "
         f"without sharing {_bytes(arena.naive_bytes)})"
     )
+    if program.rematerialization is not None:
+        rows.append(str(program.rematerialization))
     for number, launch in enumerate(plan.launches):
         if number == plan.commit and plan.checks:
             rows.append("-- run-time checks are tested here; what follows writes parameters --")

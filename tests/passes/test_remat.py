@@ -1,0 +1,130 @@
+"""Programs within a memory budget: the same numbers from less memory, or an error that says how much is needed."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import graphc as gx
+from graphc.errors import GraphError
+from graphc.ir.graph import make_graph
+from graphc.ir.text import print_graph
+from graphc.ops.control import Recompute
+from graphc.passes import prepare, simplify_graph
+from graphc.passes.remat import JointGraph, Rematerialize
+
+ROWS, WIDTH, LAYERS = 1024, 32, 8
+
+
+def network() -> tuple[gx.Node, list[gx.Node], dict]:
+    """Residual blocks with a slope that reads the forward pass, random bits, and statistics that are kept at once."""
+    x, t = gx.placeholder("x", (ROWS, WIDTH)), gx.placeholder("t", (ROWS, WIDTH))
+    weights, means, h = [], {}, x
+    for layer in range(LAYERS):
+        rng = np.random.default_rng(layer)
+        w = gx.parameter(f"w{layer}", (0.2 * rng.standard_normal((WIDTH, WIDTH))).astype(np.float32))
+        mean = gx.parameter(f"mean{layer}", np.zeros(WIDTH, np.float32))
+        h = gx.dropout(gx.relu(gx.tanh(h @ w) + h), 0.1, np.uint32(5), stream=layer)
+        means[mean] = 0.9 * mean + 0.1 * gx.mean(h, axis=0)
+        weights.append(w)
+    loss = gx.mean((h - t) ** 2)
+    updates = {w: w - 0.1 * g for w, g in zip(weights, gx.grad(loss, weights), strict=True)}
+    return loss, [x, t], {**updates, **means}
+
+
+@cache
+def batch() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    return {name: rng.standard_normal((ROWS, WIDTH), np.float32) for name in ("x", "t")}
+
+
+def trained(budget: float | None) -> tuple[gx.Program, list[float], list[np.ndarray]]:
+    loss, inputs, updates = network()
+    step = gx.compile(
+        {"loss": loss}, inputs=inputs, updates=updates, backend="numba", training=True, memory_budget=budget
+    )
+    losses = [float(step(**batch())["loss"]) for _ in range(3)]
+    return step, losses, [p.value for p in updates]
+
+
+@cache
+def plain() -> tuple[gx.Program, list[float], list[np.ndarray]]:
+    return trained(None)
+
+
+@pytest.mark.parametrize("part", [1.0, 0.8, 0.65])
+def test_less_memory_gives_the_same_numbers(part):
+    whole, losses, values = plain()
+    step, found, new = trained(part)
+    assert found == losses  # the same kernels' sums, the same random bits
+    for a, b in zip(values, new, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-7)
+    arena, report = step.memory().peak_bytes, step.rematerialization
+    assert report is not None
+    assert report.plain_bytes == whole.memory().peak_bytes
+    assert arena == report.peak_bytes <= report.budget_bytes == int(part * report.plain_bytes)
+    assert bool(report.recomputed) == (part < 1)
+    assert "memory budget" in step.explain()
+    if part < 1:
+        assert any(value.op == "tanh" for value in report.recomputed)
+        assert "test_remat.py" in str(report)
+
+
+def test_a_budget_in_bytes():
+    bytes_needed = int(0.8 * plain()[0].memory().peak_bytes)
+    assert trained(bytes_needed)[0].memory().peak_bytes <= bytes_needed
+
+
+def test_a_budget_that_cannot_be_reached_says_what_can():
+    with pytest.raises(GraphError, match=r"1000 bytes cannot be reached: (\d+) is the least") as error:
+        trained(1000)
+    least = int(str(error.value).split("reached: ")[1].split()[0])
+    assert trained(least)[0].memory().peak_bytes <= least
+
+
+@pytest.mark.parametrize("budget", [0, -5, 0.0, 1.5, True, "half"])
+def test_what_is_no_budget(budget):
+    with pytest.raises(GraphError, match="memory_budget"):
+        trained(budget)
+
+
+def test_a_backend_without_memory_plans_refuses():
+    loss, inputs, updates = network()
+    with pytest.raises(GraphError, match="plans no memory"):
+        gx.compile({"loss": loss}, inputs=inputs, updates=updates, backend="reference", memory_budget=0.5)
+
+
+def test_the_pass_leaves_the_forward_pass_and_chooses_alike():
+    loss, inputs, updates = network()
+    graph, _ = simplify_graph(prepare(make_graph({"loss": loss}, inputs, updates), training=True))
+    again = Rematerialize(4.0).run(graph)
+    assert again.outputs == graph.outputs
+    assert print_graph(Rematerialize(4.0).run(graph)) == print_graph(again)
+    assert any(isinstance(node.op, Recompute) for node in again.nodes)
+    assert {id(node) for node in graph.nodes} >= {id(node) for node in JointGraph(again, 16, {}).forward}
+
+
+def test_a_higher_price_of_memory_keeps_fewer_bytes():
+    loss, inputs, updates = network()
+    graph, _ = simplify_graph(prepare(make_graph({"loss": loss}, inputs, updates), training=True))
+    joint = JointGraph(graph, 16, {})
+    kept = [sum(map(joint.nbytes, joint.choose(price).kept)) for price in (0.0, 0.1, 1.0, 1000.0)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > kept[-1]
+
+
+def test_a_model_trains_within_a_budget():
+    def fitted(budget: float | None) -> tuple[list[float], gx.Program]:
+        gx.set_seed(3)
+        model = gx.Sequential([gx.Input((WIDTH,)), *(gx.layers.Dense(64, activation="tanh") for _ in range(6))])
+        model.compile("sgd", "mse", backend="numba", memory_budget=budget)
+        y = np.zeros((ROWS, 64), np.float32)
+        history = model.fit(batch()["x"], y, batch_size=512, epochs=2, verbose=0)
+        return history.history["loss"], model.programs["train"]
+
+    losses, whole = fitted(None)
+    again, program = fitted(0.95)
+    np.testing.assert_allclose(again, losses, rtol=1e-6)
+    assert program.memory(batch=32).peak_bytes <= 0.95 * whole.memory(batch=32).peak_bytes
