@@ -65,7 +65,7 @@ class ImageDataGenerator:
 
     Source:
         ``keras.preprocessing.image.ImageDataGenerator``; ``zca_whitening`` and ``flow_from_dataframe`` are not there,
-        ``random_crop`` and ``value_range`` are new.
+        ``random_crop`` and ``value_range`` are new. In Keras 3 the ranges of the two shifts are interchanged.
 
     >>> import numpy as np
     >>> images = np.arange(2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 1)
@@ -158,7 +158,7 @@ class ImageDataGenerator:
             x: the images.
             y: targets, one for each; None: batches are images alone.
             batch_size: images in a batch.
-            shuffle: in another order in each epoch.
+            shuffle: in another order in each epoch; False for ``predict``, whose results then stand in the order of x.
             sample_weight: one for each image.
             seed: decides order and changes; None: ``gx.set_seed`` does.
             subset: "training" or "validation": the part that ``validation_split`` says.
@@ -308,9 +308,10 @@ class ImageDataGenerator:
 
         Args:
             x: the image.
-            transform_parameters: any of ``theta`` and ``shear`` in degrees, ``tx`` (rows) and ``ty`` (columns) in
+            transform_parameters: any of ``theta`` and ``shear`` in degrees, ``tx`` (columns) and ``ty`` (rows) in
                 pixels, the factors ``zx`` and ``zy``, ``flip_horizontal``, ``flip_vertical``,
-                ``channel_shift_intensity``, ``brightness``.
+                ``channel_shift_intensity``, ``brightness``. They mean what they do in Keras; but there the middle of an
+                image that is not square lies elsewhere.
         """
         known = {"theta": 0, "tx": 0, "ty": 0, "shear": 0, "zx": 1, "zy": 1, "flip_vertical": False,
                  "flip_horizontal": False, "channel_shift_intensity": None, "brightness": None}  # fmt: skip

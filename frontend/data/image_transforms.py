@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ Floats = NDArray[np.float64]
 Shift = float | int | Sequence[float]
 """A part of the size below 1, else pixels; a whole number: whole pixels below it; a list: one of these numbers."""
 
+_building = threading.Lock()
 _DRAWS = 16
 """Numbers that each image has for itself in an epoch; not all are used."""
 
@@ -71,8 +73,8 @@ class Ranges:
         crop_rows, crop_columns = self.crop or size
         return Transforms(
             theta=both_ways[1] * self.rotation,
-            tx=_shifts(self.height_shift, height, u[2], u[3]),
-            ty=_shifts(self.width_shift, width, u[4], u[5]),
+            tx=_shifts(self.width_shift, width, u[2], u[3]),
+            ty=_shifts(self.height_shift, height, u[4], u[5]),
             shear=both_ways[6] * self.shear,
             zx=_between(u[7], *self.zoom),
             zy=_between(u[8], *self.zoom),
@@ -106,7 +108,7 @@ class Transforms:
     """What is done to each image of a batch; angles in degrees, shifts in pixels.
 
     Attributes:
-        theta, tx, ty, shear, zx, zy: of the affine map, in Keras's order and directions.
+        theta, tx, ty, shear, zx, zy: of the affine map, in Keras's order and directions; x goes to the right, y down.
         flip_vertical, flip_horizontal: after it.
         channel_shift: added to all values, which are then held within those that the image had; None: nothing.
         brightness: a factor for all values; None: 1.
@@ -135,13 +137,13 @@ class Transforms:
         half_rows, half_columns = height / 2 - 0.5, width / 2 - 0.5
         down, right = (np.where(flip, -one, one) for flip in (self.flip_vertical, self.flip_horizontal))
         maps = (
-            (one, zero, half_rows * one, zero, one, half_columns * one),
+            (one, zero, half_columns * one, zero, one, half_rows * one),
             (np.cos(theta), -np.sin(theta), zero, np.sin(theta), np.cos(theta), zero),
             (one, zero, self.tx, zero, one, self.ty),
             (one, -np.sin(shear), zero, zero, np.cos(shear), zero),
             (self.zx, zero, zero, zero, self.zy, zero),
-            (down, zero, zero, zero, right, zero),
-            (one, zero, self.top - half_rows, zero, one, self.left - half_columns),
+            (right, zero, zero, zero, down, zero),
+            (one, zero, self.left - half_columns, zero, one, self.top - half_rows),
         )
         composed = np.broadcast_to(np.eye(3), (len(theta), 3, 3))
         for parts in maps:
@@ -149,7 +151,7 @@ class Transforms:
             step[:, :2] = np.stack(parts, -1).reshape(-1, 2, 3)
             step[:, 2, 2] = 1
             composed = composed @ step
-        return composed[:, :2]
+        return composed[:, [1, 0]][:, :, [1, 0, 2]]  # from x and y to rows and columns
 
     def apply(self, images: Array, how: Filling, value_range: tuple[float, float]) -> Array:
         """The images changed so: float32, channels last."""
@@ -176,7 +178,8 @@ class Filling:
 
     def read(self, images: Array, matrices: Floats, crop: tuple[int, int] | None) -> Array:
         """The images at the places that the maps say, by one compiled program for all batches and sizes."""
-        program = _reader(self, images.shape[-1], crop)
+        with _building:  # threads that make batches may ask for the same program at once
+            program = _reader(self, images.shape[-1], crop)
         given = {"images": np.ascontiguousarray(images), "matrices": matrices.astype(np.float32)}
         return program(**given)["read"]
 

@@ -39,7 +39,7 @@ def by_number(batches, epoch):
 
 
 def chained(theta, tx, ty, shear, zx, zy, height, width):
-    """The map of an image as products of matrices, from pixels of the result to those of the image."""
+    """The map of an image as products of matrices of x and y, from (row, column) of the result to that of the image."""
     angle, slant = np.deg2rad([theta, shear])
     steps = [
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]],
@@ -47,8 +47,9 @@ def chained(theta, tx, ty, shear, zx, zy, height, width):
         [[1, -np.sin(slant), 0], [0, np.cos(slant), 0], [0, 0, 1]],
         [[zx, 0, 0], [0, zy, 0], [0, 0, 1]],
     ]
-    middle = np.array([[1, 0, height / 2 - 0.5], [0, 1, width / 2 - 0.5], [0, 0, 1]])
-    return np.linalg.multi_dot([middle, *map(np.array, steps), np.linalg.inv(middle)])
+    middle = np.array([[1, 0, width / 2 - 0.5], [0, 1, height / 2 - 0.5], [0, 0, 1]])
+    swap = np.eye(3)[[1, 0, 2]]
+    return np.linalg.multi_dot([swap, middle, *map(np.array, steps), np.linalg.inv(middle), swap])
 
 
 @pytest.mark.parametrize(("mode", "order"), [("constant", 1), ("nearest", 1), ("reflect", 0), ("wrap", 1)])
@@ -65,11 +66,28 @@ def test_all_changes_of_place_are_one_affine_map_and_what_scipy_makes_of_it(mode
         np.testing.assert_allclose(found[..., channel], wanted, atol=2e-5)
 
 
+def test_where_there_are_no_native_kernels_the_reference_reads_images(monkeypatch):
+    compiled, asked = gx.compile, []
+
+    def refuse(*args, backend, **kwargs):
+        asked.append(backend)
+        if backend == "numba":
+            raise gx.BackendError("not here")
+        return compiled(*args, backend=backend, **kwargs)
+
+    monkeypatch.setattr(gx, "compile", refuse)
+    x = f32(rng, 4, 3, 1)
+    found = ImageDataGenerator(cval=0.123, fill_mode="constant").apply_transform(x, {"ty": 3})
+    assert asked == ["numba", "reference"]
+    np.testing.assert_allclose(found[:1], x[3:])
+    np.testing.assert_allclose(found[1:], 0.123)
+
+
 def test_flips_and_whole_shifts_move_pixels_to_the_last_bit():
     x, made = f32(rng, 6, 5, 3), ImageDataGenerator()
     np.testing.assert_array_equal(made.apply_transform(x, {"flip_horizontal": True}), x[:, ::-1])
     np.testing.assert_array_equal(made.apply_transform(x, {"flip_vertical": True}), x[::-1])
-    np.testing.assert_array_equal(made.apply_transform(x, {"tx": 2, "ty": -1})[:-2, 1:], x[2:, :-1])
+    np.testing.assert_array_equal(made.apply_transform(x, {"tx": -1, "ty": 2})[:-2, 1:], x[2:, :-1])
     np.testing.assert_array_equal(made.apply_transform(x, {}), x)
 
 
@@ -93,8 +111,8 @@ def test_each_number_is_drawn_evenly_and_on_its_own():
     ranges = Ranges(30.0, 0.1, 2.5, 12.0, (0.7, 1.1), (True, True), 20.0, (0.5, 1.5), (4, 3))
     drawn = ranges.draw(3, 0, np.arange(4000), (8, 10))
     assert even(drawn.theta, -30, 30)
-    assert even(drawn.tx, -0.8, 0.8)
-    assert even(drawn.ty, -2.5, 2.5)
+    assert even(drawn.ty, -0.8, 0.8)
+    assert even(drawn.tx, -2.5, 2.5)
     assert even(drawn.shear, -12, 12)
     assert even(drawn.zx, 0.7, 1.1)
     assert even(drawn.zy, 0.7, 1.1)
@@ -116,7 +134,7 @@ def test_each_number_is_drawn_evenly_and_on_its_own():
 )
 def test_shifts_by_whole_pixels_and_by_choices(given, allowed):
     drawn = Ranges(height_shift=given).draw(0, 0, np.arange(300), (8, 10))
-    assert set(drawn.tx.tolist()) == allowed
+    assert set(drawn.ty.tolist()) == allowed
 
 
 def test_an_image_depends_on_seed_epoch_and_number_alone():

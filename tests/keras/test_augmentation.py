@@ -58,6 +58,25 @@ def test_flips_and_contrast_do_to_an_image_what_keras_does_to_one():
         assert 0.8 <= factors[0, 0, 0, 0] <= 1.4
 
 
+@pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
+@pytest.mark.parametrize("mode", ["nearest", "reflect"])
+@pytest.mark.parametrize("order", [0, 1])
+def test_maps_of_the_generator_of_batches(mode, order):
+    """In Keras the other fill modes do not interpolate across the edge, and the middle is that of a square."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    x = f32(np.random.default_rng(3), 9, 9, 3)
+    said = {"theta": 25.0, "tx": 1.3, "ty": -2.1, "shear": 12.0, "zx": 0.8, "zy": 1.3, "flip_horizontal": True}
+    ours, theirs = (
+        kind(fill_mode=mode, interpolation_order=order).apply_transform(x, said)
+        for kind in (gx.data.ImageDataGenerator, ImageDataGenerator)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    shifted = {"channel_shift_intensity": 0.4, "flip_vertical": True}
+    ours, theirs = (kind().apply_transform(x, shifted) for kind in (gx.data.ImageDataGenerator, ImageDataGenerator))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def test_random_crops_are_parts_of_the_image_in_both():
     x = np.arange(np.prod(IMAGE), dtype=np.float32).reshape(IMAGE)
     for found in (
