@@ -16,7 +16,7 @@ from onnx import ModelProto, ValueInfoProto, defs, helper
 import graphc
 from graphc.backends.onnx.cond import write_cond
 from graphc.backends.onnx.lines import portable_line_of
-from graphc.backends.onnx.recurrent import Recurrent, write_loops_whole, write_recurrent
+from graphc.backends.onnx.recurrent import Recurrent, fold_weights, weight_names, write_loops_whole, write_recurrent
 from graphc.backends.onnx.rules import decomposed, forward_only, is_whole, write_node
 from graphc.backends.onnx.scan import write_scan
 from graphc.backends.onnx.sizes import Sizes
@@ -112,7 +112,7 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         )
     # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
     whole = _one_loop_each(_graph_of(what, training)).rebuild(widen_all_halves)
-    graph = decomposed(whole, lambda node: is_whole(node, opset))
+    graph = fold_weights(decomposed(whole, lambda node: is_whole(node, opset)))
     writer = Writer(opset, Names())
     unique = writer.names.unique
     inputs = tuple(unique(node.name or "") for node in graph.inputs)
@@ -183,8 +183,12 @@ def _write_leaves(writer: Writer, graph: Graph, inputs: tuple[str, ...], states:
         if id(parameter) not in values:
             name = writer.names.unique(parameter.label)
             values[id(parameter)] = writer.initializer(name, parameter.value, portable_line_of(parameter))
+    weights = weight_names(graph)
     for node in graph.nodes:
-        if isinstance(node.op, Constant):
+        if id(node) in weights and isinstance(node.op, Constant):
+            name = writer.names.unique(weights[id(node)])
+            values[id(node)] = writer.initializer(name, node.op.array, portable_line_of(node))
+        elif isinstance(node.op, Constant):
             values[id(node)] = writer.constant(node.op.array)
     return values
 

@@ -6,6 +6,7 @@ row: then ONNX takes these numbers. With any other mask, and where the derivativ
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -50,6 +51,7 @@ class Recurrent(Op):
         ways: ``"forward"``, ``"reverse"``, or both.
         activations: those of the first direction, then those of the second.
         reset_after: of a GRU, where the reset gate acts.
+        label: what the weights are called after.
     """
 
     kind: str
@@ -58,9 +60,10 @@ class Recurrent(Op):
     reset_after: bool
     counted: bool
     begun: bool
+    label: str
 
     name: ClassVar[str] = "recurrent"
-    attributes: ClassVar[tuple[str, ...]] = ("kind", "ways", "activations", "reset_after", "counted", "begun")
+    attributes: ClassVar[tuple[str, ...]] = ("kind", "ways", "activations", "reset_after", "counted", "begun", "label")
 
     @property
     def states(self) -> int:
@@ -207,7 +210,6 @@ class _Loop:
 
 def write_loops_whole(graph: Graph) -> Graph:
     """The graph with operators for the loops that are one in ONNX. One after another, operands first."""
-    targets = {id(target) for target, _ in graph.updates}
     while True:
         loops = _recognized(graph)
         if not loops:
@@ -218,7 +220,7 @@ def write_loops_whole(graph: Graph) -> Graph:
                 group = sorted((group[0], other), key=lambda loop: loop.op.reverse)
                 break
         with location.at(group[0].node.loc):
-            values = _operator(group, targets)
+            values = _operator(group)
 
         def replace(node: Node, args: tuple[Node, ...], values: dict[Node, dict[int, Node]] = values) -> Node | None:
             if isinstance(node.op, Part) and node.args[0] in values:
@@ -302,22 +304,30 @@ def _counted(mask: Node, time: Size, batch: Size, time_first: bool) -> Node | No
 # the operator
 
 
-def _operator(group: Sequence[_Loop], targets: set[int]) -> dict[Node, dict[int, Node]]:
+def _operator(group: Sequence[_Loop]) -> dict[Node, dict[int, Node]]:
     """The values of the parts of one loop, or of two that go opposite ways."""
     loop, ways = group[0], len(group)
-    weights = [_weights(one, targets) for one in group]
+    weights = [_weights(one) for one in group]
     operands = [loop.inputs, *(_joined([one[i] for one in weights]) for i in range(3))]
     operands += [] if loop.lengths is None else [loop.lengths]
     begun = any(scalar_value(state) != 0 for one in group for state in one.first)
     if begun:
-        operands += [_joined(list(states), fold=False) for states in zip(*(one.first for one in group), strict=True)]
+        operands += [_joined(list(states)) for states in zip(*(one.first for one in group), strict=True)]
     op = Recurrent(
         loop.step.kind, tuple("reverse" if one.op.reverse else "forward" for one in group),
         tuple(name for one in group for name in one.step.activations), loop.step.reset_after,
-        loop.lengths is not None, begun,
+        loop.lengths is not None, begun, _label(group),
     )  # fmt: skip
     whole = apply(op, *operands)
     return {one.node: _parts(one, whole, number, ways) for number, one in enumerate(group)}
+
+
+def _label(group: Sequence[_Loop]) -> str:
+    """What the names of the weights begin with: the layer, or the one around both directions."""
+    matrices = [_moved_from(gate.kernel.node) for loop in group for gate in loop.step.gates]
+    paths = [node.label.split("/")[:-1] for node in matrices if isinstance(node, Parameter)]
+    same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "/".join(parts[0] for parts in same) or group[0].step.kind.lower()
 
 
 def _parts(loop: _Loop, whole: Node, number: int, ways: int) -> dict[int, Node]:
@@ -340,7 +350,7 @@ def _parts(loop: _Loop, whole: Node, number: int, ways: int) -> dict[int, Node]:
     return found
 
 
-def _weights(loop: _Loop, targets: set[int]) -> list[Node]:
+def _weights(loop: _Loop) -> list[Node]:
     """W, R and B of one direction, the gates one below the other. B holds the inputs' biases, then the state's."""
     gates = loop.step.gates
     kernels = concatenate([transpose(_columns(gate.kernel)) for gate in gates], axis=0)
@@ -348,7 +358,7 @@ def _weights(loop: _Loop, targets: set[int]) -> list[Node]:
     units = gates[0].kernel.end - gates[0].kernel.first
     inputs = [_bias(gate.biases, units) for gate in gates]
     state = [_bias(gate.inner, units) for gate in gates]
-    return [_folded(node, targets) for node in (kernels, recurrent, concatenate([*inputs, *state], axis=0))]
+    return [kernels, recurrent, concatenate([*inputs, *state], axis=0)]
 
 
 def _columns(columns: Columns) -> Node:
@@ -364,16 +374,28 @@ def _bias(parts: Sequence[Columns], units: int) -> Node:
     return zeros((units,)) if total is None else total
 
 
-def _joined(nodes: list[Node], fold: bool = True) -> Node:
-    """Both directions in front of the other axes; weights that are numbers by now as numbers."""
-    if fold and all(isinstance(node.op, Constant) for node in nodes):
-        return constant(np.stack([node.op.array for node in nodes if isinstance(node.op, Constant)]))
+def _joined(nodes: list[Node]) -> Node:
+    """Both directions in front of the other axes."""
     parts = [expand_dims(node, 0) for node in nodes]
     return parts[0] if len(parts) == 1 else concatenate(parts, axis=0)
 
 
+# weights
+
+
+def fold_weights(graph: Graph) -> Graph:
+    """The graph with the weights of operators as numbers, unless a step changes the parameters they are made of."""
+    targets = {id(target) for target, _ in graph.updates}
+
+    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+        if not isinstance(node.op, Recurrent):
+            return None
+        return apply(node.op, args[0], *(_folded(arg, targets) for arg in args[1:4]), *args[4:])
+
+    return graph.rebuild(replace)
+
+
 def _folded(node: Node, targets: set[int]) -> Node:
-    """Weights as numbers, unless a step changes the parameters that they are made of."""
     order = topological((node,))
     if not all(_is_known(leaf, targets) for leaf in order if not leaf.args):
         return node
@@ -388,3 +410,14 @@ def _folded(node: Node, targets: set[int]) -> Node:
 
 def _is_known(leaf: Node, targets: set[int]) -> bool:
     return isinstance(leaf.op, Constant) or (isinstance(leaf, Parameter) and id(leaf) not in targets)
+
+
+def weight_names(graph: Graph) -> dict[int, str]:
+    """Names for the constants that are weights of operators, by ``id``."""
+    found: dict[int, str] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Recurrent):
+            for arg, letter in zip(node.args[1:4], "WRB", strict=True):
+                if isinstance(arg.op, Constant):
+                    found.setdefault(id(arg), f"{node.op.label}/{letter}")
+    return found

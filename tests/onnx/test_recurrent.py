@@ -98,6 +98,15 @@ def test_both_directions_are_one_operator(kind, merge):
     assert_same(program)
 
 
+def test_weights_are_called_after_their_layer():
+    x, _ = nodes()
+    y = layers.Bidirectional(layers.LSTM(4, return_sequences=True, name="reader"), name="both")(x)
+    program = program_of(layers.GRU(3, name="last")(y), [x])
+    names = {initializer.name for initializer in build_model(program).model.graph.initializer}
+    assert {f"{layer}/{letter}" for layer in ("both", "last/gru_cell") for letter in "WRB"} <= names
+    assert not {name for name in names if "kernel" in name}
+
+
 def test_directions_that_need_each_other_stay_apart():
     """The way back begins with the state in which the way there has ended."""
     x, n = nodes()
