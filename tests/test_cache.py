@@ -12,7 +12,7 @@ import pytest
 
 from graphc import cache
 from graphc.backends.numba import build
-from tests.loops.kernels import F32
+from tests.loops.builders import F32
 from tests.numba.native import elementwise, run_native
 
 KEY, OTHER = cache.digest("one"), cache.digest("two")

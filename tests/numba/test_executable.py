@@ -20,7 +20,8 @@ from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType
 from graphc.loops.kernel import Access, Accumulate, Buffer, Declare, Fail, Kernel, Load, LoopKind, Store, Var
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, PlanBuffer
-from tests.loops.kernels import CASES, F32, I, J, N, apply, at, const, loop, parallel, var
+from tests.loops.builders import F32, I, J, N, apply, at, const, loop, parallel, var
+from tests.loops.kernels import CASES
 
 
 @pytest.fixture(autouse=True)

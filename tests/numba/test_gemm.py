@@ -11,7 +11,7 @@ from graphc.errors import BackendError
 from graphc.ir.dims import Dim
 from graphc.ir.types import DType, TensorType
 from graphc.lower.plan import GemmItem, Launch, Place, Plan, PlanBuffer
-from tests.loops.kernels import F32
+from tests.loops.builders import F32
 
 
 @pytest.fixture

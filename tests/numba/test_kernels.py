@@ -27,25 +27,8 @@ from graphc.loops.kernel import (
     LoopKind,
     Store,
 )
-from tests.loops.kernels import (
-    BOOL,
-    CASES,
-    F32,
-    F64,
-    I32,
-    I64,
-    RUNS,
-    U32,
-    I,
-    J,
-    N,
-    apply,
-    at,
-    const,
-    loop,
-    parallel,
-    var,
-)
+from tests.loops.builders import BOOL, F32, F64, I32, I64, U32, I, J, N, apply, at, const, loop, parallel, var
+from tests.loops.kernels import CASES, RUNS
 from tests.numba.native import elementwise, run_native
 
 
