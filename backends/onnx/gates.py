@@ -6,7 +6,7 @@ state with another one, and biases. What is found is where in the operands of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir.node import Constant, Node
@@ -33,6 +33,10 @@ ACTIVATIONS: dict[type[Op], str] = {
 """Those that ONNX's recurrent operators have without parameters."""
 
 
+BELOW = -1
+"""Stands for a sequence: the outputs of the cell below."""
+
+
 @dataclass(frozen=True, eq=False)
 class Columns:
     """Columns ``first`` to ``end - 1`` of an operand of the loop, a matrix or a vector."""
@@ -47,7 +51,7 @@ class Gate:
     """The sum under an activation: ``x @ kernel + h @ recurrent + biases``.
 
     Attributes:
-        sequence: the number of the sequence that x is an element of.
+        sequence: the number of the sequence that x is an element of, or ``BELOW``.
         inner: biases beside the product of the state that are multiplied with it, in a GRU's candidate.
     """
 
@@ -60,14 +64,14 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a loop was recognized as.
+    """What a loop was recognized as, or one of several cells in it, one above the other.
 
     Attributes:
         kind: the ONNX operator.
         gates: in its order.
         activations: in its order.
         states: the numbers of the carries that are h and, in an LSTM, c.
-        sequence: the number of the sequence that holds the inputs.
+        sequence: the number of the sequence that holds the inputs, or ``BELOW``.
         mask: the number of the sequence that says which steps count, if there is one.
         zeros: for each result whether it is zeros at steps that do not count; else it repeats the state.
         reset_after: of a GRU, whether the reset gate acts on the product.
@@ -83,13 +87,11 @@ class Step:
     reset_after: bool = False
 
 
-def recognize(node: Node) -> Step | None:
-    """What the loop is, if ONNX has an operator for it."""
+def recognize(node: Node) -> tuple[Step, ...]:
+    """What the loop is: one cell, or several of them, the lowest first; nothing if ONNX has no operator for one."""
     op = node.op
     assert isinstance(op, Scan)
-    if op.stops or any(op.keep) or op.carries not in (1, 2):
-        return None
-    return _Body(node, op).step()
+    return () if op.stops or any(op.keep) or not op.carries else _Body(node, op).steps()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +112,32 @@ class _Body:
         roots = op.body.roots
         self.following, self.results = roots[: op.carries], roots[op.carries :]
 
-    def step(self) -> Step | None:
+    def steps(self) -> tuple[Step, ...]:
         if any(carry.ndim != 2 or carry.dtype is not DType.float32 for carry in self.carries):
-            return None
+            return ()
         mask, raw = self._unmasked()
-        for states in ((0, 1), (1, 0)) if len(self.carries) == 2 else ((0,),):
-            new = [raw[i] for i in states]
-            found = self._cell([self.carries[i] for i in states], new)
-            zeros = None if found is None else self._kinds_of_results(mask, new[0], self.following[states[0]])
-            if found is None or zeros is None:
-                continue
-            number = None if mask is None else self.elements[mask]
-            return replace(found, states=states, mask=number, zeros=zeros)
+        number = None if mask is None else self.elements[mask]
+        found: list[Step] = []
+        rest = list(range(len(self.carries)))
+        while rest:
+            step = self._lowest(rest, raw)
+            if step is None:
+                return ()
+            found.append(replace(step, mask=number))
+            rest = [i for i in rest if i not in step.states]
+            self.elements[raw[step.states[0]]] = BELOW
+        output = found[-1].states[0]
+        zeros = self._kinds_of_results(mask, raw[output], self.following[output])
+        return () if zeros is None else (*found[:-1], replace(found[-1], zeros=zeros))
+
+    def _lowest(self, rest: Sequence[int], raw: Sequence[Node]) -> Step | None:
+        """The cell that the first of these carries belong to."""
+        for states in ((0,), (0, 1), (1, 0)):
+            if max(states) < len(rest):
+                mine = tuple(rest[i] for i in states)
+                found = self._cell([self.carries[i] for i in mine], [raw[i] for i in mine])
+                if found is not None:
+                    return replace(found, states=mine)
         return None
 
     # masks
@@ -257,7 +273,7 @@ class _Body:
         element, kernel = others[0].left, others[0].columns
         if kernel is None or element is None or element not in self.elements:
             return None
-        if element.ndim != 2 or element.dtype is not DType.float32:
+        if element.ndim != 2 or element.dtype is not DType.float32 or kernel.end - kernel.first != h.shape[1]:
             return None
         biases = tuple(term.columns for term in terms if term.left is None and term.columns is not None)
         return Gate(self.elements[element], kernel, recurrent[0], biases)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from graphc.backends.onnx.gates import Columns, Step, recognize
+from graphc.backends.onnx.gates import BELOW, Columns, Step, recognize
 from graphc.backends.onnx.writer import Writer
 from graphc.ir import location
 from graphc.ir.dims import Size
@@ -164,15 +164,19 @@ def write_recurrent(w: Writer, node: Node, args: Sequence[str]) -> tuple[str, ..
 
 @dataclass(frozen=True, eq=False)
 class _Loop:
-    """A loop that was recognized.
+    """A loop that was recognized, or one of the cells in it.
 
     Attributes:
+        above: the further cells, which take the outputs of the one before.
         lengths: how many steps of each row count; None if all do.
+        below: the outputs of the cell below, where there is one.
     """
 
     node: Node
     step: Step
+    above: tuple[Step, ...]
     lengths: Node | None
+    below: Node | None = None
 
     @property
     def op(self) -> Scan:
@@ -181,6 +185,9 @@ class _Loop:
 
     @property
     def inputs(self) -> Node:
+        if self.step.sequence == BELOW:
+            assert self.below is not None
+            return self.below
         return self.node.args[self.op.carries + self.step.sequence]
 
     @property
@@ -189,7 +196,7 @@ class _Loop:
 
     @property
     def units(self) -> Size:
-        return self.node.args[0].shape[1]
+        return self.first[0].shape[1]
 
     @property
     def first(self) -> list[Node]:
@@ -199,7 +206,9 @@ class _Loop:
     def fits(self, other: _Loop) -> bool:
         """Can the two be one operator?"""
         return (
-            self.step.kind == other.step.kind
+            not self.above
+            and not other.above
+            and self.step.kind == other.step.kind
             and self.step.reset_after == other.step.reset_after
             and self.inputs is other.inputs
             and self.lengths is other.lengths
@@ -220,14 +229,14 @@ def write_loops_whole(graph: Graph) -> Graph:
                 group = sorted((group[0], other), key=lambda loop: loop.op.reverse)
                 break
         with location.at(group[0].node.loc):
-            values = _operator(group)
+            values = _values(group)
 
-        def replace(node: Node, args: tuple[Node, ...], values: dict[Node, dict[int, Node]] = values) -> Node | None:
+        def part(node: Node, args: tuple[Node, ...], values: dict[Node, dict[int, Node]] = values) -> Node | None:
             if isinstance(node.op, Part) and node.args[0] in values:
                 return values[node.args[0]][node.op.index]
             return None
 
-        graph = graph.with_roots(rebuild(graph.roots, replace))
+        graph = graph.with_roots(rebuild(graph.roots, part))
 
 
 def _recognized(graph: Graph) -> list[_Loop]:
@@ -235,14 +244,18 @@ def _recognized(graph: Graph) -> list[_Loop]:
     found: list[_Loop] = []
     others: set[Node] = set()
     for node in scans:
-        step = recognize(node)
-        loop = None if step is None else _Loop(node, step, _lengths(node, step))
+        steps = recognize(node)
+        loop = _Loop(node, steps[0], steps[1:], _lengths(node, steps[0])) if steps else None
         if loop is None or (loop.mask is not None and loop.lengths is None):
             others.update(map(_moved_from, node.args))
         else:
             found.append(loop)
     # a loop with the same weights is the derivative of this one, or keeps what that needs: a Scan does for both
-    return [loop for loop in found if not any(_moved_from(gate.recurrent.node) in others for gate in loop.step.gates)]
+    return [loop for loop in found if not any(weight in others for weight in _recurrent_weights(loop))]
+
+
+def _recurrent_weights(loop: _Loop) -> list[Node]:
+    return [_moved_from(gate.recurrent.node) for step in (loop.step, *loop.above) for gate in step.gates]
 
 
 def _moved_from(node: Node) -> Node:
@@ -304,9 +317,22 @@ def _counted(mask: Node, time: Size, batch: Size, time_first: bool) -> Node | No
 # the operator
 
 
-def _operator(group: Sequence[_Loop]) -> dict[Node, dict[int, Node]]:
-    """The values of the parts of one loop, or of two that go opposite ways."""
-    loop, ways = group[0], len(group)
+def _values(group: Sequence[_Loop]) -> dict[Node, dict[int, Node]]:
+    """What stands for the parts of one loop, or of two that go opposite ways: cells above each other come in turn."""
+    whole = _operator(group)
+    values = {loop.node: _parts(loop, whole, number, len(group)) for number, loop in enumerate(group)}
+    loop = group[0]
+    while loop.above:
+        step, *above = loop.above
+        loop = replace(loop, step=step, above=tuple(above), below=apply(Part(0), whole))
+        whole = _operator([loop])
+        values[loop.node] |= _parts(loop, whole, 0, 1)
+    return values
+
+
+def _operator(group: Sequence[_Loop]) -> Node:
+    """The operator of one cell, or of two that go opposite ways."""
+    loop = group[0]
     weights = [_weights(one) for one in group]
     operands = [loop.inputs, *(_joined([one[i] for one in weights]) for i in range(3))]
     operands += [] if loop.lengths is None else [loop.lengths]
@@ -318,8 +344,7 @@ def _operator(group: Sequence[_Loop]) -> dict[Node, dict[int, Node]]:
         tuple(name for one in group for name in one.step.activations), loop.step.reset_after,
         loop.lengths is not None, begun, _label(group),
     )  # fmt: skip
-    whole = apply(op, *operands)
-    return {one.node: _parts(one, whole, number, ways) for number, one in enumerate(group)}
+    return apply(op, *operands)
 
 
 def _label(group: Sequence[_Loop]) -> str:
@@ -387,12 +412,12 @@ def fold_weights(graph: Graph) -> Graph:
     """The graph with the weights of operators as numbers, unless a step changes the parameters they are made of."""
     targets = {id(target) for target, _ in graph.updates}
 
-    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+    def folded(node: Node, args: tuple[Node, ...]) -> Node | None:
         if not isinstance(node.op, Recurrent):
             return None
         return apply(node.op, args[0], *(_folded(arg, targets) for arg in args[1:4]), *args[4:])
 
-    return graph.rebuild(replace)
+    return graph.rebuild(folded)
 
 
 def _folded(node: Node, targets: set[int]) -> Node:

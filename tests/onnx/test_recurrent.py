@@ -126,6 +126,36 @@ def test_a_stack_keeps_its_lengths():
     assert_same(program)
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("counted", [False, True])
+def test_cells_above_each_other_are_operators_behind_each_other(counted, backwards):
+    """One loop of ours; three in the file."""
+    x, n = nodes()
+    cells = [layers.LSTMCell(4), layers.GRUCell(3, reset_after=False), layers.SimpleRNNCell(5)]
+    layer = layers.RNN(cells, return_sequences=True, return_state=True, go_backwards=backwards)
+    outputs, *states = layer(x, **({"lengths": n} if counted else {}))
+    shaken(layer)
+    program = program_of([outputs, *(leaf for own in states for leaf in own)], [x, n])
+    assert loops_of(program) == {"LSTM": 1, "GRU": 1, "RNN": 1}
+    assert_same(program)
+
+
+def test_a_cell_above_that_also_reads_the_inputs_is_a_scan():
+    x, _ = nodes()
+    below, above, w = layers.GRUCell(3), layers.GRUCell(3), gx.parameter("w", np.ones((3, 3), np.float32))
+
+    def step(carry, e):
+        h, g = carry
+        h, _ = below(e, [h])
+        g, _ = above(h + e @ w, [g])
+        return (h, g), g
+
+    zeros = gx.zeros((x.shape[0], 3))
+    program = program_of(gx.scan(step, (zeros, zeros), gx.transpose(x, (1, 0, 2)))[1], [x])
+    assert loops_of(program) == {"Scan": 1}
+    assert_same(program)
+
+
 def test_two_masks_of_lengths_are_the_shorter_one():
     x, n = nodes()
     counted = gx.arange("time") < gx.expand_dims(n - 1, 1)
@@ -253,6 +283,7 @@ def test_a_step_written_otherwise_is_recognized():
         {"gate": gx.tanh},  # the gates differ in their activation
         {"gate": lambda z: gx.sigmoid(z * 1.5)},
         {"gate": lambda z: gx.sigmoid(z + z)},  # the state enters twice
+        {"gate": lambda z: gx.sigmoid(z[:, :1])},  # one gate for all units
         {"shown": lambda h, c: c},
         {"shown": lambda h, c: h * 2.0},
     ],
