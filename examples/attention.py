@@ -16,10 +16,10 @@ def attention_map(pairs: Translator, text: str) -> tuple[str, np.ndarray]:
     """What is written for a text, and how much each written token looked at each of the text's."""
     source = gx.placeholder("source", ("batch", "time"), "int64")
     given = gx.placeholder("given", ("batch", "steps"), "int64")
-    memory, state = pairs.encoder(pairs.embed(source))
+    memory, state = pairs.read(pairs.source_embed(source))
 
     def step(state: Any, tokens: Any) -> tuple[Any, Any]:
-        vectors = gx.take(pairs.embed.embeddings, tokens, axis=0)
+        vectors = gx.take(pairs.target_embed.embeddings, tokens, axis=0)
         output, after = pairs.cell(vectors, state, constants=memory)
         # Bahdanau compares the state before with the memory, Luong the new one
         query = state[0] if isinstance(pairs.cell, gx.layers.BahdanauCell) else after[0]
@@ -29,13 +29,13 @@ def attention_map(pairs: Translator, text: str) -> tuple[str, np.ndarray]:
     _, (tokens, weights) = gx.scan(step, [state], gx.transpose(given))
     outputs = {"tokens": gx.transpose(tokens), "weights": gx.transpose(weights, (1, 0, 2))}
     program = gx.compile(outputs, inputs=[source, given])
-    ids = np.array([DIGITS.encode(text)])
+    ids = np.array([pairs.source.encode(text)])
     written = pairs.decoder.greedy({"source": ids})
     row = written.tokens[0, : written.lengths[0]]
-    found = program(source=ids, given=np.array([[DIGITS.start, *row[:-1]]]))
+    found = program(source=ids, given=np.array([[pairs.target.start, *row[:-1]]]))
     if not np.array_equal(found["tokens"][0], row):
         raise SystemExit("the map is not of what was written")
-    return DIGITS.decode(row), found["weights"][0]
+    return pairs.target.decode(row), found["weights"][0]
 
 
 def main(out: Path) -> None:
@@ -45,8 +45,8 @@ def main(out: Path) -> None:
     text = "314159"
     for name in ("bahdanau", "luong"):
         gx.set_seed(0)
-        pairs = Translator(len(DIGITS), 32, name, 8)
-        losses = pairs.fit(texts, [text[::-1] for text in texts], epochs=10)
+        pairs = Translator(DIGITS, DIGITS, 32, name, 8)
+        losses = pairs.fit(texts, [text[::-1] for text in texts], epochs=14)
         right = pairs.exact(fresh, [text[::-1] for text in fresh])
         written, weights = maps[name] = attention_map(pairs, text)
         print(f"{name}: loss {losses[-1]:.3f}, {right:.0%} written exactly, {text} becomes {written}")

