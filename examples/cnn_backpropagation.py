@@ -28,11 +28,13 @@ def main(out: Path) -> None:
     outputs = {**forward, **{f"d_{name}": slope for name, slope in zip(names, slopes, strict=True)}}
     program = gx.compile(outputs, inputs=[x, kernel, weights, target], backend="numba")
 
-    given = {"x": IMAGE[None, ..., None] / 9, "kernel": f32([[1, -1], [-1, 2]])[..., None, None],
+    given = {"x": IMAGE[None, ..., None] / 9, "kernel": f32([[-2, 1], [-1, 1]])[..., None, None],
              "w": f32([[1], [-2], [3], [4]]), "t": f32([[2]])}  # fmt: skip
     found = program(**given)
     error = found["predicted"] - given["t"]
     print(f"loss -> dense: {float(error.item()):.3f} = predicted - target")
+    stopped = int(((found["d_active"] != 0) & (found["d_convolved"] == 0)).sum())
+    print(f"of four gradients from pooling relu stops {stopped}: all of its window was below 0")
 
     by_hand = {
         "w": found["flat"].T @ error,

@@ -40,7 +40,7 @@ def main(out: Path) -> None:
     def paint(axes: Any) -> None:
         shown = {"image": IMAGE, "max": found["max"], "average": found["average"], "gradient of max": found["back_max"]}
         for axis, (title, values) in zip(axes, shown.items(), strict=True):
-            axis.imshow(values, cmap="Blues")
+            axis.imshow(values, cmap="Blues", vmin=0, vmax=2 * values.max())
             for (i, j), value in np.ndenumerate(values):
                 axis.text(j, i, f"{value:g}", ha="center", va="center")
             axis.set(title=title)

@@ -118,6 +118,7 @@ KNOWN = {
         r"Conv2D: 26 x 26 x 32\nMaxPooling2D: 13 x 13 x 32\nFlatten: 5408", r"weights: 6,090", r"accuracy: 0\.9[5-9]",
     ],
     "cnn_backpropagation": [
+        r"relu stops 1",
         *(rf"{layer}.*: True" for layer in ("dense, weights", "dense, input", "flatten", "pooling", "relu",
                                             "convolution, kernel", "convolution, input")),
         r"\[1, 2, 3, 4\] becomes \[\[1, 2\], \[3, 4\]\]",
