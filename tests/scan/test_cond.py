@@ -143,16 +143,19 @@ def test_native_code_and_its_plan_give_what_numpy_gives(name):
 @pytest.mark.parametrize("taken", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives_are_slopes(name, taken):
+    """Reverse, forward, and reverse of reverse."""
     inputs, outputs = everything(name)
-    *values, dx, _, moved = outputs
+    *values, dx, ddx, moved = outputs
     given = feeds(taken)
-    program = compiled([weighed(values), dx, moved], inputs, "reference")
+    sums = [weighed(values), gx.sum(dx * gx.cos(inputs[1]))]
+    program = compiled([*sums, dx, moved, ddx], inputs, "reference")
     step, direction = 1e-6, np.sin(given["x"])
-    ahead, behind = (program(**{**given, "x": given["x"] + s * direction})["y0"] for s in (step, -step))
-    slope = (ahead - behind) / (2 * step)
+    ahead, behind = (program(**{**given, "x": given["x"] + s * direction}) for s in (step, -step))
+    slope, second = ((ahead[y] - behind[y]) / (2 * step) for y in ("y0", "y1"))
     found = program(**given)
-    np.testing.assert_allclose(found["y2"], slope, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(np.sum(found["y1"] * direction), slope, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found["y3"], slope, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(np.sum(found["y2"] * direction), slope, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(np.sum(found["y4"] * direction), second, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("taken", [True, False])
