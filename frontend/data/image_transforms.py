@@ -94,9 +94,9 @@ def _between(u: Floats, low: float, high: float) -> Floats:
 
 def _shifts(given: Shift, size: int, u: Floats, sign: Floats) -> Floats:
     """By how many pixels images are moved, as Keras draws it."""
-    if isinstance(given, float):
+    if isinstance(given, float | np.floating):
         return (2 * u - 1) * given * (size if given < 1 else 1)
-    choices = np.asarray(range(given) if isinstance(given, int) else given, np.float64)
+    choices = np.asarray(range(given) if isinstance(given, int | np.integer) else given, np.float64)
     if not choices.size:
         return np.zeros_like(u)
     chosen = choices[np.floor(u * choices.size).astype(np.intp)] * np.where(sign < 0.5, -1.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from scipy import ndimage, stats
 
@@ -224,6 +225,21 @@ def test_training_is_the_same_on_every_backend_in_files_and_after_loading(tmp_pa
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
     further = [one.fit(x, y, batch_size=6, epochs=1, verbose=0).history["loss"] for one in (model, again)]
     assert further[0] == further[1]
+
+
+@pytest.mark.parametrize("opset", [17, 21])
+def test_sizes_that_are_symbolic_and_older_files(tmp_path, opset):
+    image = gx.placeholder("x", ("n", "height", "width", 2))
+    rotated = {mode: layers.RandomRotation((0.25, 0.25), mode)(image) for mode in ("reflect", "wrap", "constant")}
+    step = gx.compile(rotated, inputs=[image], training=True, backend="reference")
+    x = f32(rng, 2, 5, 5, 2)
+    for found in step(x=x).values():
+        np.testing.assert_allclose(found, np.rot90(x, 1, (1, 2)), atol=1e-5)
+    gx.onnx.export(step, tmp_path / "rotated.onnx", opset=opset)
+    report = gx.onnx.verify(tmp_path / "rotated.onnx", step, inputs={"x": f32(rng, 3, 6, 4, 2)})
+    assert report.ok, str(report)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "rotated.onnx").graph.node]
+    assert kinds.count("GridSample") == 2
 
 
 def test_gradients_pass_through_to_what_comes_before():

@@ -130,11 +130,20 @@ def test_each_number_is_drawn_evenly_and_on_its_own():
 
 @pytest.mark.parametrize(
     ("given", "allowed"),
-    [(3, {-2, -1, 0, 1, 2}), ([1.5, 4], {-4, -1.5, 1.5, 4}), ([0.5], {-4, 4}), (0, {0}), (0.0, {0})],
+    [
+        (3, {-2, -1, 0, 1, 2}),
+        ([1.5, 4], {-4, -1.5, 1.5, 4}),
+        ([0.5], {-4, 4}),
+        (0, {0}),
+        (0.0, {0}),
+        (np.int64(2), {-1, 0, 1}),
+    ],
 )
 def test_shifts_by_whole_pixels_and_by_choices(given, allowed):
     drawn = Ranges(height_shift=given).draw(0, 0, np.arange(300), (8, 10))
     assert set(drawn.ty.tolist()) == allowed
+    single = Ranges(height_shift=np.float32(0.25)).draw(0, 0, np.arange(300), (8, 10)).ty
+    assert even(single, -2, 2)
 
 
 def test_an_image_depends_on_seed_epoch_and_number_alone():
