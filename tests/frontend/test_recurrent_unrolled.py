@@ -140,7 +140,7 @@ def test_code_does_not_grow_with_the_length(name):
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize("name", ["GRU before", "bahdanau"])
+@pytest.mark.parametrize("name", ["bahdanau"])
 def test_a_size_never_seen_before_compiles_nothing(name, monkeypatch):
     graph = trained(name, ("batch", "time", 3))
     program = gx.compile(dict(graph.outputs), list(graph.inputs), dict(graph.updates), backend="numba")
