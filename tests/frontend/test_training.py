@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import signal
@@ -14,6 +13,7 @@ import pytest
 
 import graphc as gx
 from graphc import Input, Model, Sequential, callbacks, layers
+from tests.counting import calls_of
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((96, 4)).astype(np.float32)
@@ -431,20 +431,7 @@ def test_a_step_takes_as_many_python_calls_for_twenty_layers_as_for_two():
         y = np.zeros((8, 2), np.float32)
         for _ in range(3):
             model.train_on_batch(X[:8], y)
-        count = [0]
-
-        def profile(frame, event, arg):
-            count[0] += event in ("call", "c_call")
-
-        gc.collect()  # whose finalizers would be counted
-        gc.disable()
-        sys.setprofile(profile)
-        try:
-            model.train_on_batch(X[:8], y)
-        finally:
-            sys.setprofile(None)
-            gc.enable()
-        return count[0]
+        return calls_of(lambda: model.train_on_batch(X[:8], y))
 
     assert calls(2) == calls(20)
 

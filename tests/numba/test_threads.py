@@ -14,6 +14,7 @@ import pytest
 
 from graphc.backends.numba import backend, threads
 from graphc.lower.plan import Place, Plan
+from tests.counting import becomes_idle, workers
 from tests.numba.test_executable import buffer, increase, item, launches, parameter, wide_plan
 
 pytestmark = pytest.mark.skipif(threads.C_LIBRARY is None, reason="there is one thread on this platform")
@@ -24,12 +25,6 @@ def restored_threads():
     before = threads.get_threads()
     yield
     threads.set_threads(before)
-
-
-def workers() -> list[threading.Thread]:
-    return [
-        thread for thread in threading.enumerate() if thread.name.startswith("graphc-") and thread.name != "graphc-fit"
-    ]
 
 
 def counting_bound(weights: np.ndarray):
@@ -162,30 +157,25 @@ def test_idle_workers_sleep():
     bound = counting_bound(weights)
     threads.set_threads(4)
     bound.run((weights.copy(),), ())
-    time.sleep(0.1)
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.05
+    assert becomes_idle()
 
 
 CLOSED = """
-import os, sys, time
+import os, sys
 sys.path.insert(0, {root!r})
 import numpy as np
+from tests.counting import becomes_idle
 from tests.numba.test_threads import counting_bound, threads
 weights = np.zeros(200_000, np.float32)
 bound = counting_bound(weights)
 threads.set_threads(3)
 bound.run((np.ones_like(weights),), ())
-time.sleep(0.1)
+assert becomes_idle()
 ends = [threads._pool._get(word) for word in (threads.POOL_READ_END, threads.POOL_WRITE_END)]
 os.write(ends[1], b"xx")  # workers wake, and sleep again where there is no pipe
 for end in ends:
     os.close(end)
-time.sleep(0.2)
-before = time.process_time()
-time.sleep(0.3)
-assert time.process_time() - before < 0.05, time.process_time() - before
+assert becomes_idle()
 bound.run((np.ones_like(weights),), ())
 assert (weights == 6).all()
 """
@@ -209,7 +199,7 @@ status = 0
 for _ in range(20):
     child = os.fork()
     if child == 0:
-        signal.alarm(10)  # the end of a child that waits for ever
+        signal.alarm(60)  # the end of a child that waits for ever
         whole = weights[0] % 3 == 0 and (weights == weights[0]).all()
         bound.run((ones,), ())
         os._exit(0 if whole else 1)
@@ -247,5 +237,5 @@ time.sleep(0.1)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_process_ends_well(pytestconfig, code):
     code = code.format(root=str(pytestconfig.rootpath))
-    ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], timeout=300, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -68,7 +68,7 @@ def run(command: Sequence[str | Path], cwd: Path, **env: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, f"{command} failed:\n{done.stdout}"
     return done.stdout

@@ -79,7 +79,7 @@ def printed(document: Document, folder: Path) -> dict[str, str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     outputs: dict[str, str] = json.loads(done.stdout.rpartition("\0")[2])

@@ -56,7 +56,7 @@ def passed(folder: Path, *arguments: str, path: Path | None = None) -> set[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"^PASSED (\S+)", done.stdout, re.MULTILINE))
@@ -146,7 +146,7 @@ def test_a_backend_is_a_package(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout
     assert "the same as on the reference" in done.stdout

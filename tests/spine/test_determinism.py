@@ -236,6 +236,6 @@ def test_a_child_forked_while_another_thread_trains_can_train(pytestconfig: pyte
         env={**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.stdout == "forked\n", done.stderr

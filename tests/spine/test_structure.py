@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import struct
 import sys
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import graphc as gx
 from graphc import cache
 from graphc.backends.numba import build
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place
+from tests.counting import blocks_kept, bytes_kept, calls_of
 from tests.ops.test_conformance import BACKENDS
 from tests.spine.models import batch, classifier_model, classifier_step
 
@@ -37,25 +36,11 @@ def step(request: pytest.FixtureRequest, mlp: gx.Program) -> gx.Program:
     return mlp if request.param == "nodes" else classifier_model(LAYERS, rate=0.2).programs["train"]
 
 
-def calls_of(run: Callable[[], object]) -> int:
-    """How many functions, of Python and of C, one run calls: its own, so no collection may fall into it and call finalizers."""
-    run()
-    seen: list[str] = []
-    gc.collect()
-    gc.disable()
-    sys.setprofile(lambda frame, event, argument: seen.append(event))
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return seen.count("call") + seen.count("c_call")
-
-
 def test_python_calls_of_a_step_do_not_grow_with_the_layers() -> None:
     counts: list[int] = []
     for layers in (2, 20):
         step, feeds = classifier_step([8] * (layers + 1)), batch(4, 8, 8)
+        step(**feeds)
         counts.append(calls_of(lambda step=step, feeds=feeds: step(**feeds)))
     assert counts[0] == counts[1] <= 40, counts
 
@@ -63,35 +48,18 @@ def test_python_calls_of_a_step_do_not_grow_with_the_layers() -> None:
 def test_a_step_with_outputs_given_allocates_nothing_that_stays_and_no_array_while_it_runs(mlp: gx.Program) -> None:
     """Python's own small objects (a dict of arguments, an argument tuple, an int) come and go: below 4 KiB at the peak."""
     feeds, out = batch(128, 784, 10), {"loss": np.zeros((), np.float32)}
-    tracemalloc.start()
-    gc.disable()
-    try:
-        for _ in range(WARM):
-            mlp(**feeds, out=out)
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        for _ in range(200):
-            mlp(**feeds, out=out)
-        after, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-        gc.enable()
-    assert after - before < 256, f"{after - before} bytes stayed after 200 steps"
-    assert peak - before < 4096, f"a step allocated {peak - before} bytes"
+    for _ in range(WARM):
+        mlp(**feeds, out=out)
+    kept, peak = bytes_kept(lambda: mlp(**feeds, out=out), 50)
+    assert kept < 256, f"{kept} bytes stayed after 50 steps"
+    assert peak < 4096, f"a step allocated {peak} bytes"
 
 
 def test_results_given_up_are_freed(mlp: gx.Program) -> None:
     feeds = batch(16, 784, 10)
-    gc.disable()
-    try:
-        for _ in range(WARM):
-            mlp(**feeds)
-        before = sys.getallocatedblocks()
-        for _ in range(200):
-            mlp(**feeds)
-        assert sys.getallocatedblocks() - before < 20
-    finally:
-        gc.enable()
+    for _ in range(WARM):
+        mlp(**feeds)
+    assert blocks_kept(lambda: mlp(**feeds), 50) < 20
 
 
 # object code
