@@ -20,6 +20,7 @@ from graphc.ops.exponential import Sigmoid, Softplus, Tanh
 from graphc.ops.gating import Softsign
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Reshape
+from graphc.ops.rectifier import HardSigmoid
 from graphc.ops.scan import Scan
 from graphc.ops.slicing import Slice
 
@@ -29,8 +30,9 @@ ACTIVATIONS: dict[type[Op], str] = {
     Relu: "Relu",
     Softsign: "Softsign",
     Softplus: "Softplus",
+    HardSigmoid: "HardSigmoid",
 }
-"""Those that ONNX's recurrent operators have without parameters."""
+"""Those that ONNX's recurrent operators have."""
 
 
 BELOW = -1

@@ -128,6 +128,7 @@ _FUNCTIONS: Mapping[str, Any] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Softsign": lambda x: x / (1 + np.abs(x)),
     "Softplus": lambda x: np.logaddexp(x, 0),
+    "HardSigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
 }
 
 
@@ -141,6 +142,9 @@ def write_recurrent(w: Writer, node: Node, args: Sequence[str]) -> tuple[str, ..
     counts = more.pop(0) if op.counted else ""
     results = [used(f"{label}/{name}") for name in ("Y", "Y_h", "Y_c")[: 1 + op.states]]
     extra: dict[str, Any] = {"linear_before_reset": int(op.reset_after)} if op.kind == "GRU" else {}
+    hard = op.activations.count("HardSigmoid")
+    if hard:  # the others take no parameters
+        extra |= {"activation_alpha": [1 / 6] * hard, "activation_beta": [0.5] * hard}
     direction = op.ways[0] if len(op.ways) == 1 else "bidirectional"
     units = node.args[2].shape[2]
     made = helper.make_node(

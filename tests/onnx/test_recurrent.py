@@ -17,6 +17,7 @@ KINDS = {
     "lstm": (layers.LSTM, {}, "LSTM"),
     "gru": (layers.GRU, {}, "GRU"),
     "gru before": (layers.GRU, {"reset_after": False}, "GRU"),
+    "hard lstm": (layers.LSTM, {"recurrent_activation": "hard_sigmoid", "activation": "softsign"}, "LSTM"),
     "rnn": (layers.SimpleRNN, {"activation": "relu"}, "RNN"),
 }
 SIZES = ((2, 5), (3, 1), (1, 7), (4, 3), (5, 2))
