@@ -24,6 +24,9 @@ ELEMENTWISE = frozenset({
 })  # fmt: skip
 REDUCTIONS = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"})
 
+ABSORBING = REDUCTIONS | {"Transpose", "Reshape", "MatMul"}
+PASSING = ELEMENTWISE | {"Slice", "Pad"}
+
 IMAGES = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 
 Perm = tuple[int, ...]
@@ -70,8 +73,11 @@ class _Moving:
 
     def __post_init__(self) -> None:
         graph = shape_inference.infer_shapes(self.model).graph
+        self.floats: set[str] = set()
         for value in (*graph.input, *graph.value_info, *graph.output):
             kind = value.type.tensor_type
+            if kind.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
+                self.floats.add(value.name)
             if kind.HasField("shape"):
                 self.shapes[value.name] = tuple(
                     dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
@@ -81,6 +87,8 @@ class _Moving:
         self.inputs = {value.name for value in self.model.graph.input}  # whose initializers are only defaults
         self.folded: dict[tuple[str, Perm], str] = {}
         self.turned: dict[tuple[str, Perm], str] = {}
+        self.expanded: dict[str, NodeProto] = {}
+        self.wanted = _wanted(self.model.graph.node)
         self.flat: dict[str, tuple[str, Perm, tuple[int, ...], str]] = {}
 
     def take(self, node: NodeProto) -> None:
@@ -93,8 +101,14 @@ class _Moving:
             return
         if node.op_type == "Reshape" and self._reshape(node):
             return
-        if node.op_type == "MatMul" and self._product(node):
+        if node.op_type == "MatMul" and (self._product(node) or self._turned_product(node)):
             return
+        if node.op_type == "Slice" and self._slice(node):
+            return
+        if node.op_type == "Pad" and self._pad(node):
+            return
+        if node.op_type == "Expand":
+            self.expanded[node.output[0]] = node
         for name in _read_by(node):
             self.settle(name)
         self._write(node, [self._name(name) for name in node.input], list(node.output))
@@ -134,7 +148,8 @@ class _Moving:
             found = self.moved[name][0] if name in self.moved else self._beside(name, perm)
             operands.append(found or "")
         others = [place for place, name in enumerate(operands) if not name]
-        if len(others) > len({name for name in names if name in self.moved}):
+        moved = len({name for name in names if name in self.moved})
+        if len(others) > moved or (not self._may_wait(node) and (others or moved == 1)):
             return False
         for place in others:
             if len(self.shapes.get(names[place], ())) != len(perm):
@@ -147,11 +162,60 @@ class _Moving:
     def _turned(self, name: str, perm: Perm) -> str:
         """A transpose of a value that is none itself, written once."""
         if (name, perm) not in self.turned:
-            made = self._fresh(name)
-            self.nodes.append(helper.make_node("Transpose", [name], [made], name=made, perm=list(perm)))
+            made = self._expanded_otherwise(name, perm)
+            if made is None:
+                made = self._fresh(name)
+                self.nodes.append(helper.make_node("Transpose", [name], [made], name=made, perm=list(perm)))
             self.shapes[made] = tuple(self.shapes[name][axis] for axis in perm)
             self.turned[name, perm] = made
         return self.turned[name, perm]
+
+    def _expanded_otherwise(self, name: str, perm: Perm) -> str | None:
+        """A transpose of a value that repeats one with a single axis: that one stands along another axis at once."""
+        node = self.expanded.get(name)
+        small = None if node is None else self._beside(self._name(node.input[0]), _inverse(perm))
+        if node is None or small is None:
+            return None
+        sizes, order = self._name(node.input[1]), np.array(perm, np.int64)
+        if self._is_constant(sizes):
+            turned = self._store(sizes, numpy_helper.to_array(self.constants[sizes])[order])
+        else:
+            self.tensors.append(numpy_helper.from_array(order, self._fresh("order")))
+            turned = self._fresh(sizes)
+            self.nodes.append(helper.make_node("Gather", [sizes, self.tensors[-1].name], [turned], name=turned, axis=0))
+        made = self._fresh(name)
+        self._write(node, [small, turned], [made])
+        self.nodes[-1].name = made
+        return made
+
+    def _slice(self, node: NodeProto) -> bool:
+        """A slice of a transpose is a transpose of a slice."""
+        names = [self._name(name) for name in node.input]
+        if names[0] not in self.moved or len(names) < 4 or not self._may_wait(node):
+            return False
+        source, perm = self.moved[names[0]]
+        axes = numpy_helper.to_array(self.constants[names[3]]) if self._is_constant(names[3]) else None
+        if axes is None:
+            return False
+        turned = self._store(names[3], np.array([perm[axis] for axis in axes], axes.dtype))
+        self._write_before(node, [source, *names[1:3], turned, *names[4:]], perm)
+        return True
+
+    def _pad(self, node: NodeProto) -> bool:
+        """Zeros around a transpose are zeros around what it is of."""
+        names = [self._name(name) for name in node.input]
+        if names[0] not in self.moved or len(names) > 3 or not self._may_wait(node):
+            return False
+        source, perm = self.moved[names[0]]
+        if not self._is_constant(names[1]):
+            return False
+        order = list(_inverse(perm))
+        pads = numpy_helper.to_array(self.constants[names[1]]).reshape(2, -1)[:, order]
+        self._write_before(node, [source, self._store(names[1], pads.reshape(-1)), *names[2:]], perm)
+        return True
+
+    def _may_wait(self, node: NodeProto) -> bool:
+        return bool(self.wanted.get(node.output[0]))
 
     def _reshape(self, node: NodeProto) -> bool:
         """A constant in another shape is a constant; a flattened image is noted for the product that reads it."""
@@ -188,6 +252,22 @@ class _Moving:
         flat = self._fresh(a)
         self.nodes.append(helper.make_node("Reshape", [source, sizes], [flat], name=flat))
         self._write(node, [flat, self._store(b, back.reshape(weights.shape))], list(node.output))
+        return True
+
+    def _turned_product(self, node: NodeProto) -> bool:
+        """Gemm reads matrices either way."""
+        names = [self._name(name) for name in node.input]
+        turned = [name in self.moved and self.moved[name][1] == (1, 0) for name in names]
+        if not any(turned) or any(len(self.shapes.get(name, ())) != 2 for name in names):
+            return False
+        if node.output[0] not in self.floats:
+            return False  # onnxruntime has no Gemm for all types
+        operands = [self.moved[name][0] if way else name for name, way in zip(names, turned, strict=True)]
+        made = helper.make_node(
+            "Gemm", operands, list(node.output), name=node.name, doc_string=node.doc_string,
+            transA=int(turned[0]), transB=int(turned[1]),
+        )  # fmt: skip
+        self.nodes.append(made)
         return True
 
     def _is_constant(self, name: str) -> bool:
@@ -290,7 +370,11 @@ class _Moving:
         if name in self.moved and name not in self.written:
             source, perm = self.moved[name]
             self.written.add(name)
+            if (source, perm) in self.turned and not self._is_result(name):
+                self.same[name] = self.turned[source, perm]
+                return
             self.nodes.append(helper.make_node("Transpose", [source], [name], name=name, perm=list(perm)))
+            self.turned.setdefault((source, perm), name)
         elif name in self.same:
             source = self.same.pop(name)
             self.settle(source)
@@ -332,6 +416,17 @@ class _Moving:
                 wanted.update(_read_by(node))
                 found.append(node)
         return found[::-1]
+
+
+def _wanted(nodes: Sequence[NodeProto]) -> dict[str, bool]:
+    """Which values are read, maybe by way of others, by what takes a transpose into itself: it may wait until there."""
+    found: dict[str, bool] = {}
+    for node in reversed(nodes):
+        if node.op_type in ABSORBING:
+            found.update((name, True) for name in node.input)
+        elif node.op_type in PASSING and any(found.get(name) for name in node.output):
+            found.update((name, True) for name in node.input)
+    return found
 
 
 def _inverse(perm: Perm) -> Perm:
