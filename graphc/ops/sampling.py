@@ -222,29 +222,29 @@ class GridSample(Op):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Both interpolations, every fill mode, places far out, at pixels, not finite; one pixel; no places."""
-        x, small = TensorType(f32, (2, 4, 5, 3)), TensorType(f32, (1, 4, 5, 1))
-        around = (
-            np.linspace(-9.3, 11.9, 24).reshape(2, 3, 4),
-            np.linspace(7.9, -6.7, 24).reshape(2, 4, 3).swapaxes(1, 2),
-        )
-        near = around[0].astype(np.float32), around[1].astype(np.float32)
-        on_pixels = _pairs(np.arange(-2, 7, dtype=np.float32))
-        special = _pairs(np.array([np.inf, -np.inf, 1e30, -0.0, 1e-40, np.nan], np.float32))
-        finite = special[0][:, :-1, :-1], special[1][:, :-1, :-1]  # of a NaN, GridSample makes a pixel
-        rows = [Case(cls(how, mode), (x, *near)) for how in INTERPOLATIONS for mode in FILL_MODES]
-        rows += [
-            Case(cls("bilinear", mode, 0.5), (small, *places), differentiable=False)
-            for mode in FILL_MODES for places in (on_pixels, finite if mode in ("nearest", "reflect") else special)
-        ]  # fmt: skip
-        rows += [Case(cls("nearest", mode), (TensorType(f32, (1, 1, 1, 2)), *finite)) for mode in FILL_MODES]
-        nowhere = (TensorType(f32, (2, 0, 4)),) * 2
+        """Both interpolations, every fill mode, places far out, at and between pixels, not finite; no places."""
+        # Numbers of few bits, so that sums that nearly cancel are exact in any order.
+        x = (np.arange(40, dtype=np.float32) * 7 % 11 - 5).reshape(2, 4, 5, 1)
+        places = (np.floor(np.linspace(-74, 95, 162)) + 0.5).astype(np.float32).reshape(2, 9, 9) / 8
+        near = places, -places.swapaxes(1, 2)
+        on_pixels = np.arange(-2, 7, dtype=np.float32)
+        special = np.array([np.inf, -np.inf, 1e30, -1e30, -0.0, 1e-40, 4.5, -0.5, np.nan], np.float32)
+        finite = np.append(special[:-1], on_pixels[:1])  # of a NaN, GridSample makes a pixel
+        rows: list[Case] = []
+        for how, mode in (
+            *(("bilinear", mode) for mode in FILL_MODES),
+            ("nearest", "constant"),
+            ("nearest", "reflect"),
+        ):
+            extremes = special if how == "bilinear" and mode in ("constant", "wrap") else finite
+            op, kinks = cls(how, mode, 0.5), _pairs(on_pixels, extremes)
+            rows += [Case(op, (x, *near)), Case(op, (x, *kinks), differentiable=False)]
+        few = near[0][:, :2, :3], near[1][:, :2, :3]
         return [
             *rows,
-            Case(cls("bilinear", "constant", -1.5), (TensorType(f64, x.shape), *around)),
-            Case(cls("bilinear", "reflect"), (TensorType(DType.bfloat16, x.shape), *near)),
-            Case(cls(), (TensorType(f32, (2, 3, 3, 1)), *nowhere)),
-            Case(cls(), (TensorType(f32, (0, 3, 3, 1)), *(TensorType(f32, (0, 2, 4)),) * 2)),
+            Case(cls(), (np.stack([x[:, :3, :4, 0], x[:, 1:, 1:, 0], x[:, 1:, :4, 0]], -1), *few)),
+            Case(cls("bilinear", "reflect"), (TensorType(DType.bfloat16, (2, 3, 4, 3)), *few)),
+            Case(cls(), (TensorType(f32, (2, 3, 3, 1)), *(TensorType(f32, (2, 0, 4)),) * 2)),
         ]
 
     @classmethod
@@ -263,10 +263,10 @@ class GridSample(Op):
         )
 
 
-def _pairs(values: Array) -> tuple[Array, Array]:
-    """Every value as a row with every value as a column, for one image."""
-    shape = (1, len(values), len(values))
-    return np.broadcast_to(values[:, np.newaxis], shape), np.broadcast_to(values, shape)
+def _pairs(*values: Array) -> tuple[Array, Array]:
+    """Every value as a row with every value as a column, one image for each list of values."""
+    rows, columns = (np.stack([np.meshgrid(v, v, indexing="ij")[axis] for v in values]) for axis in range(2))
+    return rows, columns
 
 
 def _held(place: Node) -> Node:
