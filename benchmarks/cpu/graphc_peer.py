@@ -123,11 +123,11 @@ FORWARD = {"mlp_tiny_train": mlp_tiny, "mlp_train": mlp, "lstm_train": lstm}
 
 
 def load(data: spec.Data) -> Parameters:
-    """The given initial values; weights of products as [in, out], tables as they are."""
+    """The given initial values; weights of products as [in, out], tables and what reads by rows as they are."""
 
     def layout(name: str, value: np.ndarray) -> np.ndarray:
-        table = "emb." in name or name in transformers.TABLES
-        return value if value.ndim < 2 or table else np.ascontiguousarray(value.T)
+        kept = value.ndim < 2 or "emb." in name or name in transformers.TABLES or data.name == "gpt_decode"
+        return value if kept else np.ascontiguousarray(value.T)
 
     return {name: gx.parameter(name, layout(name, value)) for name, value in data.params.items()}
 

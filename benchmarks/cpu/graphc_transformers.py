@@ -108,16 +108,21 @@ def fused(p: Parameters, x: gx.Node, residual: gx.Node) -> gx.Node:
     return normalized(gx.gelu(x * p["w"] + p["b"]) + residual)
 
 
+def by_rows(p: Parameters, name: str, x: gx.Node) -> gx.Node:
+    """A layer of ``spec.Build.dense`` whose weights lie as [out, in]: a row of outputs is read from end to end."""
+    return x @ gx.transpose(p[f"{name}.weight"]) + p[f"{name}.bias"]
+
+
 def gpt_layer(
     p: Parameters, name: str, x: gx.Node, attention: Callable[[gx.Node, gx.Node, gx.Node], gx.Node]
 ) -> gx.Node:
     """A layer of the decoder, normalization first; ``attention`` takes queries, keys and values in heads."""
-    whole = dense(p, f"{name}.qkv", layer_norm(p, f"{name}.ln1", x))
+    whole = by_rows(p, f"{name}.qkv", layer_norm(p, f"{name}.ln1", x))
     q, k, v = (split_heads(y, 4) for y in gx.split(whole, 3, axis=-1))
     seen = gx.transpose(attention(q, k, v), (0, 2, 1, 3))
-    x = x + dense(p, f"{name}.proj", gx.reshape(seen, x.shape))
-    inner = gx.gelu(dense(p, f"{name}.fc1", layer_norm(p, f"{name}.ln2", x)), approximate="tanh")
-    return x + dense(p, f"{name}.fc2", inner)
+    x = x + by_rows(p, f"{name}.proj", gx.reshape(seen, x.shape))
+    inner = gx.gelu(by_rows(p, f"{name}.fc1", layer_norm(p, f"{name}.ln2", x)), approximate="tanh")
+    return x + by_rows(p, f"{name}.fc2", inner)
 
 
 def gpt(p: Parameters, prompt: gx.Node) -> gx.Node:
@@ -126,7 +131,7 @@ def gpt(p: Parameters, prompt: gx.Node) -> gx.Node:
     room = spec.GPT["maxlen"]
 
     def likeliest(x: gx.Node) -> gx.Node:
-        return gx.argmax(layer_norm(p, "lnf", x[:, -1]) @ p["head.weight"], axis=-1)
+        return gx.argmax(layer_norm(p, "lnf", x[:, -1]) @ gx.transpose(p["head.weight"]), axis=-1)
 
     held: list[tuple[gx.Node, gx.Node]] = []
     x = gx.take(p["tok.weight"], prompt, axis=0) + p["pos.weight"][:time]

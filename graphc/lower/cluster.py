@@ -19,11 +19,13 @@ from graphc.ir.dims import Size, evaluate, names, substitute
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf
 from graphc.ir.sweep import Part
+from graphc.loops.kernel import EXPENSIVE
 from graphc.lower.branch import BranchOp
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import PaddedWindows
 from graphc.lower.patches import PatchParts
+from graphc.lower.rows import RowProduct
 from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
@@ -392,6 +394,8 @@ class Fusion:
             if consumer.inner:
                 return None
             # an epilogue: the producer's loops stay, the consumer joins them at row level
+            if any(isinstance(node.op, RowProduct) for node in producer.nodes) and _is_dear(consumer):
+                return None
             back = {b: a for a, b in mapping.items()}
             return self._checked(consumer, producer, back, producer.variables, producer.inner)
         if inner and consumer.inner and set(inner) != set(consumer.inner):
@@ -422,6 +426,10 @@ class Fusion:
         if merged.by_column and not _single_stage(merged):
             return None
         return merged if _read_where_computed(moved, kept, merged) else None
+
+
+def _is_dear(cluster: Cluster) -> bool:
+    return any(isinstance(node.op, Elementwise) and node.op.fn in EXPENSIVE for node in cluster.nodes)
 
 
 def _read_where_computed(left: Cluster, right: Cluster, merged: Cluster) -> bool:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphc.ir.dims import Size
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
 from graphc.lower.branch import branch
-from graphc.lower.loop import LoopOp
+from graphc.lower.loop import LoopOp, stand_in
 from graphc.lower.padded import fuse_paddings
 from graphc.lower.patches import split_gradients
+from graphc.lower.rows import sum_row_products
 from graphc.lower.split import split_full_reductions
 from graphc.lower.update import stays_in_place, updates_in_place
 from graphc.ops.compare import equal, where
 from graphc.ops.cond import Cond
 from graphc.ops.division import remainder
-from graphc.ops.movement import reshape
+from graphc.ops.linear import MatMul
+from graphc.ops.movement import Transpose, reshape
 from graphc.ops.scan import Scan
 from graphc.ops.slicing import Slice
 
 
 def prepare(graph: Graph) -> Graph:
     """The graph as lowering takes it."""
-    return fuse_paddings(_replace_bodies(split_full_reductions(split_gradients(graph))))
+    return fuse_paddings(_replace_bodies(split_full_reductions(sum_row_products(split_gradients(graph)))))
 
 
 def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:
@@ -36,9 +40,10 @@ def _replace_bodies(graph: Graph) -> Graph:
     if not any(isinstance(node.op, Scan | Cond) for node in graph.nodes):
         return graph
 
-    def replace(node: Node, args: tuple[Node, ...]) -> Node | None:
+    def written(node: Node, args: tuple[Node, ...]) -> Node | None:
         if isinstance(node.op, Scan):
-            return apply(_loop(node.op), *args)
+            scan, args = _with_transposes(node.op, args)
+            return apply(_loop(scan), *args)
         if isinstance(node.op, Cond):
             return branch(node.op, [prepare(body) for body in node.op.bodies], args)
         if isinstance(node.op, Part) and isinstance(args[0].op, LoopOp):
@@ -54,7 +59,28 @@ def _replace_bodies(graph: Graph) -> Graph:
             return _at(part, scan.length % 2)
         return None
 
-    return graph.rebuild(replace)
+    return graph.rebuild(written)
+
+
+def _with_transposes(scan: Scan, args: tuple[Node, ...]) -> tuple[Scan, tuple[Node, ...]]:
+    """The scan with what only its products read transposed: these read a matrix either way, and none is copied."""
+    body, taken = scan.body, list(args)
+    inputs = list(body.inputs)
+    inside: dict[Node, Node] = {}
+    roots = {id(node) for node in body.roots}
+    for position in range(scan.carries + scan.sequences, len(args)):
+        arg, given = args[position], inputs[position]
+        users = body.users[id(given)]
+        turned = isinstance(arg.op, Transpose) and arg.ndim == 2
+        if turned and id(given) not in roots and users and all(isinstance(user.op, MatMul) for user in users):
+            taken[position] = arg.args[0]
+            inputs[position] = stand_in(arg.args[0].type)
+            inside[given] = apply(arg.op, inputs[position])
+    if not inside:
+        return scan, args
+    names = [name for name, _ in body.outputs]
+    changed = Graph(tuple(inputs), tuple(zip(names, substitute_nodes(body.roots, inside), strict=True)))
+    return replace(scan, body=changed), tuple(taken)
 
 
 def _loop(scan: Scan) -> LoopOp:

@@ -98,6 +98,10 @@ KNOWN = {
         r"parts: self_attention, .*cross_attention, .*feed_forward", r"one after the other: True",
         r"earlier ones by 0\.0", r"every step: True",
     ],
+    "generation": [
+        r"\[9, 8, 7\] goes on with \[6, 5, 4, 3, 2, 1, 0, 10\]", r"by chance, \[4\] goes on with \[",
+        r"(a search finds .*\n){3}", r"one by one: 6 5 4 3 2 1 0 10",
+    ],
     "cross_attention": [
         r"weights \(3, 4\), result \(3, 8\)", r"aime .*<pad> 0\.00", r"padding gets 0\.0, rows sum to 1\.0000",
         r"it is the same: True",
@@ -155,6 +159,21 @@ KNOWN = {
     "vanishing": [r"simple, 0\.7 a step: .* times 0\.700 a step", r"simple, 1\.0 a step: .* times 1\.000 a step",
                   r"simple, 1\.2 a step: .* times 1\.(19|20)\d a step", r"0\.7 \*\* 39 = 9\.1e-07",
                   r"bias 0: .* times 0\.6\d\d a step", r"bias log\(40\): .* times 1\.0\d\d a step"],
+    "feature_extraction": [
+        r"trained: 245 = 48 x 5 \+ 5 of 29733 weights", r"5 when all is trained, 2 when the base is frozen",
+        r"its moving statistics included, is as it was: True", r"from 50 images: .* after one epoch, [6-9]\d\.\d% in",
+    ],
+    "fine_tuning": [
+        r"loaded 10 arrays; only here: new_head/kernel, new_head/bias",
+        r"frozen: conv_1, conv_2, conv_3; trained: conv_4, conv_5, new_head",
+        r"conv_1 0\.000, conv_2 0\.000, conv_3 0\.000, conv_4 0\.0[1-9]\d, conv_5 0\.[01]\d\d",
+        r"updates conv_4, conv_5, new_head and their slots, and nothing else", r"from 100 images: .*[7-9]\d\.\d% in",
+    ],
+    "fashion": [
+        r"test images after 3 epochs: 0\.[89]\d\d", r"neither: training (0\.9|1\.0)",
+        r"dropout and moved images: training", r"features of classes 0 to 4: 0\.\d+ right, 645 weights trained",
+        r"from scratch: 0\.\d+ right, \d+ weights trained",
+    ],
 }  # fmt: skip
 
 
