@@ -20,12 +20,13 @@ from graphc.ir.node import Constant, Input, Node, ParameterLeaf, apply, placehol
 from graphc.ir.op import Case, Op, registry
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, kind_of
+from graphc.ops.cond import Cond
 from graphc.ops.control import WhenTraining
 from graphc.ops.halves import reference_of
 from graphc.ops.scan import Scan
 
 LEAVES = (Input, ParameterLeaf, Constant)
-CONTROL = (Scan, Part)
+CONTROL = (Scan, Cond, Part)
 OPS = sorted(name for name, op in registry.items() if not issubclass(op, (*LEAVES, *CONTROL, WhenTraining)))
 TOLERANCE = {
     DType.float16: (2.0**-10, 2e-6),  # a unit in the last place
