@@ -130,7 +130,7 @@ def test_contrast_is_about_the_mean_of_each_channel_and_held_in_range():
     x = rng.uniform(0.3, 0.7, (500, 4, 5, 2)).astype(np.float32)
     found = changed(layers.RandomContrast((0.5, 0.2), value_range=(0, 1)), x)
     mean = x.mean((1, 2), keepdims=True)
-    drawn = ((found - mean) / (x - mean))[:, 0, 0, 0]
+    drawn = ((found - mean) * (x - mean)).sum((1, 2, 3)) / ((x - mean) ** 2).sum((1, 2, 3))
     assert uniform(drawn, 0.5, 1.2)
     np.testing.assert_allclose(found, (x - mean) * drawn.reshape(-1, 1, 1, 1) + mean, atol=1e-4)
     strong = changed(layers.RandomContrast(1.0, value_range=(0.4, 0.6)), x)
@@ -251,7 +251,7 @@ def test_gradients_pass_through_to_what_comes_before():
     step = gx.compile({"y": gx.sum(moved * weight), "g": slope}, inputs=[x], training=True, backend="reference")
     image = f32(rng, 3, 8, 8, 2)
     found = step(x=image)
-    np.testing.assert_allclose((found["g"] * image).sum(), found["y"], rtol=1e-4)  # the layers are linear
+    np.testing.assert_allclose((found["g"] * image).sum(), found["y"], rtol=1e-4, atol=1e-3)  # the layers are linear
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from scipy import ndimage, stats
 import graphc as gx
 from graphc import Input, Sequential, layers
 from graphc.data import ImageDataGenerator, load_image, prefetch, show_images
+from graphc.frontend.data import image_transforms
 from graphc.frontend.data.image_transforms import Ranges
 from tests.frontend.running import f32
 
@@ -76,6 +77,7 @@ def test_where_there_are_no_native_kernels_the_reference_reads_images(monkeypatc
         return compiled(*args, backend=backend, **kwargs)
 
     monkeypatch.setattr(gx, "compile", refuse)
+    monkeypatch.setattr(image_transforms, "_reader", image_transforms._reader.__wrapped__)
     x = f32(rng, 4, 3, 1)
     found = ImageDataGenerator(cval=0.123, fill_mode="constant").apply_transform(x, {"ty": 3})
     assert asked == ["numba", "reference"]
