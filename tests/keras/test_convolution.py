@@ -5,6 +5,8 @@ Weights with their names and order, outputs, and weights after twenty steps of t
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ LAYERS: dict[str, list[tuple[tuple[int, ...], dict]]] = {
         (IMAGE, {"filters": 2, "kernel_size": 3, "strides": 2, "padding": "same", "output_padding": 1}),
         (IMAGE, {"filters": 2, "kernel_size": 4, "strides": 2, "padding": "same", "activation": "tanh"}),
     ],
-    "Conv3DTranspose": [(SPACE, {"filters": 2, "kernel_size": 2, "strides": 2})],
+    "Conv3DTranspose": [*both(SPACE, filters=2, kernel_size=2, strides=2)],
     "DepthwiseConv1D": [*both(LINE, kernel_size=3), (LINE, {"kernel_size": 2, "depth_multiplier": 2, "strides": 2})],
     "DepthwiseConv2D": [
         *both(IMAGE, kernel_size=3, padding="same"), (IMAGE, {"kernel_size": 2, "depth_multiplier": 3, "strides": 2}),
@@ -92,6 +94,13 @@ LAYERS: dict[str, list[tuple[tuple[int, ...], dict]]] = {
     "Cropping2D": [*both(IMAGE, cropping=((1, 0), (2, 1))), (IMAGE, {"cropping": 1})],
     "Cropping3D": both((4, 3, 4, 2), cropping=((1, 0), (0, 1), (0, 0))),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_both_layouts_have_a_row(kind):
+    if "data_format" in inspect.signature(getattr(keras.layers, kind)).parameters:
+        formats = {said.get("data_format", "channels_last") for _, said in LAYERS[kind]}
+        assert formats == {"channels_last", "channels_first"}
 
 
 def build(module, kind):
