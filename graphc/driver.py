@@ -13,7 +13,8 @@ from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
 from graphc.ops.base import explaining
-from graphc.passes import decompose_for, prepare, simplify_graph
+from graphc.passes import decompose_for, prepare, run_passes, simplify_graph
+from graphc.passes.remat import KeepLess
 from graphc.program import Program
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def make_plan(graph: Graph, backend: Backend) -> Plan:
     decomposed = decompose_for(graph, backend.takes)
     if not backend.lowers:
         return Plan(decomposed, parameters=decomposed.parameters, checks=find_checks(decomposed))
-    return lower(decomposed)
+    return lower(run_passes(decomposed, (KeepLess(),)))
 
 
 def make_plan_within(graph: Graph, backend: Backend, budget: int | float) -> tuple[Plan, Rematerialization]:
@@ -86,4 +87,6 @@ def make_plan_within(graph: Graph, backend: Backend, budget: int | float) -> tup
         raise GraphError(f"memory_budget={budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
     if not backend.lowers:
         raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
-    return lower_within(decompose_for(graph, backend.takes), budget, {})
+    decomposed = decompose_for(graph, backend.takes)
+    plain = run_passes(decomposed, (KeepLess(),))
+    return lower_within(decomposed, plain, budget, {})

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias, Union
 
 Size: TypeAlias = Union[int, "Dim"]
@@ -89,6 +90,8 @@ class Dim:
     def __add__(self, other: Size) -> Size:
         if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
+        if isinstance(other, int) and not other:
+            return self
         total = dict(self.terms)
         for monomial, factor in _terms(other):
             total[monomial] = total.get(monomial, 0) + factor
@@ -110,6 +113,9 @@ class Dim:
     def __mul__(self, other: Size) -> Size:
         if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
+        if isinstance(other, int):  # the order of the terms stays
+            factor = int(other)
+            return _polynomial_from_terms(tuple((m, f * factor) for m, f in self.terms)) if factor else 0
         total: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in _terms(other):
@@ -166,13 +172,16 @@ def _monomial_product(left: Monomial, right: Monomial) -> Monomial:
     return tuple(sorted(powers.items(), key=lambda item: _atom_key(item[0])))
 
 
+@lru_cache(maxsize=1 << 14)
 def _monomial_key(monomial: Monomial) -> tuple[int, list[tuple[tuple[int, str], int]]]:
     return -sum(power for _, power in monomial), [(_atom_key(atom), power) for atom, power in monomial]
 
 
 def _polynomial(total: Mapping[Monomial, int]) -> Size:
-    terms = tuple(sorted(((m, f) for m, f in total.items() if f), key=lambda item: _monomial_key(item[0])))
-    return _polynomial_from_terms(terms)
+    terms = [(m, f) for m, f in total.items() if f]
+    if len(terms) > 1:
+        terms.sort(key=lambda item: _monomial_key(item[0]))
+    return _polynomial_from_terms(tuple(terms))
 
 
 def _polynomial_from_terms(terms: tuple[tuple[Monomial, int], ...]) -> Size:

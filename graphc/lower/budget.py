@@ -64,11 +64,14 @@ class Rematerialization:
         return "\n".join(rows)
 
 
-def lower_within(graph: Graph, budget: int | float, dims: Mapping[str, int]) -> tuple[Plan, Rematerialization]:
+def lower_within(
+    graph: Graph, usual: Graph, budget: int | float, dims: Mapping[str, int]
+) -> tuple[Plan, Rematerialization]:
     """The plan of a graph whose arena fits a budget, with what had to be computed again for it.
 
     Args:
         graph: of a forward and a backward pass, its composites decomposed.
+        usual: the graph as it is lowered without a budget.
         budget: bytes, or as a float a part of what the graph takes as it is.
         dims: sizes that memory is counted for; others count as 32.
 
@@ -76,7 +79,7 @@ def lower_within(graph: Graph, budget: int | float, dims: Mapping[str, int]) -> 
         GraphError: no choice that is known fits; the message says which comes nearest.
     """
     sizes = {name: dims.get(name, UNKNOWN_SIZE) for name in graph.dims}
-    plain = lower(graph)
+    plain = lower(usual)
     plain_bytes = layout(plain, sizes).peak_bytes
     wanted = int(budget * plain_bytes) if isinstance(budget, float) else budget
 

@@ -223,13 +223,22 @@ class Fusion:
     updates: frozenset[int] = frozenset()
     """What only the parameters' next values need: its kernels stay elementwise, so that they can write in place, and
     so that the updates of all parameters are the same kernel."""
-    clusters: list[Cluster] = field(default_factory=list[Cluster])
     home: dict[int, Cluster] = field(default_factory=dict[int, Cluster])
 
+    _alive: dict[int, Cluster] = field(default_factory=dict[int, Cluster])
     _producers: dict[int, set[Cluster]] = field(default_factory=dict[int, set[Cluster]])
     _place: dict[int, int] = field(default_factory=dict[int, int])
     _consumers: dict[int, set[Cluster]] = field(default_factory=dict[int, set[Cluster]])
     _last: dict[int, int] = field(default_factory=dict[int, int])
+    _bits: dict[int, int] = field(default_factory=dict[int, int])
+    """Of each cluster the places of those that were merged into it, as bits of a number."""
+    _needs: dict[int, int] = field(default_factory=dict[int, int])
+    """Of each cluster the bits of all that it needs, directly or not."""
+
+    @property
+    def clusters(self) -> list[Cluster]:
+        """The clusters as they are now."""
+        return list(self._alive.values())
 
     def run(self) -> list[Cluster]:
         """Merge until nothing more is gained; clusters in an order in which they can run."""
@@ -237,7 +246,7 @@ class Fusion:
         for node in self.graph.nodes:
             if not is_view(node) and not is_leaf(node) and (not free(node) or id(node) in self.pinned):
                 cluster = new_cluster(node)
-                self.clusters.append(cluster)
+                self._alive[id(cluster)] = cluster
                 self.home[id(node)] = cluster
                 found = {self.home[id(source)] for source in sources(node) if id(source) in self.home}
                 self._producers[id(cluster)] = found - {cluster}
@@ -245,6 +254,8 @@ class Fusion:
                 for producer in self._producers[id(cluster)]:
                     self._consumers[id(producer)].add(cluster)
                 self._last[id(cluster)] = self._place[id(node)]
+                self._bits[id(cluster)] = 1 << self._place[id(node)]
+                self._needs[id(cluster)] = self._needed_by(self._producers[id(cluster)])
         self._merge_edges()
         self._merge_scalars()
         return self.order()
@@ -310,7 +321,8 @@ class Fusion:
 
     def _replace(self, a: Cluster, b: Cluster, merged: Cluster) -> None:
         merged.nodes.sort(key=lambda node: self._place[id(node)])
-        self.clusters = [c for c in self.clusters if c is not a and c is not b] + [merged]
+        del self._alive[id(a)], self._alive[id(b)]
+        self._alive[id(merged)] = merged
         for node in merged.nodes:
             self.home[id(node)] = merged
         self._producers[id(merged)] = (self._producers.pop(id(a)) | self._producers.pop(id(b))) - {a, b}
@@ -322,6 +334,27 @@ class Fusion:
             self._consumers[id(producer)] -= {a, b}
             self._consumers[id(producer)].add(merged)
         self._raise_last(merged, max(self._last.pop(id(a)), self._last.pop(id(b))))
+        self._bits[id(merged)] = bits = self._bits.pop(id(a)) | self._bits.pop(id(b))
+        self._needs[id(merged)] = (self._needs.pop(id(a)) | self._needs.pop(id(b))) & ~bits
+        self._spread_needs(merged)
+
+    def _needed_by(self, producers: Iterable[Cluster]) -> int:
+        found = 0
+        for producer in producers:
+            found |= self._needs[id(producer)] | self._bits[id(producer)]
+        return found
+
+    def _spread_needs(self, start: Cluster) -> None:
+        """What needs a cluster needs all that it needs."""
+        stack = [start]
+        while stack:
+            cluster = stack.pop()
+            gained = self._needs[id(cluster)] | self._bits[id(cluster)]
+            for consumer in self._consumers[id(cluster)]:
+                before = self._needs[id(consumer)]
+                if before | gained != before:
+                    self._needs[id(consumer)] = before | gained
+                    stack.append(consumer)
 
     def _raise_last(self, start: Cluster, place: int) -> None:
         """A cluster and all that need it now depend on something as late as ``place``."""
@@ -334,21 +367,11 @@ class Fusion:
                     stack.append(consumer)
 
     def _reaches(self, start: Cluster, goal: Cluster, skip_direct: bool = False) -> bool:
-        """Does ``goal`` need ``start``? With ``skip_direct``: other than by reading it itself?
-
-        A cluster that needs nothing as late as the first node of ``start`` cannot need it: most searches end at once.
-        """
-        first = self._place[id(start.nodes[0])]
-        seen = {id(goal)}
-        stack = [p for p in self.producers(goal) if not (skip_direct and p is start)]
-        while stack:
-            cluster = stack.pop()
-            if cluster is start:
-                return True
-            if id(cluster) not in seen and self._last[id(cluster)] > first:
-                seen.add(id(cluster))
-                stack.extend(self.producers(cluster))
-        return False
+        """Does ``goal`` need ``start``? With ``skip_direct``: other than by reading it itself?"""
+        bits = self._bits[id(start)]
+        if not skip_direct:
+            return bool(self._needs[id(goal)] & bits)
+        return any(self._needs[id(p)] & bits for p in self.producers(goal) if p is not start)
 
     def _other_path(self, producer: Cluster, consumer: Cluster) -> bool:
         return self._reaches(producer, consumer, skip_direct=True) or self._reaches(consumer, producer)

@@ -221,7 +221,9 @@ class Emitter:
             case RandomBits(stream=stream):
                 seed, step = (self.value(arg, ()) for arg in node.args)
                 element = self._cast(self.position(index, node.shape), DType.uint32)
-                words = (seed, Const(stream, DType.uint32), step, element)
+                # as an argument: layers that draw alike are then one kernel
+                number = self._cast(self.sizes.never_literal(stream, "stream"), DType.uint32)
+                words = (seed, number, step, element)
                 self.weight += 40
                 return self.let(Apply("threefry", words, DType.uint32))
             case Reduce():

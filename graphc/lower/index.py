@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from graphc.ir.dims import Dim, Function, Monomial, Size, names
 from graphc.ir.dims import _from_atom as from_atom  # pyright: ignore[reportPrivateUsage]
@@ -46,6 +47,11 @@ def strides_of(shape: Shape) -> tuple[Size, ...]:
 
 def linear(index: Sequence[Size], shape: Shape) -> Size:
     """The flat position of an index tuple in a row-major array."""
+    return _linear(tuple(index), tuple(shape))
+
+
+@lru_cache(maxsize=1 << 14)
+def _linear(index: tuple[Size, ...], shape: Shape) -> Size:
     total: Size = 0
     for position, stride in zip(index, strides_of(shape), strict=True):
         total = total + position * stride

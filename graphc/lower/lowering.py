@@ -20,7 +20,7 @@ from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, TupleType
 from graphc.lower.assembly import Assembly, Contraction, Gemm, Work
 from graphc.lower.branch import BranchOp
-from graphc.lower.build import Built, KernelBuilder, Target
+from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_apart, is_leaf, operand_indices, sources, sources_of
 from graphc.lower.cumulative import build_cumulative
@@ -38,6 +38,7 @@ from graphc.lower.opaque import (
 from graphc.lower.patches import PatchParts, contraction
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.prepare import owned_carries, prepare
+from graphc.lower.recall import build_cluster
 from graphc.lower.sort import build_argsort
 from graphc.lower.update import build_update, updates_in_place
 from graphc.lower.views import is_view, through_views
@@ -267,7 +268,7 @@ class Lowering:
         for n in cluster.nodes:
             targets += [Target(n, self.key_of(whole), place) for whole, place in self._joined.get(id(n), [])]
         label = label_of(cluster)
-        self._add(KernelBuilder(cluster, targets, self.key_of, self.check_of, label).build(), label)
+        self._add(build_cluster(cluster, targets, self.key_of, self.check_of, label), label)
 
     @cached_property
     def _joined(self) -> dict[int, list[tuple[Node, Callable[[Index], Size]]]]:

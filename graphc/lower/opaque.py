@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from dataclasses import replace
 
 from graphc.ir.dims import Size, ceildiv, coefficient, least, product
 from graphc.ir.node import Node
@@ -13,6 +14,7 @@ from graphc.lower.build import LANES, Built, KernelBuilder, Target, copy_cluster
 from graphc.lower.canonical import canonical_kernel
 from graphc.lower.emit import Emitter
 from graphc.lower.index import Index, linear, loop_index, loop_names
+from graphc.lower.recall import build_cluster
 from graphc.lower.views import is_view, through_views
 from graphc.ops.movement import Concatenate, Reshape
 from graphc.ops.scatter import ScatterAlong, TakeAdd
@@ -37,9 +39,8 @@ def build_copy(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf, name: st
     run = _run(source)
     if isinstance(run, int) and run < SHORTEST_RUN:
         source = node
-    built = KernelBuilder(copy_cluster(source), [Target(source, key)], key_of, check_of, name).build()
-    built.nodes = (node,)
-    return built
+    built = build_cluster(copy_cluster(source), [Target(source, key)], key_of, check_of, name)
+    return replace(built, nodes=(node,))
 
 
 def _run(node: Node) -> Size:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from graphc.ir.dims import Bounds, Size, floordiv, mod
 from graphc.ir.node import Node
+from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape
 from graphc.lower.index import Index, linear, strides_of
 from graphc.ops.cast import Cast
@@ -20,9 +23,15 @@ def is_view(node: Node) -> bool:
 
     Such a conversion costs nothing beside the read, and memory holds the 16 bits: whoever reads it converts.
     """
-    return isinstance(node.op, VIEWS) or (
-        isinstance(node.op, Cast) and node.dtype is DType.float32 and node.args[0].dtype.is_half
-    )
+    kind = node.op.__class__
+    if kind is Cast:
+        return node.dtype is DType.float32 and node.args[0].dtype.is_half
+    return _renames(kind)
+
+
+@cache
+def _renames(kind: type[Op]) -> bool:
+    return issubclass(kind, VIEWS)
 
 
 def through_views(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:

@@ -47,6 +47,8 @@ UNKNOWN_SIZE = 32
 """What a symbolic size counts as where nothing is said of it."""
 SMALL_BYTES = 4096
 """Values of fewer bytes mark no boundary: numbers, and what a normalization knows of each row."""
+LARGE_BYTES = 32 << 20
+"""From here on what is kept leaves the caches before it is read."""
 FEW = 16
 """Fewer elements are always kept: steps, seeds, means."""
 NEXT_TO_NOTHING = 0.1
@@ -67,11 +69,13 @@ class Choice:
     Attributes:
         kept, recomputed: values of the forward pass.
         work_ns: a rough figure for what is computed again.
+        at_once: what of the backward pass runs with the forward pass, since its result is less than its operands.
     """
 
     kept: tuple[Node, ...]
     recomputed: tuple[Node, ...]
     work_ns: float
+    at_once: frozenset[Node] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,23 @@ class Rematerialize:
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         joint = JointGraph(graph, self.segments, dict(self.dims))
         return joint.rebuilt(joint.choose(self.price, self.first))
+
+
+@dataclass(frozen=True)
+class KeepLess:
+    """Compute again what costs nothing in the kernels that read it, where the backward pass keeps much.
+
+    Masks and normalized rows are not written by the forward pass then, but made from their operands when they are read.
+    Where everything stays in the caches there is nothing to gain, and the graph stays as it is.
+    """
+
+    name: str = "keep_less"
+
+    def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
+        joint = JointGraph(graph, 1, {})
+        if not graph.updates or sum(map(joint.nbytes, graph.nodes)) < LARGE_BYTES:
+            return graph
+        return joint.rebuilt(joint.choose_free()) if joint.needed_bytes >= LARGE_BYTES else graph
 
 
 @dataclass(eq=False)
@@ -308,6 +329,54 @@ class JointGraph:
             count += node in fixed
         return found
 
+    @property
+    def needed_bytes(self) -> int:
+        """The bytes of all that the backward pass reads of the forward pass."""
+        return sum(map(self.nbytes, self._needed))
+
+    def choose_free(self) -> Choice:
+        """What is computed again where it is read, from what is kept in any case, for less than a read from memory.
+
+        That is elementwise work on values that the backward pass reads too, if only elementwise work and reductions
+        read it: they do it in their own kernels.
+        """
+        behind = [node for node in self.graph.nodes if node not in self._inside]
+        behind = [node for node in behind if self._is_computed(node) or _is_several(node)]
+        must = {s for node in behind if not self._is_deferred(node) for s in self._late_sources(node)}
+        waits: set[Node] = set()
+        for node in behind:
+            if self._is_deferred(node) and self._is_slight(node):
+                few = self.nbytes(node) // 16
+                if all(s in must or s in waits or self.nbytes(s) <= few for s in self._sources(node)):
+                    waits.add(node)
+        at_once = frozenset(node for node in behind if self._is_deferred(node) and node not in waits)
+        readers: dict[Node, list[Node]] = {}
+        for node in behind:
+            for source in () if node in at_once else self._late_sources(node):
+                readers.setdefault(source, []).append(node)
+        again: dict[Node, None] = {}
+        for node in self._order:
+            if node in readers and self._is_slight(node) and self.nbytes(node) >= SMALL_BYTES:
+                few = self.nbytes(node) // 16
+                fused = all(isinstance(reader.op, Elementwise | Reduce) for reader in readers[node])
+                if fused and all((s in must and s not in again) or self.nbytes(s) <= few for s in self._reads[node]):
+                    again[node] = None
+        kept = [node for node in self._needed if node not in again]
+        return Choice(tuple(kept), tuple(again), sum(map(self.work_ns, again)), at_once)
+
+    def _late_sources(self, node: Node) -> list[Node]:
+        """The values of the forward pass that a node of the backward pass reads late."""
+        inside = self._inside
+        return [source for source in self._sources(node) if source in inside and self._is_late(node, source)]
+
+    @cached_property
+    def _inside(self) -> set[Node]:
+        return set(self.forward)
+
+    def _is_slight(self, node: Node) -> bool:
+        """Is it elementwise work of a few instructions?"""
+        return isinstance(node.op, Elementwise) and not isinstance(node.op, Checked) and node.op.fn not in DEAR
+
     def _behind_all(self, order: Sequence[Node]) -> set[Node]:
         """What comes after the last boundary is read again at once: nothing is gained by computing it twice."""
         places = [number for number, node in enumerate(order) if node in set(self.boundaries)]
@@ -326,8 +395,9 @@ class JointGraph:
             elif node in inside and computed:
                 soon[node] = late[node] = node
             elif computed:
-                args = [(late if self._is_late(node, arg) else soon)[arg] for arg in node.args]
-                if self._is_deferred(node):
+                wait = node not in choice.at_once
+                args = [(late if wait and self._is_late(node, arg) else soon)[arg] for arg in node.args]
+                if wait and self._is_deferred(node):
                     pairs = zip(node.args, args, strict=True)
                     args = [_apart(a) if a is b and self._sources_of(a) <= inside else b for a, b in pairs]
                 soon[node] = late[node] = _with_args(node, args)

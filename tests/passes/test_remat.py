@@ -12,7 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.graph import make_graph
 from graphc.ir.text import print_graph
 from graphc.ops.control import Recompute
-from graphc.passes import prepare, simplify_graph
+from graphc.passes import prepare, remat, simplify_graph
 from graphc.passes.remat import JointGraph, Rematerialize
 
 ROWS, WIDTH, LAYERS = 1024, 32, 8
@@ -113,6 +113,37 @@ def test_a_higher_price_of_memory_keeps_fewer_bytes():
     kept = [sum(map(joint.nbytes, joint.choose(price).kept)) for price in (0.0, 0.1, 1.0, 1000.0)]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > kept[-1]
+
+
+def test_what_costs_nothing_is_computed_again_where_much_is_kept(monkeypatch):
+    def compiled() -> tuple[gx.Program, list[gx.Parameter]]:
+        h, weights = gx.placeholder("x", (ROWS, WIDTH)), []
+        inputs = [h]
+        for layer in range(4):
+            rng = np.random.default_rng(layer)
+            pair = [gx.parameter(f"{name}{layer}", (0.2 * rng.standard_normal((WIDTH, WIDTH))).astype(np.float32))
+                    for name in "ab"]  # fmt: skip
+            centred = h - gx.mean(h, axis=1, keepdims=True)
+            normal = centred * gx.rsqrt(gx.mean(gx.square(centred), axis=1, keepdims=True) + 1e-5)
+            h = gx.relu(normal * gx.sum(pair[0], axis=0) @ pair[0]) @ pair[1]
+            weights += pair
+        loss = gx.mean(gx.square(h))
+        updates = {w: w - 0.1 * g for w, g in zip(weights, gx.grad(loss, weights), strict=True)}
+        return gx.compile({"loss": loss}, inputs=inputs, updates=updates, backend="numba"), weights
+
+    def is_apart(step: gx.Program) -> bool:
+        return any(isinstance(node.op, Recompute) for node in step.plan.graph.nodes)
+
+    usual, old = compiled()
+    monkeypatch.setattr(remat, "LARGE_BYTES", 1000)
+    step, new = compiled()
+    assert is_apart(step)
+    assert not is_apart(usual)
+    assert step.memory().peak_bytes < usual.memory().peak_bytes
+    for _ in range(2):
+        np.testing.assert_allclose(step(x=batch()["x"])["loss"], usual(x=batch()["x"])["loss"], rtol=1e-6)
+    for a, b in zip(old, new, strict=True):
+        np.testing.assert_allclose(b.value, a.value, rtol=1e-6, atol=1e-7)
 
 
 def test_a_model_trains_within_a_budget():
