@@ -13,13 +13,12 @@ from graphc.lower.branch import branch
 from graphc.lower.loop import LoopOp, stand_in
 from graphc.lower.padded import fuse_paddings
 from graphc.lower.patches import split_gradients
-from graphc.lower.rows import sum_row_products
+from graphc.lower.rows import has_one_row, sum_row_products
 from graphc.lower.split import split_full_reductions
 from graphc.lower.update import stays_in_place, updates_in_place
 from graphc.ops.compare import equal, where
 from graphc.ops.cond import Cond
 from graphc.ops.division import remainder
-from graphc.ops.linear import MatMul
 from graphc.ops.movement import Transpose, reshape
 from graphc.ops.scan import Scan
 from graphc.ops.slicing import Slice
@@ -63,7 +62,7 @@ def _replace_bodies(graph: Graph) -> Graph:
 
 
 def _with_transposes(scan: Scan, args: tuple[Node, ...]) -> tuple[Scan, tuple[Node, ...]]:
-    """The scan with what only its products read transposed: these read a matrix either way, and none is copied."""
+    """The scan with matrices inside that only products of one row read transposed: as they lie, and not as a copy."""
     body, taken = scan.body, list(args)
     inputs = list(body.inputs)
     inside: dict[Node, Node] = {}
@@ -72,7 +71,7 @@ def _with_transposes(scan: Scan, args: tuple[Node, ...]) -> tuple[Scan, tuple[No
         arg, given = args[position], inputs[position]
         users = body.users[id(given)]
         turned = isinstance(arg.op, Transpose) and arg.ndim == 2
-        if turned and id(given) not in roots and users and all(isinstance(user.op, MatMul) for user in users):
+        if turned and id(given) not in roots and users and all(has_one_row(user) for user in users):
             taken[position] = arg.args[0]
             inputs[position] = stand_in(arg.args[0].type)
             inside[given] = apply(arg.op, inputs[position])

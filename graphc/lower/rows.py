@@ -38,16 +38,28 @@ def sum_row_products(graph: Graph) -> Graph:
     return graph.rebuild(replace)
 
 
+def has_one_row(node: Node) -> bool:
+    """Is it a product of one row, and not a short one, with one matrix?"""
+    if not isinstance(node.op, MatMul):
+        return False
+    row, matrix = node.args
+    length = row.shape[-1]
+    return (
+        all(size == 1 for size in row.shape[:-1])
+        and matrix.ndim == 2
+        and isinstance(length, int)
+        and length >= SHORTEST
+    )
+
+
 def _stored_by_columns(node: Node) -> Node | None:
     """The matrix as it is stored, if the node is such a product."""
-    if not isinstance(node.op, MatMul):
+    if not has_one_row(node):
         return None
-    row, matrix = node.args
-    if any(size != 1 for size in row.shape[:-1]) or not isinstance(matrix.op, Transpose) or matrix.ndim != 2:
+    matrix = node.args[1]
+    if not isinstance(matrix.op, Transpose) or matrix.op.axes != (1, 0):
         return None
     columns = matrix.args[0]
     while isinstance(columns.op, Reshape):
         columns = columns.args[0]
-    length = matrix.shape[0]
-    same = columns.dtype is node.dtype and matrix.op.axes == (1, 0)
-    return columns if same and isinstance(length, int) and length >= SHORTEST else None
+    return columns if columns.dtype is node.dtype else None

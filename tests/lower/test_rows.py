@@ -61,13 +61,14 @@ def test_rows_of_higher_rank_and_sizes_that_are_open():
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_loop_reads_a_transposed_matrix_where_it_lies(rows):
-    """No copy of it is made, for one row or several."""
+    """For several rows it is turned once, before the loop; for one row it is not."""
     h, w = gx.placeholder("h", (rows, 80)), gx.placeholder("w", (80, 80))
     last, sums = gx.scan(lambda c, _: ((c @ gx.transpose(w)) * 0.1, gx.sum(c)), h, length=3)
     plan = judge_loop({"last": last, "sums": sums}, given(h, w))
     (loop,) = plan.loops
     before = [item for launch in plan.launches[: loop.first] for item in launch.items]
-    assert (80, 80) not in [plan.buffers[item.buffers[-1]].type.shape for item in before]
+    copied = (80, 80) in [plan.buffers[item.buffers[-1]].type.shape for item in before]
+    assert copied is (rows > 1)
 
 
 def test_what_others_read_transposed_is_copied_once():
