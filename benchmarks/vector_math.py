@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import graphc as gx
 from graphc.backends.numba.threads import set_threads
 
-LONG, SHORT, BURSTS, CALLS = 4096, 16, 400, 20
+LONG, SHORT, BURSTS, CALLS = 4096, 16, 4000, 20
 ROW = 256
 
 Array = NDArray[np.float32]
@@ -55,6 +55,8 @@ FUNCTIONS: dict[str, tuple[Callable[[gx.Node], gx.Node], Callable[[Exact], Exact
     "erf": (gx.erf, _erf),
     "silu": (lambda x: x * gx.sigmoid(x), lambda x: x * _sigmoid(x)),
     "softmax": (lambda x: gx.softmax(x, axis=1), _softmax),
+    "sin": (gx.sin, np.sin),
+    "cos": (gx.cos, np.cos),
 }
 
 

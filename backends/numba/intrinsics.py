@@ -292,21 +292,17 @@ def sign(typingctx, x):
     return kind(kind), codegen
 
 
-def _unsigned_less(a: Value, b: Value) -> Value:
-    return Value(a.builder, a.builder.icmp_unsigned("<", a.llvm, b.llvm))
-
-
 minimum = _same_type(
     "minimum",
     math.minimum,
     lambda a, b: choose(a < b, a, b),
-    lambda a, b: choose(_unsigned_less(a, b), a, b),
+    lambda a, b: choose(a.is_below(b), a, b),
 )
 maximum = _same_type(
     "maximum",
     math.maximum,
     lambda a, b: choose(a < b, b, a),
-    lambda a, b: choose(_unsigned_less(a, b), b, a),
+    lambda a, b: choose(a.is_below(b), b, a),
 )
 
 
@@ -489,11 +485,11 @@ accumulate_min = _same_type(
     "accumulate_min",
     _extreme("llvm.minimum"),
     lambda a, b: choose(a < b, a, b),
-    lambda a, b: choose(_unsigned_less(a, b), a, b),
+    lambda a, b: choose(a.is_below(b), a, b),
 )
 accumulate_max = _same_type(
     "accumulate_max",
     _extreme("llvm.maximum"),
     lambda a, b: choose(a < b, b, a),
-    lambda a, b: choose(_unsigned_less(a, b), b, a),
+    lambda a, b: choose(a.is_below(b), b, a),
 )

@@ -197,7 +197,11 @@ def _log_edges(x: Value, y: Value, zero: float) -> Value:
     """``y`` where x is between ``zero``, the pole, and infinity."""
     infinity = float("inf")
     beyond = where(x.equals(zero), -infinity, where(x < zero, float("nan"), x))
-    return where((x > zero) & (x < infinity), y, beyond)
+    # the bits of positive numbers are in order, so that one comparison of integers without sign does for two
+    inside = (x > zero) & (x < infinity)
+    if zero == 0.0:
+        inside = (x.as_integer() - 1).is_below(_bits_of(infinity, x.bits) - 1)
+    return where(inside, y, beyond)
 
 
 def _logarithm(x: Value, of_parts: Callable[[Value, Value], Value]) -> Value:

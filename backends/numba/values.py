@@ -131,6 +131,10 @@ class Value:
     def __ge__(self, other: Operand) -> Value:
         return self._compare(">=", other)
 
+    def is_below(self, other: Operand) -> Value:
+        """Less as an integer without sign."""
+        return self._new(self.builder.icmp_unsigned("<", self.llvm, self.constant(other).llvm))
+
     def equals(self, other: Operand) -> Value:
         return self._compare("==", other)
 
