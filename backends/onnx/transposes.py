@@ -88,8 +88,38 @@ class _Moving:
         self.folded: dict[tuple[str, Perm], str] = {}
         self.turned: dict[tuple[str, Perm], str] = {}
         self.expanded: dict[str, NodeProto] = {}
-        self.wanted = _wanted(self.model.graph.node)
+        self.wanted = self._find_wanted()
         self.flat: dict[str, tuple[str, Perm, tuple[int, ...], str]] = {}
+
+    def _find_wanted(self) -> dict[str, bool]:
+        """Values that are read, maybe by way of others, by what takes a transpose into itself: it may wait until there.
+
+        What joins two transposes makes one of them, too.
+        """
+        turned: set[str] = set()
+        joining: set[str] = set()
+        for node in self.model.graph.node:
+            if node.op_type == "Transpose":
+                turned.update(node.output)
+            elif node.op_type in PASSING:
+                large = {name for name in node.input if name and not self._is_small(name)}
+                if large and large <= turned:
+                    turned.update(node.output)
+                    if len(large) > 1:
+                        joining.update(large)
+        found: dict[str, bool] = {}
+        for node in reversed(self.model.graph.node):
+            if node.op_type in ABSORBING:
+                found.update((name, True) for name in node.input)
+            elif node.op_type in PASSING:
+                read = any(found.get(name) for name in node.output)
+                found.update((name, True) for name in node.input if read or name in joining)
+        return found
+
+    def _is_small(self, name: str) -> bool:
+        """Is it a constant, or has it one axis at most: so that it can be turned for nothing?"""
+        shape = self.shapes.get(name)
+        return self._is_constant(name) or (shape is not None and sum(size != 1 for size in shape) <= 1)
 
     def take(self, node: NodeProto) -> None:
         """Write a node, or put off a transpose."""
@@ -370,8 +400,8 @@ class _Moving:
         if name in self.moved and name not in self.written:
             source, perm = self.moved[name]
             self.written.add(name)
-            if (source, perm) in self.turned and not self._is_result(name):
-                self.same[name] = self.turned[source, perm]
+            if not self._is_result(name) and ((source, perm) in self.turned or source in self.expanded):
+                self.same[name] = self._turned(source, perm)
                 return
             self.nodes.append(helper.make_node("Transpose", [source], [name], name=name, perm=list(perm)))
             self.turned.setdefault((source, perm), name)
@@ -416,17 +446,6 @@ class _Moving:
                 wanted.update(_read_by(node))
                 found.append(node)
         return found[::-1]
-
-
-def _wanted(nodes: Sequence[NodeProto]) -> dict[str, bool]:
-    """Which values are read, maybe by way of others, by what takes a transpose into itself: it may wait until there."""
-    found: dict[str, bool] = {}
-    for node in reversed(nodes):
-        if node.op_type in ABSORBING:
-            found.update((name, True) for name in node.input)
-        elif node.op_type in PASSING and any(found.get(name) for name in node.output):
-            found.update((name, True) for name in node.input)
-    return found
 
 
 def _inverse(perm: Perm) -> Perm:
