@@ -220,7 +220,8 @@ def log(x: Value) -> Value:
 
 def log2(x: Value) -> Value:
     """The logarithm to base 2, exact for powers of 2. Error: at most 2 ulp."""
-    return _logarithm(x, lambda k, f: _log_of_parts(k.constant(0.0), f) * LOG2_E + k)
+    log2_e = x.constant(LOG2_E)
+    return _logarithm(x, lambda k, f: multiply_add(_log_of_parts(k.constant(0.0), f), log2_e, k))
 
 
 def log10(x: Value) -> Value:
