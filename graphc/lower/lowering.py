@@ -217,7 +217,7 @@ class Lowering:
             }
             copied = any(reader is None for target, _ in pairs for reader in readers.get(id(target), []))
             after = _closure(needs, cluster_id)
-            checked = any(any(isinstance(node.op, Checked) for node in known[c].nodes) for c in after if c in known)
+            checked = any(any(map(_may_fail, known[c].nodes)) for c in after if c in known)
             if copied or checked or before & after:
                 for _, stored in pairs:
                     del chosen[id(stored)]
@@ -616,6 +616,11 @@ def _reads_only_own_element(cluster: Cluster, target: Parameter, stored: Node) -
             if source is not target or place != own:
                 return False
     return True
+
+
+def _may_fail(node: Node) -> bool:
+    """Does it check something when it runs, perhaps in a loop or a branch?"""
+    return isinstance(node.op, Checked) or any(map(find_checks, node.op.bodies))
 
 
 def _closure(needs: dict[int, set[int]], start: int) -> set[int]:

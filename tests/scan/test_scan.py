@@ -175,6 +175,22 @@ def test_a_check_inside_fails_with_the_users_line(backend):
     assert program(ids=np.array([[0, 1, 2], [3, 4, 1]]))["y"].tolist() == [[6, 8], [10, 12], [6, 8]]
 
 
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_check_inside_comes_before_state_that_the_kernel_of_an_operand_could_write(branches):
+    w, ids = gx.parameter("w", np.ones(4)), gx.placeholder("ids", ("n",), "int64")
+    h = gx.tanh(w)
+    if branches:
+        y = gx.cond(gx.any(ids > 0), lambda v, i: gx.max(gx.take(v, i)), lambda v, i: gx.sum(v), h, ids)
+    else:
+        y, _ = gx.scan(lambda c, i: (c + gx.take(h, i), None), gx.zeros((), "float64"), ids)
+    program = gx.compile({"y": y}, inputs=[ids], updates={w: h * 2}, backend="numba")
+    with pytest.raises(gx.IndexRangeError):
+        program(ids=np.array([2, 9]))
+    np.testing.assert_array_equal(w.value, np.ones(4))
+    program(ids=np.array([2, 3]))
+    np.testing.assert_allclose(w.value, 2 * np.tanh(np.ones(4)))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
