@@ -69,7 +69,7 @@ def _with_transposes(scan: Scan, args: tuple[Node, ...]) -> tuple[Scan, tuple[No
     roots = {id(node) for node in body.roots}
     for position in range(scan.carries + scan.sequences, len(args)):
         arg, given = args[position], inputs[position]
-        users = body.users[id(given)]
+        users = body.users.get(id(given), [])
         turned = isinstance(arg.op, Transpose) and arg.ndim == 2
         if turned and id(given) not in roots and users and all(has_one_row(user) for user in users):
             taken[position] = arg.args[0]

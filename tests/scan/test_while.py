@@ -75,6 +75,24 @@ def test_a_loop_that_ends_inside_one_that_does_not(backend):
     np.testing.assert_allclose(found["total"], 0.5 + 0.625 + 0.75 + 1.0)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_no_step_reads_in_the_end_may_be_an_operand(backend):
+    """The inner loop hands its first value on, whatever its elements are."""
+    m, x = gx.placeholder("m", (4,)), gx.placeholder("x", (3, 4))
+
+    def step(carry, e):
+        h, i = carry
+        (same, _), _ = gx.scan(lambda c, b: ((c[0], c[1] + 1), b), (h * 2, i), gx.stack([e, gx.tanh(m)]))
+        return (h + e, i + 1), same
+
+    (last, _), seen = gx.scan(step, (gx.zeros((4,)), gx.constant(np.int64(0))), x, going=lambda carry: carry[1] < 2)
+    found = gx.compile({"last": last, "seen": seen}, inputs=[m, x], backend=backend)(
+        m=np.ones(4, np.float32), x=np.ones((3, 4), np.float32)
+    )
+    assert found["last"].tolist() == [2] * 4
+    assert found["seen"].tolist() == [[0] * 4, [2] * 4, [0] * 4]
+
+
 def test_it_has_no_derivative():
     x = gx.placeholder("x", ())
     halved, _ = gx.while_loop(lambda v: v > 1, lambda v: v / 2, x, most=10)
