@@ -70,7 +70,7 @@ def outputs(model, x):
     return evaluate([model(node)], [(node, x)])[0]
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("VGG16", "ResNet50")])
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("VGG16", "ResNet18", "ResNet50")])
 def test_both_layouts_are_one_network(name):
     height, width, channels = SMALL[name]
     gx.set_seed(1)
@@ -111,7 +111,7 @@ def test_a_network_learns_and_comes_back_from_files(tmp_path):
     x[np.arange(16), y * 2] += 2
     model = applications.CifarResNet(8, input_shape=(8, 8, 3), classes=4, weight_decay=1e-4)
     model.compile(gx.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", backend="reference")
-    losses = model.fit(x, y, batch_size=8, epochs=12, verbose=0).history["loss"]
+    losses = model.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
     model.save(tmp_path / "m")
     again = gx.load_model(tmp_path / "m")

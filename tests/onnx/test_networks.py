@@ -81,8 +81,8 @@ def test_ten_steps_of_training_agree(tmp_path, name):
     assert report.problem is None
     assert max(found.error for found in report.outputs) < 1e-4, str(report)
     assert max(found.error for found in report.states) < 1e-3, str(report)
-    losses = [float(program.call([x, y])[0]) for _ in range(4)]
-    assert losses[-1] < 0.95 * losses[0] or name == "LeNet5"  # which has dropout
+    losses = [float(program.call([x, y])[0]) for _ in range(3)]
+    assert losses[-1] < 0.97 * losses[0] or name == "LeNet5"  # which has dropout
     convolutions = sum("Conv" in type(layer).__name__ for layer in model.layers)
     # Each kernel comes in once and its gradient goes out; that gradient is a convolution of the images and what comes
     # back to them, which both have their samples in the place of channels. Besides, the images, and before Flatten.
