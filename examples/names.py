@@ -129,8 +129,8 @@ def train(out: Path) -> None:
             print(f"  {english} -> {text}" + (f" (is: {french})" if text != french else ""))
         if name == "Luong's attention":
             _draw_maps(out / "names-trained.svg", model, [shown[0][0], shown[1][0]])
-    none, attention, transformer = scores.values()
-    if not none < attention < transformer:
+    without, attending, rewriting = scores.values()
+    if not without < attending < rewriting:
         raise SystemExit("not in this order")
 
 
