@@ -133,6 +133,8 @@ class Program:
         self._lock = threading.Lock()
         self._given_out = Recycled()
         self._device = executable if isinstance(executable, DeviceExecutable) else None
+        self._with_mirrors: Sequence[Parameter] = ()
+        self._mirrors_seen = 0  # of all that were made, when it was looked which of them are of this program
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -171,13 +173,21 @@ class Program:
             out = [make(shape, dtype) for shape, dtype in fit.outputs]
         else:
             self._check_out(out, fit)
-        if Parameter.any_mirrored and self._device is None:
-            for parameter in self.parameters:  # the executable knows the buffers on the CPU
+        if self._device is None and Parameter.mirrors_made:
+            for parameter in self._mirrored():  # the executable knows the buffers on the CPU
                 parameter.array  # noqa: B018 (brings the buffer up to date)
         failure = fit.bound.run(arrays, out)
         if failure is not None:
             raise self.failed(failure, fit.dims)
         return out
+
+    def _mirrored(self) -> Sequence[Parameter]:
+        """The parameters with buffers on other devices, too."""
+        if self._mirrors_seen != Parameter.mirrors_made:
+            seen = Parameter.mirrors_made
+            self._with_mirrors = [parameter for parameter in self.parameters if parameter.mirrors]
+            self._mirrors_seen = seen
+        return self._with_mirrors
 
     @property
     def runs_ahead(self) -> bool:

@@ -358,8 +358,8 @@ class Parameter(Node):
     mirrors: tuple[Mirror, ...]
     trainable: bool
 
-    any_mirrored: ClassVar[bool] = False
-    """Whether any parameter has ever had a buffer on another device."""
+    mirrors_made: ClassVar[int] = 0
+    """How many buffers on other devices there have been, of all parameters."""
 
     def __init__(
         self, label: str, array: Array | Callable[[], Array], trainable: bool = True, type: TensorType | None = None
@@ -414,7 +414,7 @@ class Parameter(Node):
     def add_mirror(self, mirror: Mirror) -> None:
         """Have a buffer on another device."""
         self.mirrors = (*self.mirrors, mirror)
-        Parameter.any_mirrored = True
+        Parameter.mirrors_made += 1
 
     @property
     def value(self) -> Array:

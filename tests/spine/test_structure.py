@@ -36,7 +36,17 @@ def step(request: pytest.FixtureRequest, mlp: gx.Program) -> gx.Program:
     return mlp if request.param == "nodes" else classifier_model(LAYERS, rate=0.2).programs["train"]
 
 
-def test_python_calls_of_a_step_do_not_grow_with_the_layers() -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_python_calls_of_a_step_do_not_grow_with_the_layers(elsewhere: bool) -> None:
+    """Not where parameters of other programs lie on another device, either."""
+
+    class Nowhere:
+        def fetch(self) -> None: ...
+
+        def expire(self) -> None: ...
+
+    if elsewhere:
+        gx.parameter("other", np.zeros(2, np.float32)).add_mirror(Nowhere())
     counts: list[int] = []
     for layers in (2, 20):
         step, feeds = classifier_step([8] * (layers + 1)), batch(4, 8, 8)
