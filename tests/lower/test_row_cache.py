@@ -14,7 +14,7 @@ def normalized(x: gx.Node) -> gx.Node:
     return centred * gx.rsqrt(gx.mean(gx.square(centred), axis=-1, keepdims=True) + 1e-5)
 
 
-@pytest.mark.parametrize("width", [7, 1024, ROW_CACHE_BYTES // 4])
+@pytest.mark.parametrize("width", [7, 1024])
 def test_gelu_and_random_bits_before_a_norm_are_computed_once(width):
     x, r = gx.placeholder("x", ("n", width)), gx.placeholder("r", ("n", width))
     y = normalized(gx.dropout(gx.gelu(x * 2.0), 0.5, np.uint32(3)) + r)
