@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -83,6 +83,7 @@ class NumbaExecutable:
         self.state_lock = make_lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
         self._bound_lock = make_lock()
+        self._arena = _aligned(0)
 
     def bind(self, dims: Mapping[str, int]) -> NumbaBound:
         """Plan memory for these sizes. Compiles no machine code; the last 64 combinations are kept."""
@@ -95,6 +96,14 @@ class NumbaExecutable:
                     self._bound.popitem(last=False)
             self._bound.move_to_end(key)
         return bound
+
+    def arena(self, size: int) -> NDArray[np.uint8]:
+        """Memory for intermediates: where steps run one at a time, the same for batches of all sizes."""
+        if self.state_lock is None:
+            return _aligned(size)
+        if self._arena.nbytes < size:  # what is outgrown stays with its tables: altogether three times the largest
+            self._arena = _aligned(max(size, 3 * self._arena.nbytes // 2))
+        return self._arena
 
     def source(self) -> str:
         """The generated source of all kernels, each under its name and file."""
@@ -116,7 +125,8 @@ class NumbaBound:
         self._table = _Table(executable, dims, self.layout)
         self._execute: Any = EXECUTOR(executable.native["execute"])
         self._lock = executable.state_lock
-        self._pool: deque[_Context] = deque([_Context(self._table)])
+        self._arena = executable.arena
+        self._pool: deque[_Context] = deque([_Context(self._table, executable.arena)])
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Failure | None:
         """Run one step; see :class:`graphc.backend.Bound`."""
@@ -133,7 +143,7 @@ class NumbaBound:
         try:
             context = self._pool.pop()
         except IndexError:
-            context = _Context(self._table)
+            context = _Context(self._table, self._arena)
         if objects.LAYOUT is None:
             self._fill_in_addresses(context, inputs, outputs)
             result = self._execute(context.address, 0, 0)
@@ -383,11 +393,11 @@ class _Arrays:
 class _Context:
     """A table and an arena for one call at a time."""
 
-    def __init__(self, table: _Table) -> None:
+    def __init__(self, table: _Table, arena: Callable[[int], NDArray[np.uint8]]) -> None:
         self.words = _aligned(table.words.nbytes).view(np.int64)
         self.words[:] = table.words
         self.address = self.words.ctypes.data
-        self.arena = _aligned(table.arena_bytes)
+        self.arena = arena(table.arena_bytes)
         base = self.arena.ctypes.data
         for word, offset in table.arena_words:
             self.words[word] = base + offset
