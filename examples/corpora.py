@@ -85,7 +85,7 @@ def verses(module: str = "engKJV2006eb", books: Sequence[str] = ()) -> dict[tupl
     package("pysword", "pip install pysword")
     if not (SWORD / "mods.d" / f"{module}.conf").exists():
         raise Missing(f"the text {module}", "apt-get install sword-text-kjv sword-text-sparv")
-    from pysword.modules import SwordModules
+    from pysword.modules import SwordModules  # pyright: ignore[reportMissingImports]
 
     texts = SwordModules(str(SWORD))
     texts.parse_modules()

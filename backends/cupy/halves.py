@@ -100,14 +100,14 @@ def _is_idle(item: Item, copies: dict[int, int], needed: set[int]) -> bool:
 
 
 def _read_by(item: Item) -> set[int]:
-    if isinstance(item, GemmItem):
+    if not isinstance(item, KernelItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 
 
 def _written_by(item: Item) -> set[int]:
-    if isinstance(item, GemmItem):
+    if not isinstance(item, KernelItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.READ}

@@ -84,7 +84,9 @@ def transformer(p: Parameters, source: gx.Node, target: gx.Node, count: gx.Node)
     def drop(x: gx.Node) -> gx.Node:
         return gx.dropout(x, 0.1, seed, step, stream=next(streams))
 
-    positions = gx.constant(sinusoid(source.shape[1], 256))
+    time = source.shape[1]
+    assert isinstance(time, int)
+    positions = gx.constant(sinusoid(time, 256))
     x = drop(gx.take(p["src_emb.weight"], source, axis=0) * 16.0 + positions)
     for k in range(3):
         x = layer(p, f"enc.{k}", x, 4, gx.relu, drop)
@@ -128,6 +130,7 @@ def gpt_layer(
 def gpt(p: Parameters, prompt: gx.Node) -> gx.Node:
     """The 64 likeliest tokens behind a prompt: one pass over it, then a loop whose keys and values grow in place."""
     time = prompt.shape[1]
+    assert isinstance(time, int)
     room = spec.GPT["maxlen"]
 
     def likeliest(x: gx.Node) -> gx.Node:

@@ -15,6 +15,7 @@ from graphc.frontend.config import user_line
 from graphc.frontend.initializers import Initializer
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.dot_product import both
+from graphc.ir.dims import Size
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType
 
@@ -51,7 +52,7 @@ class _Projection(Layer):
         self.kernel = self.add_weight(name="kernel", shape=(*inputs, *outputs), **said)
         self.bias = self.add_weight(name="bias", shape=tuple(outputs), **self._bias) if self.use_bias else None
 
-    def _project(self, x: Node, features: int, outputs: Sequence[int]) -> Node:
+    def _project(self, x: Node, features: Size, outputs: Sequence[int]) -> Node:
         """The product of (..., features) with the kernel as a matrix, and the bias, as (..., *outputs)."""
         size = math.prod(outputs)
         y = gx.matmul(x, gx.reshape(self.kernel, (features, size)))

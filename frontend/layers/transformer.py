@@ -292,9 +292,11 @@ class TransformerDecoderLayer(_Block):
                 remedy="call layer(x, memory)" if self.has_memory else "make it with cross_attention=True",
             )
         said = {"attention_mask": attention_mask, "use_causal_mask": use_causal_mask, "attention_bias": attention_bias}
-        look = None
-        if memory is not None:
-            look = lambda asked: self.cross_attention(asked, memory, value_mask=memory_mask)  # noqa: E731
+
+        def look_across(asked: Node) -> Node:
+            return self.cross_attention(asked, memory, value_mask=memory_mask)
+
+        look = None if memory is None else look_across
         return self._through(inputs, lambda asked: self.self_attention(asked, asked, **said), look)
 
     def _through(
