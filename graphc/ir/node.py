@@ -390,7 +390,7 @@ class Parameter(Node):
         if self._buffer is None:
             with _drawing:
                 if self._buffer is None and self._draw is not None:
-                    self._buffer = np.ascontiguousarray(self._draw())
+                    self._buffer = np.asarray(self._draw(), order="C")  # keeps arrays of no axes as they are
                     self._draw = None
         assert self._buffer is not None
         return self._buffer

@@ -11,6 +11,7 @@ import pytest
 
 import graphc as gx
 from graphc.ir.node import Parameter, apply, constant, topological
+from graphc.ir.types import DType, TensorType
 from graphc.ops.arithmetic import Add
 from graphc.ops.reduction import Sum
 
@@ -195,3 +196,18 @@ def test_topological_order_depends_on_structure_alone():
     z = gx.tanh(later)  # built in another order
     z = gx.exp(later) + z
     assert [node.op.name for node in topological([z])] == again
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0, 2)])
+def test_parameters_that_are_drawn_late_keep_their_shape(shape):
+    made = []
+
+    def draw():
+        made.append(shape)
+        return np.full(shape, 2.5, np.float32)
+
+    parameter = Parameter("w", draw, type=TensorType(DType.float32, shape))
+    assert parameter.shape == shape
+    assert not made
+    assert parameter.value.shape == parameter.array.shape == shape
+    assert made == [shape]

@@ -141,8 +141,6 @@ MODELS |= {
        for name, said in KINDS.items()},
     "states given both ways": (given_states(lambda layers: layers.Bidirectional(
         layers.LSTM(4, return_sequences=True, return_state=True)), 4), X),
-    "both ways, the first one back": (over(lambda layers: layers.Bidirectional(
-        layers.GRU(4, return_sequences=True, go_backwards=True)), True), HOLES),
     "another layer for the way back": (over(lambda layers: layers.Bidirectional(
         layers.LSTM(4, return_sequences=True), backward_layer=layers.GRU(2, return_sequences=True, go_backwards=True)),
         True), HOLES),
