@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from graphc.lower.assembly import Assembly, Contraction, Gemm, Work
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, free, is_apart, is_leaf, operand_indices, sources, sources_of
+from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
 from graphc.lower.cumulative import build_cumulative
 from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
@@ -39,6 +39,7 @@ from graphc.lower.patches import PatchParts, contraction
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.recall import build_cluster
+from graphc.lower.schedule import schedule
 from graphc.lower.sort import build_argsort
 from graphc.lower.update import build_update, updates_in_place
 from graphc.lower.views import is_view, through_views
@@ -474,7 +475,7 @@ class Lowering:
     # the plan
 
     def _plan(self) -> Plan:
-        order, commit = self._schedule()
+        order, commit = schedule(self.work, self.graph.parameters)
         arrays = tuple(node.op.array for node in self.constants if isinstance(node.op, Constant))
         assembly = Assembly(self.graph, self.places, self.moving, arrays)
         for node in (*self.graph.inputs, *self.graph.parameters):
@@ -486,76 +487,6 @@ class Lowering:
         if commit == len(order):
             assembly.begin_commit()
         return assembly.plan(self.checks)
-
-    def _schedule(self) -> tuple[list[list[Work]], int]:
-        """Groups of independent work, in order, and the number of the first group that writes state."""
-        writers: dict[int, list[Work]] = {}
-        for work in self.work:
-            for key in work.writes:
-                writers.setdefault(id(key), []).append(work)
-        state = {id(p) for p in self.graph.parameters}
-        readers: dict[int, list[Work]] = {}
-        for work in self.work:
-            for key in work.reads:
-                readers.setdefault(id(key), []).append(work)
-        needs: dict[int, list[Work]] = {}
-        for work in self.work:
-            found = [w for key in work.reads if id(key) not in state for w in writers.get(id(key), []) if w is not work]
-            found += [r for key in work.writes if id(key) in state for r in readers.get(id(key), []) if r is not work]
-            found += [r for key in work.overwrites for r in readers.get(id(key), []) if r is not work]
-            needs[id(work)] = found
-        late = {id(w) for w in self.work if any(id(key) in state for key in w.writes)}
-        ordered = _topological(self.work, needs)
-        for work in ordered:
-            if any(id(n) in late for n in needs[id(work)]):
-                late.add(id(work))
-        for work in ordered:
-            inside = [n for n in needs[id(work)] if (id(n) in late) == (id(work) in late)]
-            work.level = 1 + max((n.level for n in inside), default=-1)
-        self._delay(ordered, needs, late)
-        groups: list[list[Work]] = []
-        commit = 0
-        for phase in (False, True):
-            mine = [w for w in ordered if (id(w) in late) is phase]
-            commit = len(groups) if phase else 0
-            for level in sorted({w.level for w in mine}):
-                together = [w for w in mine if w.level == level]
-                groups.extend(_loops_together([w for w in together if isinstance(w.what, Steps)]))
-                kernels = [w for w in together if not isinstance(w.what, Steps)]
-                groups.extend([kernels] if kernels else [])
-        return groups, commit
-
-    def _delay(self, ordered: Sequence[Work], needs: Mapping[int, list[Work]], late: set[int]) -> None:
-        """Move what is computed again to right before its first reader: it could run as soon as the forward pass."""
-        maker = {id(node): work for work in ordered for node in work.nodes if not is_view(node)}
-        again: set[int] = set()
-        for work in ordered:
-            read = [arg for node in work.nodes for arg in ([node] if is_view(node) else node.args)]
-            apart = any(map(is_apart, read))
-            fresh = [maker.get(id(source)) for arg in read if not is_apart(arg) for source in sources_of(arg)]
-            makers = [other for other in fresh if other is not None and other is not work]
-            if (apart or makers) and all(id(other) in again for other in makers):
-                again.add(id(work))
-        if not again:
-            return
-        readers: dict[int, list[Work]] = {}
-        for work in ordered:
-            for need in needs[id(work)]:
-                readers.setdefault(id(need), []).append(work)
-        for work in reversed(ordered):
-            if id(work) in again:
-                after = [r.level for r in readers.get(id(work), []) if (id(r) in late) == (id(work) in late)]
-                work.level = max(min(after, default=work.level + 1) - 1, work.level)
-
-
-def _loops_together(loops: Sequence[Work]) -> list[list[Work]]:
-    """Loops of as many steps become one, whose launches do a step of each: two directions take two threads."""
-    groups: dict[object, list[Work]] = {}
-    for work in loops:
-        assert isinstance(work.what, Steps)
-        simple = work.what.steps is None and not work.what.plan.loops
-        groups.setdefault(("count", work.what.count) if simple else id(work), []).append(work)
-    return list(groups.values())
 
 
 def lower(graph: Graph) -> Plan:
@@ -637,22 +568,6 @@ def _closure(needs: dict[int, set[int]], start: int) -> set[int]:
             seen.add(item)
             stack.extend(users.get(item, []))
     return seen
-
-
-def _topological(work: Sequence[Work], needs: dict[int, list[Work]]) -> list[Work]:
-    done: set[int] = set()
-    order: list[Work] = []
-    for root in work:
-        stack = [(root, False)]
-        while stack:
-            item, ready = stack.pop()
-            if ready:
-                order.append(item)
-            elif id(item) not in done:
-                done.add(id(item))
-                stack.append((item, True))
-                stack.extend((n, False) for n in reversed(needs[id(item)]) if id(n) not in done)
-    return order
 
 
 def _dense_batch(node: Node) -> tuple[Size, ...]:
