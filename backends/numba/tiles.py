@@ -10,7 +10,7 @@ Only the last vector may hold fewer elements than the others; a mask says which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -69,8 +69,10 @@ STEPS_AHEAD = 16
 """How early shared vectors are asked for: many come from the second cache or from memory, a line at a time."""
 
 
-def any_tile(element: types.Float) -> Callable[..., Any]:
+def any_tile(element: types.Float, sizes: Mapping[int, Sequence[int]] | None = None) -> Callable[..., Any]:
     """An intrinsic that computes a tile; all distances are in bytes.
+
+    ``sizes`` says which there are: of so many vectors, tiles of these numbers of rows.
 
     Its arguments are the tile's rows and vectors, or NARROW_TILE for one vector of half the width; its place in c and
     the distance of rows there; its first row in a and the distance of rows there; the place of shared elements in b; of
@@ -78,9 +80,10 @@ def any_tile(element: types.Float) -> Callable[..., Any]:
     what is there.
     """
     lanes = vector_bytes() * 8 // element.bitwidth
-    sizes = [(rows, vectors) for vectors in VECTORS_OF_TILES for rows in tile_rows(vectors)]
-    bodies = {(rows, vectors): _tile(element, lanes, rows, vectors) for rows, vectors in sizes}
-    bodies |= {(rows, NARROW_TILE): _tile(element, lanes // 2, rows, 1) for rows in tile_rows(1)}
+    known = {vectors: tile_rows(vectors) for vectors in VECTORS_OF_TILES} if sizes is None else sizes
+    bodies = {(rows, vectors): _tile(element, lanes, rows, vectors) for vectors in known for rows in known[vectors]}
+    if sizes is None:
+        bodies |= {(rows, NARROW_TILE): _tile(element, lanes // 2, rows, 1) for rows in tile_rows(1)}
 
     @intrinsic
     def tile(typingctx, rows, vectors, c, cp, a, ap, b, n1, a1, b1, n2, a2, b2, n3, a3, b3, last, more):
