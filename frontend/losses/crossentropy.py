@@ -55,7 +55,12 @@ def dense_operands(y_true: Node, y_pred: Node, label_smoothing: float, axis: int
 
 
 def sparse_categorical_crossentropy(
-    y_true: Node, y_pred: Node, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+    y_true: Node,
+    y_pred: Node,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+    label_smoothing: float = 0.0,
 ) -> Node:
     """``-log p[label]``, 0 for ignored labels: see :class:`SparseCategoricalCrossentropy`."""
     y_pred = to_last(y_pred, axis)
@@ -68,6 +73,10 @@ def sparse_categorical_crossentropy(
         values = gx.sparse_softmax_cross_entropy(y_true, y_pred)
     else:
         values = gx.sparse_categorical_cross_entropy(y_true, y_pred)
+    if label_smoothing:
+        anything = gx.full(y_pred.shape, 1.0 / _known(y_pred.shape[-1]), y_pred.dtype)
+        values = (1.0 - label_smoothing) * values
+        values = values + label_smoothing * categorical_crossentropy(anything, y_pred, from_logits)
     return values if counted is None else gx.where(counted, values, 0.0)
 
 
@@ -174,6 +183,8 @@ class SparseCategoricalCrossentropy(Loss):
         ignore_class: a label whose places do not count.
         axis: the axis of the classes.
         reduction, name: see :class:`Loss`.
+        label_smoothing: moves what is wanted by this part towards the uniform distribution, as in "Attention is all you
+            need" and ``torch.nn.CrossEntropyLoss``.
 
     Shapes: y_true: (batch, ...), whole numbers from 0 to classes - 1; y_pred: (batch, ..., classes).
 
@@ -188,12 +199,16 @@ class SparseCategoricalCrossentropy(Loss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "sparse_categorical_crossentropy",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(name, reduction)
         self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
+        self.label_smoothing = label_smoothing
 
     def call(self, y_true: Node, y_pred: Node) -> Node:
-        return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits, self.ignore_class, self.axis)
+        return sparse_categorical_crossentropy(
+            y_true, y_pred, self.from_logits, self.ignore_class, self.axis, self.label_smoothing
+        )
 
     def counted(self, y_true: Node, y_pred: Node) -> Node | None:
         return None if self.ignore_class is None else gx.not_equal(y_true, self.ignore_class)

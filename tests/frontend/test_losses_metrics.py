@@ -82,6 +82,17 @@ def test_label_smoothing():
     np.testing.assert_allclose(value(loss, ONE_HOT, LOGITS), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("from_logits", "given"), [(True, LOGITS), (False, PROBABILITIES)])
+def test_label_smoothing_of_class_numbers_is_that_of_one_hot_rows(from_logits, given):
+    labels = ONE_HOT.argmax(-1)
+    same = losses.CategoricalCrossentropy(from_logits, label_smoothing=0.2)
+    loss = losses.SparseCategoricalCrossentropy(from_logits, label_smoothing=0.2)
+    np.testing.assert_allclose(value(loss, labels, given), value(same, ONE_HOT, given), rtol=1e-6)
+    loss = losses.SparseCategoricalCrossentropy(from_logits, ignore_class=1, label_smoothing=0.2)
+    keep = labels != 1
+    np.testing.assert_allclose(value(loss, labels, given), value(same, ONE_HOT[keep], given[keep]), rtol=1e-6)
+
+
 def test_an_ignored_class_does_not_count():
     labels = np.array([0, -1, 1, -1, 2, 0])
     keep = labels >= 0
