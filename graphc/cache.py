@@ -1,4 +1,4 @@
-"""A store of compiled code on disk, addressed by content.
+"""A store of compiled code and plans on disk, addressed by content.
 
 An entry is found by a key that says everything its bytes depend on; :func:`digest` makes one. Each entry carries a
 checksum, so that a damaged, cut off or foreign file counts as absent. Writing is atomic: processes may share the
@@ -15,6 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -121,6 +122,24 @@ def clear() -> None:
     """Remove all entries."""
     for path in _files():
         path.unlink(missing_ok=True)
+
+
+def trim(kind: str, most_bytes: int) -> None:
+    """Remove the oldest entries of a kind until those that are left take no more bytes than this."""
+    root = folder()
+    found: list[tuple[int, int, Path]] = []
+    for path in () if root is None else (root / kind).rglob("*"):
+        with suppress(OSError):  # removed by another process
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime_ns, status.st_size, path))
+    excess = sum(size for _, size, _ in found) - most_bytes
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        with suppress(OSError):
+            path.unlink()
+        excess -= size
 
 
 def _stamp(path: Path) -> list[str]:

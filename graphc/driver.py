@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from graphc.backend import compile_plan, find_backend
 from graphc.errors import GraphError
+from graphc.ir import location
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
+from graphc.lower.sizes import find_size_rules
+from graphc.lower.store import Kept, Lowered, find, keep, key_of
 from graphc.ops.base import explaining
 from graphc.passes import decompose_for, prepare, run_passes, simplify_graph
 from graphc.passes.remat import KeepLess
@@ -59,15 +62,27 @@ def compile(
     """
     with explaining("compile"):
         target = find_backend(backend)
-        graph = make_graph(outputs, inputs, updates)
-        graph = prepare(graph, training, check_finite)
-        simplified, log = simplify_graph(graph)
-        if memory_budget is None:
-            plan, rematerialization = make_plan(simplified, target), None
-        else:
-            plan, rematerialization = make_plan_within(simplified, target, memory_budget)
-        executable = compile_plan(plan, target)
-        return Program(graph, simplified, plan, executable, target, training, log, rematerialization)
+        graph = prepare(make_graph(outputs, inputs, updates), training, check_finite)
+        place = location.here()
+
+        def lower_it() -> Lowered:  # where the plan was kept from another time: once somebody asks for nodes
+            with location.at(place):
+                simplified, log = simplify_graph(graph)
+                if memory_budget is None:
+                    return Lowered(simplified, log, make_plan(simplified, target))
+                return Lowered(simplified, log, *make_plan_within(simplified, target, memory_budget))
+
+        key = key_of(graph, target, memory_budget)
+        kept = None if key is None else find(key, graph)
+        if kept is not None:
+            return Program(graph, lower_it, kept, compile_plan(kept.plan, target), target, training)
+        lowered = lower_it()
+        rules = find_size_rules((*graph.nodes, *lowered.plan.graph.nodes))
+        kept = Kept(lowered.plan, tuple(rule.least for rule in rules))
+        program = Program(graph, lambda: lowered, kept, compile_plan(lowered.plan, target), target, training)
+        if key is not None:
+            keep(key, graph, kept)
+        return program
 
 
 def make_plan(graph: Graph, backend: Backend) -> Plan:

@@ -28,13 +28,15 @@ from graphc.ir.node import Node, Parameter, describe_operands
 from graphc.ir.text import print_graph
 from graphc.ir.types import converts
 from graphc.lower.plan import Plan
-from graphc.lower.sizes import SizeRule, find_size_rules
+from graphc.lower.sizes import find_size_rules
 from graphc.recycled import Recycled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from graphc.lower.budget import Rematerialization
+    from graphc.lower.store import Kept, Lowered
+    from graphc.rewrite import RewriteLog
 
     Array = NDArray[Any]
 
@@ -99,32 +101,25 @@ class Program:
 
     Attributes:
         graph: the user's graph, with the phase resolved.
-        simplified: the graph after all rewriting.
-        plan: kernels, buffers and order; empty for backends that do not lower.
         backend: the backend that compiled it.
         training: the phase it was compiled for.
-        rematerialization: of a program with a memory budget, what is kept and what is computed again; else None.
     """
 
     def __init__(
         self,
         graph: Graph,
-        simplified: Graph,
-        plan: Plan,
+        lower: Callable[[], Lowered],
+        kept: Kept,
         executable: Executable,
         backend: Backend,
         training: bool,
-        log: Any = None,
-        rematerialization: Rematerialization | None = None,
     ) -> None:
         self.graph = graph
-        self.simplified = simplified
-        self.plan = plan
         self.executable = executable
         self.backend = backend
         self.training = training
-        self.rewrites = log
-        self.rematerialization = rematerialization
+        self._lower = lower
+        self._kept = kept
         self.input_names: tuple[str, ...] = tuple(str(node.name) for node in graph.inputs)
         self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)
@@ -135,6 +130,30 @@ class Program:
         self._device = executable if isinstance(executable, DeviceExecutable) else None
         self._with_mirrors: Sequence[Parameter] = ()
         self._mirrors_seen = 0  # of all that were made, when it was looked which of them are of this program
+
+    @cached_property
+    def _lowered(self) -> Lowered:
+        return self._lower()
+
+    @property
+    def simplified(self) -> Graph:
+        """The graph after all rewriting."""
+        return self._lowered.simplified
+
+    @property
+    def rewrites(self) -> RewriteLog:
+        """The rules that fired."""
+        return self._lowered.log
+
+    @property
+    def plan(self) -> Plan:
+        """Kernels, buffers and order; empty for backends that do not lower."""
+        return self._lowered.plan
+
+    @property
+    def rematerialization(self) -> Rematerialization | None:
+        """Of a program with a memory budget, what is kept and what is computed again; else None."""
+        return self._lowered.rematerialization
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -247,7 +266,7 @@ class Program:
         from graphc.lower.memory import layout
 
         sizes = self.sizes(dims)
-        arena = layout(self.plan, sizes)
+        arena = layout(self._kept.plan, sizes)
         held = sum(p.type.nbytes({}) for p in self.parameters)
         return MemoryReport(arena.peak_bytes, arena.naive_bytes, arena.largest_live_set_bytes, held, sizes)
 
@@ -316,8 +335,9 @@ class Program:
 
     def _new_fit(self, shapes: tuple[tuple[int, ...], ...]) -> _Fit:
         dims = self._solve(shapes)
-        for rule in self._size_rules:
-            rule.check(dims)
+        if any(evaluate(size, dims) < 0 for size in self._kept.never_negative):
+            for rule in find_size_rules((*self.graph.nodes, *self.plan.graph.nodes)):
+                rule.check(dims)
         outputs = tuple(
             (tuple(evaluate(size, dims) for size in node.shape), node.dtype.numpy) for _, node in self.graph.outputs
         )
@@ -327,10 +347,6 @@ class Program:
                 self._fits.pop(next(iter(self._fits)))
             self._fits[shapes] = fit
         return fit
-
-    @cached_property
-    def _size_rules(self) -> tuple[SizeRule, ...]:
-        return find_size_rules((*self.graph.nodes, *self.plan.graph.nodes))
 
     def _solve(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
         """The value of every symbolic size, from the shapes of the inputs."""

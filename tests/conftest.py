@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let all tests, and the processes they start, share compiled kernels, apart from the user's own."""
     if "GRAPHC_CACHE_DIR" not in os.environ:
         os.environ["GRAPHC_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / "graphc")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_plans_kept() -> Iterator[None]:
+    """Compile every graph anew: tests change parts of the compiler, and what they made of a graph must not stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graphc.lower.store.FEWEST_NODES", sys.maxsize)
+        yield
 
 
 @pytest.fixture

@@ -33,6 +33,11 @@ class NumbaBackend:
 
         return isinstance(op, Cond) or (isinstance(op, PatchProduct | PatchGradient) and len(op.strides) <= 2)
 
+    def plan_key(self) -> str:
+        from graphc.backends.numba.build import target
+
+        return target()
+
     def compile(self, plan: Plan) -> NumbaExecutable:
         from graphc.backends.numba.executable import NumbaExecutable
 

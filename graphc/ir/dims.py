@@ -85,7 +85,7 @@ class Dim:
         return isinstance(other, Dim) and self.terms == other.terms
 
     def __reduce__(self) -> tuple[Callable[..., Size], tuple[object, ...]]:
-        return _polynomial_from_terms, (self.terms,)
+        return size_of_terms, (self.terms,)
 
     def __add__(self, other: Size) -> Size:
         if not isinstance(other, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -115,7 +115,7 @@ class Dim:
             return NotImplemented
         if isinstance(other, int):  # the order of the terms stays
             factor = int(other)
-            return _polynomial_from_terms(tuple((m, f * factor) for m, f in self.terms)) if factor else 0
+            return size_of_terms(tuple((m, f * factor) for m, f in self.terms)) if factor else 0
         total: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in _terms(other):
@@ -181,10 +181,11 @@ def _polynomial(total: Mapping[Monomial, int]) -> Size:
     terms = [(m, f) for m, f in total.items() if f]
     if len(terms) > 1:
         terms.sort(key=lambda item: _monomial_key(item[0]))
-    return _polynomial_from_terms(tuple(terms))
+    return size_of_terms(tuple(terms))
 
 
-def _polynomial_from_terms(terms: tuple[tuple[Monomial, int], ...]) -> Size:
+def size_of_terms(terms: tuple[tuple[Monomial, int], ...]) -> Size:
+    """The size that has these terms, in their canonical order: what ``Dim.terms`` gives back."""
     if not terms:
         return 0
     if len(terms) == 1 and not terms[0][0]:
@@ -195,7 +196,7 @@ def _polynomial_from_terms(terms: tuple[tuple[Monomial, int], ...]) -> Size:
 
 
 def _from_atom(atom: Atom) -> Size:
-    return _polynomial_from_terms(((((atom, 1),), 1),))
+    return size_of_terms(((((atom, 1),), 1),))
 
 
 def _divide_monomial(monomial: Monomial, by: Monomial) -> Monomial | None:

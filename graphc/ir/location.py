@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _ROOTS = tuple(
     for folder in {os.path.join(_PACKAGE, name), os.path.realpath(os.path.join(_PACKAGE, name))}
 )
 _is_ours: dict[CodeType, bool] = {}
+
+LOADED_NS = time.time_ns()
+"""When this process began to load the compiler."""
 
 
 @dataclass(frozen=True, slots=True)

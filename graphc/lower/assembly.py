@@ -138,7 +138,7 @@ class Assembly:
             return KernelItem(
                 built.kernel,
                 tuple(self.buffer(key) for key in built.keys),
-                tuple(built.sizes),
+                tuple(int(size) if isinstance(size, int) else size for size in built.sizes),  # no Argument
                 built.extent,
                 built.grain,
                 built.cost,
