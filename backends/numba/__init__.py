@@ -29,8 +29,11 @@ class NumbaBackend:
 
     def takes(self, op: object) -> bool:
         from graphc.ops.cond import Cond
+        from graphc.ops.panels import PackedPanels, PanelProduct
         from graphc.ops.patches import PatchGradient, PatchProduct
 
+        if isinstance(op, PackedPanels | PanelProduct):
+            return True
         return isinstance(op, Cond) or (isinstance(op, PatchProduct | PatchGradient) and len(op.strides) <= 2)
 
     def plan_key(self) -> str:

@@ -15,6 +15,7 @@ from graphc.backends.numba import blas, build, objects, threads
 from graphc.backends.numba.contraction import contraction
 from graphc.backends.numba.forks import make_lock
 from graphc.backends.numba.gemm import product
+from graphc.backends.numba.packed import packed_product
 from graphc.backends.numba.table import (
     ARRAY_DATA,
     ARRAYS_OVERLAP,
@@ -72,9 +73,11 @@ class NumbaExecutable:
         items = [item for launch in plan.launches for item in launch.items]
         self.kernels = tuple(dict.fromkeys(item.kernel for item in items if isinstance(item, KernelItem)))
         self.addresses = build.kernel_addresses(self.kernels)
-        products = {f"gemm_{item.dtype}" for item in items if isinstance(item, GemmItem)}
+        matrices = [item for item in items if isinstance(item, GemmItem)]
+        products = {f"gemm_{item.dtype}" for item in matrices if not item.in_panels}
         if products:
             blas.load()
+        products |= {f"panels_{item.dtype}" for item in matrices if item.in_panels}
         products |= {f"patches_{item.dtype}" for item in items if isinstance(item, ContractionItem)}
         self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
         threads.use(self.native["serve"])
@@ -261,11 +264,11 @@ class _Table:
             self._address(item.a, width * size_of(item.offset_a, self._dims))
             self._address(item.b, width * size_of(item.offset_b, self._dims))
             self._address(item.c)
-            fixed = product(item, self._dims)
+            fixed = (packed_product if item.in_panels else product)(item, self._dims)
             self.records += fixed.words
             extent, chunk = fixed.tiles, 1
             cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
-            kernel = self._executable.native[f"gemm_{item.dtype}"]
+            kernel = self._executable.native[f"{'panels' if item.in_panels else 'gemm'}_{item.dtype}"]
         elif isinstance(item, ContractionItem):
             for index in item.buffers:
                 self._address(index)

@@ -19,6 +19,7 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from graphc.backends.numba.intrinsics import ADDRESS, I64, floor_divide, minimum
+from graphc.backends.numba.packed_tiles import products_with_panels
 from graphc.backends.numba.table import (
     ARRAY_DATA,
     ARRAYS_OVERLAP,
@@ -552,6 +553,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "serve": (serve, (WORDS, int64), types.void),
     "gemm_float32": (matrix_product(float32), (WORDS, int64, int64), types.void),
     "gemm_float64": (matrix_product(float64), (WORDS, int64, int64), types.void),
+    "panels_float32": (products_with_panels(float32), (WORDS, int64, int64), types.void),
+    "panels_float64": (products_with_panels(float64), (WORDS, int64, int64), types.void),
     "patches_float32": (products_of_patches(float32), (WORDS, int64, int64), types.void),
     "patches_float64": (products_of_patches(float64), (WORDS, int64, int64), types.void),
 }

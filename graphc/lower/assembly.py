@@ -41,6 +41,7 @@ class Gemm:
     batch: Size
     strides: tuple[Size, Size, Size]
     offsets: tuple[Size, Size] = (0, 0)
+    in_panels: bool = False
 
 
 @dataclass(eq=False)
@@ -152,6 +153,7 @@ class Assembly:
         return GemmItem(
             g.dtype, self.buffer(g.a.key), self.buffer(g.b.key), self.buffer(g.c), g.m, g.n, g.k,
             g.a.leading, g.b.leading, g.n, g.a.transposed, g.b.transposed, g.batch, *g.strides, *g.offsets,
+            g.in_panels,
         )  # fmt: skip
 
     def _add_loops(self, together: Sequence[Steps]) -> None:

@@ -36,6 +36,7 @@ from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate
 from graphc.ops.padding import Pad
+from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.patches import PatchProduct
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
@@ -45,7 +46,7 @@ from graphc.ops.update import UpdateSlice
 
 OPAQUE = (
     MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp,
-    BranchOp, Part,
+    BranchOp, Part, PackedPanels, PanelProduct,
 )  # fmt: skip
 """Ops that are a kernel of their own."""
 

@@ -175,7 +175,11 @@ class _Run:
             )
             at_c = i * size_of(item.stride_c, self.dims)
             a = self._matrix(item.a, at_a, item.lda, (k, m) if item.transpose_a else (m, k))
-            b = self._matrix(item.b, at_b, item.ldb, (n, k) if item.transpose_b else (k, n))
+            if item.in_panels:
+                panels = self.array(item.b)
+                b = np.swapaxes(panels, 0, 1).reshape(k, panels.shape[0] * panels.shape[2])[:, :n]
+            else:
+                b = self._matrix(item.b, at_b, item.ldb, (n, k) if item.transpose_b else (k, n))
             c = self._matrix(item.c, at_c, item.ldc, (m, n))
             with np.errstate(all="ignore"):
                 np.matmul(a.T if item.transpose_a else a, b.T if item.transpose_b else b, out=c)

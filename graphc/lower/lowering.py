@@ -35,6 +35,7 @@ from graphc.lower.opaque import (
     build_scatter,
     concatenated_places,
 )
+from graphc.lower.panels import build_panels, panel_product
 from graphc.lower.patches import PatchParts, contraction
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.prepare import owned_carries, prepare
@@ -50,6 +51,7 @@ from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
+from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.patches import PatchProduct
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
@@ -172,7 +174,9 @@ class Lowering:
             stored = _stored(node)
             cluster = fusion.home.get(id(stored))
             taken = id(stored) in self.places or count[id(stored)] > 1
-            if cluster is None or taken or cluster.is_opaque or cluster.inner or stored.type.dtype is not target.dtype:
+            if cluster is None or taken or cluster.inner or stored.type.dtype is not target.dtype:
+                continue
+            if cluster.is_opaque and not isinstance(stored.op, PackedPanels):
                 continue
             used_elsewhere = any(home is not cluster for home in readers.get(id(stored), []))
             if used_elsewhere or any(isinstance(n.op, Checked) for n in cluster.nodes):
@@ -255,6 +259,13 @@ class Lowering:
                     self.work[-1].overwrites = (under,)
                 case PatchProduct() | PatchParts():
                     self._add_contraction(node)
+                case PackedPanels():
+                    for built in build_panels(node, self.key_of(node), self.key_of, self.check_of):
+                        self._add(built, "pack")
+                case PanelProduct():
+                    panels = self._dense(node.args[1])
+                    gemm = panel_product(node, self.key_of(node), panels, self.key_of, self._copy_of)
+                    self.work.append(Work(gemm, (gemm.a.key, panels), (gemm.c,), "matmul", (node,)))
                 case Concatenate():
                     for built in build_concatenate(node, self.key_of(node), self.key_of, self.check_of, self._joined):
                         self._add(built, "concatenate")

@@ -114,6 +114,10 @@ class GemmItem:
 
     ``lda`` and so on are the distances of rows in elements as stored (before transposition); matrix ``i`` of the
     batch begins at ``offset + i * stride``, stride 0 repeats one matrix.
+
+    Attributes:
+        in_panels: whether ``b`` holds panels as :class:`graphc.ops.panels.PackedPanels` makes them: no batch then, and
+            nothing that is transposed.
     """
 
     dtype: DType
@@ -134,6 +138,7 @@ class GemmItem:
     stride_c: Size = 0
     offset_a: Size = 0
     offset_b: Size = 0
+    in_panels: bool = False
 
     @property
     def buffers(self) -> tuple[int, ...]:

@@ -64,7 +64,8 @@ def _item(item: Item) -> str:
     if isinstance(item, GemmItem):
         a, b = (f"{i}{'.T' if t else ''}" for i, t in ((item.a, item.transpose_a), (item.b, item.transpose_b)))
         times = "" if item.batch == 1 else f" x {item.batch}"
-        return f"gemm {item.c} = {a} @ {b}: {item.m} x {item.n} x {item.k}{times}"
+        panels = " in panels" if item.in_panels else ""
+        return f"gemm {item.c} = {a} @ {b}{panels}: {item.m} x {item.n} x {item.k}{times}"
     if isinstance(item, ContractionItem):
         outer, inner = (" x ".join(str(axis.count) for axis in axes) for axes in (item.outer, item.sums))
         size = f"{outer} of {item.rows.count} x {item.columns}, over {inner}"
