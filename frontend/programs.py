@@ -235,7 +235,8 @@ class Programs(Mapping[str, Any]):
                 weights = self._trained_weights()
                 compiled.optimizer.check(self._model.weights)
                 gradients = compiled.optimizer.gradients(results["loss"], weights)
-                updates.update(compiled.optimizer.updates(weights, gradients, self._model.constraints()))
+                constraints, sparse = self._model.constraints(), self._model.sparse_weights()
+                updates.update(compiled.optimizer.updates(weights, gradients, constraints, sparse))
                 if norms:
                     results = {**results, "gradient_norms": self._norms(gradients)}
             updates.update(forward.updates)

@@ -31,10 +31,11 @@ class NumbaBackend:
         from graphc.ops.cond import Cond
         from graphc.ops.panels import PackedPanels, PanelProduct
         from graphc.ops.patches import PatchGradient, PatchProduct
+        from graphc.ops.rows import UpdateRows
 
-        if isinstance(op, PackedPanels | PanelProduct):
-            return True
-        return isinstance(op, Cond) or (isinstance(op, PatchProduct | PatchGradient) and len(op.strides) <= 2)
+        if isinstance(op, PatchProduct | PatchGradient):
+            return len(op.strides) <= 2
+        return isinstance(op, Cond | PackedPanels | PanelProduct | UpdateRows)
 
     def plan_key(self) -> str:
         from graphc.backends.numba.build import target

@@ -15,6 +15,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape
 from graphc.loops.scalar import identity
 from graphc.ops.indexing import Take, TakeAlong
+from graphc.ops.rows import UpdateRows
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.update import UpdateSlice
 
@@ -33,12 +34,15 @@ def _take_add(w: Writer, node: Node, values: str, indices: str) -> str:
     assert isinstance(op, TakeAdd)
     values_type, indices_type = (arg.type for arg in node.args)
     before, after = node.shape[: op.axis], node.shape[op.axis + 1 :]
-    count = product(indices_type.shape)
-    flat: Shape = (*before, count, *after)
+    flat: Shape = (*before, product(indices_type.shape), *after)
     values = reshape(w, values, values_type.shape, flat)
-    column: Shape = (count, *(1 for _ in after))
-    indices = expand(w, reshape(w, indices, indices_type.shape, column), column, flat)
-    return _scatter(w, node, values, indices, op.axis)
+    return _scatter(w, node, values, _of_rows(w, indices, indices_type.shape, after, flat), op.axis)
+
+
+def _of_rows(w: Writer, indices: str, shape: Shape, after: Shape, flat: Shape) -> str:
+    """The index of a row for each of its elements."""
+    column: Shape = (product(shape), *(1 for _ in after))
+    return expand(w, reshape(w, indices, shape, column), column, flat)
 
 
 def _take_along(w: Writer, node: Node, x: str, indices: str) -> str:
@@ -79,6 +83,15 @@ def _update_slice(w: Writer, node: Node, x: str, values: str, at: str) -> str:
     return w.emit("Concat", before, values, behind, axis=op.axis)
 
 
+def _update_rows(w: Writer, node: Node, x: str, rows: str, indices: str) -> str:
+    """Rows that meet are written one after another: onnxruntime goes through ScatterElements in order."""
+    after, places = node.shape[1:], node.args[2]
+    flat: Shape = (places.type.size, *after)
+    rows = reshape(w, rows, node.args[1].shape, flat)
+    indices = _of_rows(w, _signed(w, places, indices), places.shape, after, flat)
+    return w.emit("ScatterElements", x, indices, rows, axis=0)
+
+
 def _scatter(w: Writer, node: Node, values: str, indices: str, axis: int, fn: str = "add") -> str:
     indices = _signed(w, node.args[1], indices)
     neutral = expand(w, w.constant(identity(fn, node.dtype), node.dtype), (), node.shape)
@@ -96,4 +109,5 @@ RULES: dict[type, Rule] = {
     TakeAlong: _take_along,
     ScatterAlong: _scatter_along,
     UpdateSlice: _update_slice,
+    UpdateRows: _update_rows,
 }

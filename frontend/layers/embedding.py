@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
@@ -28,11 +28,17 @@ class Embedding(Layer):
         embeddings_constraint: what the table goes through in every step of training.
         mask_zero: id 0 is padding: its steps do not count in the layers that follow and in the loss.
         weights: first values as an array of the table's shape, instead of the initializer's.
+        sparse: a training step changes the rows that occur, and no others, so that its time does not grow with the
+            table. With plain SGD and with Adagrad that makes no difference to values. Optimizers that remember more
+            (SGD with momentum, RMSprop, Adam) become lazy ones: means and momentum of a row that does not occur stay
+            as they are, and so does the row, where a dense step would let them fade and go on moving it. Adam is then
+            what PyTorch calls ``SparseAdam``.
 
     Shapes:
         inputs: integers of any shape, such as (batch, time); the result: (batch, time, output_dim).
         Weights: embeddings (input_dim, output_dim).
-    Raises: IndexRangeError, when it runs: an id is not in the table.
+    Raises: IndexRangeError, when it runs: an id is not in the table. GraphError: it is sparse, and has a regularizer or
+        a constraint, which concern every row; or, in training, an optimizer or a use of the table that does.
     Source: Bengio et al. 2003, A neural probabilistic language model; Keras ``Embedding``.
 
     >>> import graphc as gx
@@ -53,6 +59,7 @@ class Embedding(Layer):
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
         weights: Any = None,
+        sparse: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,6 +74,14 @@ class Embedding(Layer):
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = constraints.get(embeddings_constraint)
         self.mask_zero = mask_zero
+        self.sparse = sparse
+        for name in ("embeddings_regularizer", "embeddings_constraint"):
+            if sparse and getattr(self, name) is not None:
+                raise GraphError(
+                    f"a sparse Embedding has {name}, which concerns every row of the table in every step",
+                    at=user_line(),
+                    remedy=f"leave out {name}, or sparse",
+                )
         self._first = None if weights is None else _table(weights, (input_dim, output_dim))
 
     def build(self, input_shape: Any) -> None:
@@ -76,6 +91,7 @@ class Embedding(Layer):
             initializer=self.embeddings_initializer,
             regularizer=self.embeddings_regularizer,
             constraint=self.embeddings_constraint,
+            sparse=self.sparse,
         )
         if self._first is not None:
             self.embeddings.value = self._first.astype(self.embeddings.dtype.numpy)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
-_NOT_SEARCHED = frozenset({"_given", "_weights", "_regularizers", "_constraints", "calls"})
+_NOT_SEARCHED = frozenset({"_given", "_weights", "_regularizers", "_constraints", "_sparse", "calls"})
 
 
 class WeightHolder(Configurable):
@@ -47,6 +47,7 @@ class WeightHolder(Configurable):
     _weights: list[tuple[str, Parameter]]
     _regularizers: list[tuple[Parameter, Regularizer]]
     _constraints: list[tuple[Parameter, Constraint]]
+    _sparse: list[Parameter]
     _name: str | None
     _dtype: DType | None
     _path: str | None
@@ -66,6 +67,7 @@ class WeightHolder(Configurable):
         self._weights = []
         self._regularizers = []
         self._constraints = []
+        self._sparse = []
         self.calls = []
         return self
 
@@ -78,6 +80,7 @@ class WeightHolder(Configurable):
         regularizer: Any = None,
         constraint: Any = None,
         name: str | None = None,
+        sparse: bool = False,
     ) -> Parameter:
         """Make a weight.
 
@@ -90,6 +93,7 @@ class WeightHolder(Configurable):
             regularizer: a penalty on it, added to the loss.
             constraint: what its value goes through in every step of training.
             name: what it is called in files and texts.
+            sparse: it is a table that is read by indices, of which a step changes the rows that occur and no others.
 
         Raises:
             ShapeError: the shape holds a size that is not known.
@@ -131,6 +135,8 @@ class WeightHolder(Configurable):
         bound = constraints.get(constraint)
         if bound is not None:
             self._constraints.append((weight, bound))
+        if sparse:
+            self._sparse.append(weight)
         return weight
 
     def _free_label(self, name: str) -> str:
@@ -369,6 +375,10 @@ class WeightHolder(Configurable):
     def constraints(self) -> dict[Parameter, Constraint]:
         """What the weights of this layer and of those within go through in every step."""
         return {weight: bound for layer in self.walk() for weight, bound in layer._constraints}
+
+    def sparse_weights(self) -> list[Parameter]:
+        """The tables of this layer and of those within of which a step changes the rows that occur alone."""
+        return [weight for layer in self.walk() for weight in layer._sparse]
 
     def adopt(self, path: str, ordinal: int) -> None:
         """Make this the layer's path; the names of weights and the paths of layers within follow.

@@ -16,6 +16,8 @@ from graphc.ir.types import DType
 class _Moments(Optimizer):
     """The arguments that all of the family take, and its means."""
 
+    by_element = True
+
     def __init__(
         self,
         learning_rate: Rate = 0.001,
@@ -196,6 +198,7 @@ class Lamb(_Moments):
     ('momentum', 'velocity')
     """
 
+    by_element = False
     slots = ("momentum", "velocity")
 
     def scalars(self, rate: Node, step: Node) -> dict[str, Node]:

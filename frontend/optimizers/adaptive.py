@@ -35,6 +35,7 @@ class Adagrad(Optimizer):
     ('accumulator',)
     """
 
+    by_element = True
     slots = ("accumulator",)
 
     def __init__(
@@ -76,6 +77,7 @@ class Adadelta(Optimizer):
     ('accumulated_grad', 'accumulated_delta_var')
     """
 
+    by_element = True
     slots = ("accumulated_grad", "accumulated_delta_var")
 
     def __init__(
@@ -117,6 +119,8 @@ class RMSprop(Optimizer):
     >>> gx.optimizers.RMSprop(centered=True, momentum=0.9).slots
     ('velocity', 'momentum', 'average_gradient')
     """
+
+    by_element = True
 
     def __init__(
         self,
@@ -167,6 +171,7 @@ class Ftrl(Optimizer):
     ('accumulator', 'linear')
     """
 
+    by_element = True
     slots = ("accumulator", "linear")
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -13,6 +13,7 @@ import graphc as gx
 from graphc.errors import AxisError, GraphError
 from graphc.frontend.config import Configurable, suggestion, user_line
 from graphc.frontend.optimizers.gradients import clipping
+from graphc.frontend.optimizers.sparse import sparse_rows
 from graphc.frontend.schedules.base import evaluate
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType
@@ -79,6 +80,9 @@ class Optimizer(Configurable):
     """State of each parameter: arrays of its shape, zeros at first."""
     state: tuple[tuple[str, float], ...] = ()
     """State that all parameters share: float64 numbers by name, with their first values."""
+    by_element: bool = False
+    """Whether ``rule`` computes each element from the same element of its operands, and so serves a few rows of a table
+    as well."""
 
     def __init__(
         self,
@@ -256,6 +260,18 @@ class Optimizer(Configurable):
     def check(self, weights: Sequence[Parameter]) -> None:
         """Refuse to train a model with these weights, if what the optimizer was told does not fit them."""
 
+    def needs_all_rows(self, parameter: Parameter) -> Iterator[tuple[str, str]]:
+        """Why a step must walk all of a table although a batch reads few of its rows, and what to do, if so."""
+        name = type(self).__name__
+        if not self.by_element:
+            yield f"{name} looks at whole parameters", "train it with SGD, Adagrad or Adam"
+        if self._decays(parameter):
+            yield "weight_decay shrinks every row", 'call exclude_from_weight_decay(var_names=["embeddings"])'
+        if self.use_ema:
+            yield "use_ema averages every row", "leave use_ema out"
+        if self.gradient_accumulation_steps is not None:
+            yield "gradients are accumulated for every row", "leave gradient_accumulation_steps out"
+
     def gradients(self, loss: Node, parameters: Sequence[Parameter]) -> list[Node]:
         """The gradients of a loss, by way of its multiple where there is a ``loss_scale_factor``."""
         if self.loss_scale_factor is None:
@@ -290,6 +306,7 @@ class Optimizer(Configurable):
         parameters: Sequence[Parameter],
         gradients: Sequence[Node],
         constraints: Mapping[Parameter, Callable[[Node], Node]] | None = None,
+        sparse: Collection[Parameter] = (),
     ) -> dict[Parameter, Node]:
         """The next values of the parameters, their slots and the counter, for ``gx.compile(updates=...)``.
 
@@ -297,6 +314,10 @@ class Optimizer(Configurable):
             parameters: what the step changes.
             gradients: one for each parameter, such as :meth:`gradients` returns.
             constraints: functions that some parameters' new values go through.
+            sparse: tables that are read by indices, of which only the rows that occur change, and their slots.
+
+        Raises:
+            GraphError: a step must walk all of a sparse table, and why.
 
         >>> import graphc as gx, numpy as np
         >>> w = gx.parameter("w", np.ones(3, np.float32))
@@ -326,12 +347,20 @@ class Optimizer(Configurable):
         rates = {1.0: (rate, scalars)}
         for key, shared in self._shared.items():
             found[shared] = settle(shared, scalars[key])
-        wide = [gx.cast(g, _wide(p)) for p, g in zip(parameters, gradients, strict=True)]
+        rows = sparse_rows(self, parameters, gradients, constraints, sparse)
+        given = [rows[p].sums if p in rows else g for p, g in zip(parameters, gradients, strict=True)]
+        wide = [gx.cast(g, _wide(p)) for p, g in zip(parameters, given, strict=True)]
         ready = self.clipping.apply(self._accumulate(parameters, wide, due, found))
         for parameter, gradient in zip(parameters, ready, strict=True):
             dtype = _wide(parameter)
             slots = self._slots[id(parameter)]
-            start = gx.cast(parameter, dtype)
+            touched = rows.get(parameter)
+            old: Slots = slots
+            start: Node = parameter
+            if touched is not None:
+                start, gradient = touched.of(parameter), touched.gradient(gradient)
+                old = {key: touched.of(slot) for key, slot in slots.items()}
+            start = gx.cast(start, dtype)
             factor = self.factor_for(parameter)
             if factor not in rates:
                 rates[factor] = rate * factor, self.scalars(rate * factor, step)
@@ -339,7 +368,11 @@ class Optimizer(Configurable):
             if self._decays(parameter):
                 start = start - start * gx.cast(its_rate * cast("float", self.weight_decay), dtype)
             s = {key: gx.cast(value, dtype) for key, value in its_scalars.items()}
-            value, changed = self.rule(start, gradient, slots, s)
+            value, changed = self.rule(start, gradient, old, s)
+            if touched is not None:
+                found[parameter] = touched.put(parameter, value)
+                found.update((slots[key], touched.put(slots[key], new)) for key, new in changed.items())
+                continue
             if constraints is not None and parameter in constraints:
                 value = constraints[parameter](value)
             if self.use_ema:

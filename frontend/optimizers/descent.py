@@ -30,6 +30,8 @@ class SGD(Optimizer):
     ('momentum',)
     """
 
+    by_element = True
+
     def __init__(
         self,
         learning_rate: Rate = 0.01,
@@ -71,6 +73,7 @@ class Lion(Optimizer):
     0.0001
     """
 
+    by_element = True
     slots = ("momentum",)
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from graphc.errors import AxisError, GraphError
 from graphc.frontend.config import user_line
@@ -142,12 +142,13 @@ class Grouped(Optimizer):
         parameters: Sequence[Parameter],
         gradients: Sequence[Node],
         constraints: Mapping[Parameter, Callable[[Node], Node]] | None = None,
+        sparse: Collection[Parameter] = (),
     ) -> dict[Parameter, Node]:
         """The next values of the parameters of all groups, and of their state."""
         found: dict[Parameter, Node] = {}
         for member, places in self._shares(parameters):
             own, theirs = [parameters[place] for place in places], [gradients[place] for place in places]
-            found.update(member.updates(own, theirs, constraints))
+            found.update(member.updates(own, theirs, constraints, sparse))
         return found
 
     def variables(self, names: Mapping[str, Parameter]) -> dict[str, Parameter]:

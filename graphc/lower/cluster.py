@@ -40,13 +40,14 @@ from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.patches import PatchProduct
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce
+from graphc.ops.rows import UpdateRows
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
 
 OPAQUE = (
-    MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, Concatenate, Cumulative, ArgSort, LoopOp,
-    BranchOp, Part, PackedPanels, PanelProduct,
+    MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, UpdateRows, Concatenate, Cumulative, ArgSort,
+    LoopOp, BranchOp, Part, PackedPanels, PanelProduct,
 )  # fmt: skip
 """Ops that are a kernel of their own."""
 

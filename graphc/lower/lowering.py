@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,7 +42,7 @@ from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.recall import build_cluster
 from graphc.lower.schedule import schedule
 from graphc.lower.sort import build_argsort
-from graphc.lower.update import build_update, updates_in_place
+from graphc.lower.update import UPDATES, build_rows, build_update, rows_in_place, updates_in_place
 from graphc.lower.views import is_view, through_views
 from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
@@ -53,6 +53,7 @@ from graphc.ops.linear import MatMul
 from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
 from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.patches import PatchProduct
+from graphc.ops.rows import UpdateRows
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
 
@@ -90,8 +91,9 @@ class Lowering:
         self._place_leaves()
         updated = updates_in_place(self.graph, self.owned)
         copies = self._place_outputs(fusion, updated)
-        self._place_updates(updated)
-        in_place = self._updates_in_place(fusion)
+        rows = rows_in_place(self.graph)
+        self._place_updates(updated, rows)
+        in_place = {**self._updates_in_place(fusion), **rows}
         for cluster in self.clusters:
             self._add_cluster(cluster)
         for node, key in copies:
@@ -145,10 +147,13 @@ class Lowering:
                 copies.append((node, key))
         return copies
 
-    def _place_updates(self, updated: frozenset[int]) -> None:
+    def _place_updates(self, updated: frozenset[int], rows: Mapping[int, Parameter]) -> None:
         """Give each updated array its place: that of the array itself, or that of a copy."""
         for node in self.graph.nodes:
-            if not isinstance(node.op, UpdateSlice):
+            if not isinstance(node.op, UPDATES):
+                continue
+            if id(node) in rows:
+                self.key[id(node)] = rows[id(node)]
                 continue
             under = self.key_of(node.args[0])
             if id(node) not in updated:
@@ -251,12 +256,14 @@ class Lowering:
                     self._add_branch(node, node.op)
                 case Part():
                     pass  # the loop writes it
-                case UpdateSlice():
+                case UpdateSlice() | UpdateRows():
                     key = self.key_of(node)
-                    self._add(build_update(node, key, self.key_of, self.check_of), "update_slice")
-                    under = self.moving[id(key)].of
-                    self.work[-1].reads += (under,)
-                    self.work[-1].overwrites = (under,)
+                    build = build_rows if isinstance(node.op, UpdateRows) else build_update
+                    self._add(build(node, key, self.key_of, self.check_of), node.op.name)
+                    if id(key) in self.moving:
+                        under = self.moving[id(key)].of
+                        self.work[-1].reads += (under,)
+                        self.work[-1].overwrites = (under,)
                 case PatchProduct() | PatchParts():
                     self._add_contraction(node)
                 case PackedPanels():

@@ -138,9 +138,9 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
 
     emitter.open("z")
     emitter.bounds["%z"] = node.shape[axis]
-    _open_columns(emitter, after, values, first)
+    open_columns(emitter, after, values, first)
     emitter.store(key, target(loop_index("z")), Const(identity(fn, node.dtype), node.dtype))
-    _close_columns(emitter, lanes)
+    close_columns(emitter, lanes)
     emitter.add(For("z", ZERO, emitter.sizes.argument(node.shape[axis]), LoopKind.SEQ, emitter.close()))
     for a in along:
         emitter.open(f"i{a}")
@@ -154,7 +154,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     if not isinstance(limit, int):  # of an axis of size 0 there is no element to add to
         some = Apply("gt", (emitter.sizes.argument(limit), ZERO), DType.bool)
         lanes = emitter.let(Apply("select", (some, lanes, ZERO), I64))
-    _open_columns(emitter, after, values, first)
+    open_columns(emitter, after, values, first)
     place = target(loop_index(inside.name))
     addend = emitter.value(values, tuple(index))
     emitter.store(key, place, ZERO)
@@ -162,7 +162,7 @@ def build_scatter(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> Bu
     assert isinstance(store, Store)
     total = Apply(fn, (Load(store.buffer, store.index, node.dtype), addend), node.dtype)
     emitter.add(Store(store.buffer, store.index, total))
-    _close_columns(emitter, lanes)
+    close_columns(emitter, lanes)
     for a in reversed(along):
         emitter.add(For(f"i{a}", ZERO, emitter.sizes.argument(values.shape[a]), LoopKind.SEQ, emitter.close()))
     extent = rows * blocks
@@ -192,14 +192,16 @@ def decode(emitter: Emitter, axes: list[int], shape: Shape, position: Expr) -> N
             position = emitter.let(Apply("floordiv", (position, size), I64))
 
 
-def _open_columns(emitter: Emitter, after: list[int], values: Node, first: Expr) -> None:
+def open_columns(emitter: Emitter, after: list[int], values: Node, first: Expr) -> None:
+    """Begin a loop over a few of the columns, those from ``first`` on, of the elements of a row."""
     emitter.open("lane")
     if after:
         column = Apply("add", (first, Var("lane", I64)), I64)
         decode(emitter, after, values.shape, emitter.let(column))
 
 
-def _close_columns(emitter: Emitter, lanes: Expr) -> None:
+def close_columns(emitter: Emitter, lanes: Expr) -> None:
+    """End it after so many of them."""
     emitter.add(For("lane", ZERO, lanes, LoopKind.VECTOR, emitter.close()))
 
 

@@ -264,7 +264,7 @@ def unique(x: Operand, size: int | str | Dim, fill_value: Operand = 0) -> Unique
     flat = reshape(node, (total,))
     order = argsort(flat)
     ordered = take(flat, order, 0)
-    first = _begins(ordered, total)
+    first = begins_of(ordered, total)
     count = sum(cast_to(first, i64))
     begins = _places(first, count, bound + 1)
     values = where(begins[:-1] < size_of(total), _take_or_any(ordered, begins[:-1]), cast_to(filler, node.dtype))
@@ -273,7 +273,7 @@ def unique(x: Operand, size: int | str | Dim, fill_value: Operand = 0) -> Unique
     return Unique(values, count, inverse, begins[1:] - begins[:-1])
 
 
-def _begins(ordered: Node, total: Size) -> Node:
+def begins_of(ordered: Node, total: Size) -> Node:
     """Is an element other than the one before it?"""
     from graphc.ops.arithmetic import maximum as larger
     from graphc.ops.compare import isnan

@@ -4,8 +4,9 @@
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify, improve_branches, improve_scans      fewer, faster, more stable operations
-    decompose     select_branches, widen_halves, decompose,      only what the backend takes, in its cheapest form
-                  specialize, select_early
+    decompose     select_branches, update_touched_rows,          only what the backend takes, in its cheapest form
+                  widen_halves, decompose, specialize,
+                  select_early
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -23,6 +24,7 @@ from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
+from graphc.passes.touched import UpdateTouchedRows
 from graphc.passes.widen import WidenHalves
 from graphc.rewrite import RewriteLog
 
@@ -41,7 +43,9 @@ def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
 
     What is decomposed gets its canonical form, but is not recognized again.
     """
-    return (SelectBranches(takes), WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly())
+    return (
+        SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly()
+    )  # fmt: skip
 
 
 def prepare(graph: Graph, training: bool = False, check_finite: bool = False, record: Record | None = None) -> Graph:

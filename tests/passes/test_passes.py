@@ -127,6 +127,7 @@ def test_the_order_of_passes_is_data() -> None:
         "improve_branches",
         "improve_scans",
         "select_branches",
+        "update_touched_rows",
         "widen_halves",
         "decompose",
         "specialize",
