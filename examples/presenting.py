@@ -19,7 +19,7 @@ def main(out: Path) -> None:
     )
     model.summary(show_trainable=True)
     for weight in model.weights:
-        print(f"{weight.label}: {' x '.join(map(str, weight.array.shape))} = {weight.array.size}")
+        print(f"{weight.label}: {' x '.join(map(str, weight.shape))} = {weight.type.size}")
     print(f"trainable parameters: {model.count_params()}")
     model.plot(out / "presenting-mlp.svg")
     print(model.latex())

@@ -73,7 +73,7 @@ def read_backup(path: Path, model: Model, callbacks: Sequence[Callback]) -> bool
         parameters = _parameters(model)
         for name, parameter in parameters.items():
             array = arrays.get(name)
-            if array is None or array.shape != parameter.array.shape or array.dtype != parameter.array.dtype:
+            if array is None or array.shape != parameter.shape or array.dtype != parameter.dtype.numpy:
                 raise _differs(path, f"it lacks {name!r} of type {parameter.type}")
         for name, parameter in parameters.items():
             parameter.value = arrays[name]

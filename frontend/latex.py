@@ -111,7 +111,7 @@ class _Writer:
                 taken = letter in found.values()
                 found[name if not taken else path] = letter
                 if "/" not in path:
-                    self._sizes.append(rf"{_numbered(letter, number)} \in {_space(weight.array.shape)}")
+                    self._sizes.append(rf"{_numbered(letter, number)} \in {_space(weight.shape)}")
             self._weights[id(layer)] = {name: _numbered(letter, number) for name, letter in found.items()}
         return self._weights[id(layer)]
 

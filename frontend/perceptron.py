@@ -171,7 +171,7 @@ class Perceptron:
 
     def _samples(self, x: Any) -> NDArray[np.float32]:
         samples = np.ascontiguousarray(x, np.float32)
-        inputs = self.weights.array.shape[0] if self.programs else None
+        inputs = self.weights.shape[0] if self.programs else None
         if samples.ndim != 2 or 0 in samples.shape or inputs not in (None, samples.shape[1]):
             wanted = "n, inputs" if inputs is None else f"n, {inputs}"
             raise ShapeError(

@@ -93,7 +93,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
         raise _damaged(folder / _TEXT, f"{type(error).__name__}: {error}") from error
     for key, parameter in state.items():
         array = arrays.get(key)
-        if array is None or array.shape != parameter.array.shape or array.dtype != parameter.array.dtype:
+        if array is None or array.shape != parameter.shape or array.dtype != parameter.dtype.numpy:
             raise _damaged(folder / text["arrays"]["file"], f"it lacks {key!r} of type {parameter.type}")
     for key, parameter in state.items():
         parameter.value = arrays[key]

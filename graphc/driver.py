@@ -13,6 +13,7 @@ from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
+from graphc.lower.preparing import set_apart
 from graphc.lower.sizes import find_size_rules
 from graphc.lower.store import Kept, Lowered, find, keep, key_of
 from graphc.ops.base import explaining
@@ -63,22 +64,24 @@ def compile(
     with explaining("compile"):
         target = find_backend(backend)
         graph = prepare(make_graph(outputs, inputs, updates), training, check_finite)
+        key = key_of(graph, target, memory_budget)
         place = location.here()
 
         def lower_it() -> Lowered:  # where the plan was kept from another time: once somebody asks for nodes
             with location.at(place):
                 simplified, log = simplify_graph(graph)
+                rest, prepared = set_apart(decompose_for(simplified, target.takes), target, key is not None)
                 if memory_budget is None:
-                    return Lowered(simplified, log, make_plan(simplified, target))
-                return Lowered(simplified, log, *make_plan_within(simplified, target, memory_budget))
+                    return Lowered(simplified, log, _lowered(rest, target), prepared)
+                plan, rematerialization = _lowered_within(rest, target, memory_budget)
+                return Lowered(simplified, log, plan, prepared, rematerialization)
 
-        key = key_of(graph, target, memory_budget)
-        kept = None if key is None else find(key, graph)
+        kept = None if key is None else find(key, graph, target)
         if kept is not None:
             return Program(graph, lower_it, kept, compile_plan(kept.plan, target), target, training)
         lowered = lower_it()
         rules = find_size_rules((*graph.nodes, *lowered.plan.graph.nodes))
-        kept = Kept(lowered.plan, tuple(rule.least for rule in rules))
+        kept = Kept(lowered.plan, tuple(rule.least for rule in rules), lowered.prepared)
         program = Program(graph, lambda: lowered, kept, compile_plan(lowered.plan, target), target, training)
         if key is not None:
             keep(key, graph, kept)
@@ -86,15 +89,21 @@ def compile(
 
 
 def make_plan(graph: Graph, backend: Backend) -> Plan:
-    """Decompose what the backend does not take whole, simplify what came of it, and lower if it wants kernels."""
-    decomposed = decompose_for(graph, backend.takes)
+    """The plan of a simplified graph, with nothing prepared.
+
+    What the backend does not take whole is decomposed, what came of it simplified, and if it wants kernels, lowered.
+    """
+    return _lowered(decompose_for(graph, backend.takes), backend)
+
+
+def _lowered(graph: Graph, backend: Backend) -> Plan:
     if not backend.lowers:
-        return Plan(decomposed, parameters=decomposed.parameters, checks=find_checks(decomposed))
-    return lower(run_passes(decomposed, (KeepLess(),)))
+        return Plan(graph, parameters=graph.parameters, checks=find_checks(graph))
+    return lower(run_passes(graph, (KeepLess(),)))
 
 
-def make_plan_within(graph: Graph, backend: Backend, budget: int | float) -> tuple[Plan, Rematerialization]:
-    """As :func:`make_plan`, with an arena of at most ``budget`` bytes (a float: of a part of what it would take)."""
+def _lowered_within(graph: Graph, backend: Backend, budget: int | float) -> tuple[Plan, Rematerialization]:
+    """The plan with an arena of at most ``budget`` bytes (a float: of a part of what it would take)."""
     from graphc.lower.budget import lower_within
 
     positive = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -102,6 +111,4 @@ def make_plan_within(graph: Graph, backend: Backend, budget: int | float) -> tup
         raise GraphError(f"memory_budget={budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
     if not backend.lowers:
         raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
-    decomposed = decompose_for(graph, backend.takes)
-    plain = run_passes(decomposed, (KeepLess(),))
-    return lower_within(decomposed, plain, budget, {})
+    return lower_within(graph, run_passes(graph, (KeepLess(),)), budget, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from graphc.errors import (
 from graphc.ir import location
 from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node, Parameter, describe_operands
+from graphc.ir.node import Dependent, Node, Parameter, describe_operands
 from graphc.ir.text import print_graph
 from graphc.ir.types import converts
 from graphc.lower.plan import Plan
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from graphc.lower.budget import Rematerialization
+    from graphc.lower.preparing import PreparedValues
     from graphc.lower.store import Kept, Lowered
     from graphc.rewrite import RewriteLog
 
     Array = NDArray[Any]
 
-STAGES = ("graph", "simplified", "fused", "kernels", "plan")
+STAGES = ("graph", "simplified", "prepared", "fused", "kernels", "plan")
 MOST_FITS = 64
 """Combinations of input shapes that a program remembers."""
 UNKNOWN_SIZE = 32
@@ -56,6 +58,7 @@ class MemoryReport:
         naive_bytes: what they would take if each had its own.
         largest_live_set_bytes: the most that is alive at one moment; no plan can need less.
         parameter_bytes: state, shared by all programs that use it.
+        prepared_bytes: values made of parameters ahead of calls, and what making them takes; shared likewise.
         dims: the sizes that this holds for.
     """
 
@@ -63,6 +66,7 @@ class MemoryReport:
     naive_bytes: int
     largest_live_set_bytes: int
     parameter_bytes: int
+    prepared_bytes: int = 0
     dims: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -120,6 +124,7 @@ class Program:
         self.training = training
         self._lower = lower
         self._kept = kept
+        self._prepared = kept.prepared
         self.input_names: tuple[str, ...] = tuple(str(node.name) for node in graph.inputs)
         self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)
@@ -130,6 +135,9 @@ class Program:
         self._device = executable if isinstance(executable, DeviceExecutable) else None
         self._with_mirrors: Sequence[Parameter] = ()
         self._mirrors_seen = 0  # of all that were made, when it was looked which of them are of this program
+        self._updated = tuple(parameter for parameter, _ in graph.updates)
+        self._dependents: Sequence[weakref.ref[Dependent]] = ()  # of the parameters that are updated
+        self._dependents_seen = 0
 
     @cached_property
     def _lowered(self) -> Lowered:
@@ -149,6 +157,11 @@ class Program:
     def plan(self) -> Plan:
         """Kernels, buffers and order; empty for backends that do not lower."""
         return self._lowered.plan
+
+    @property
+    def prepared(self) -> tuple[PreparedValues, ...]:
+        """Values of parameters alone, which are computed again only if a parameter has changed."""
+        return self._lowered.prepared
 
     @property
     def rematerialization(self) -> Rematerialization | None:
@@ -193,12 +206,44 @@ class Program:
         else:
             self._check_out(out, fit)
         if self._device is None and Parameter.mirrors_made:
-            for parameter in self._mirrored():  # the executable knows the buffers on the CPU
-                parameter.array  # noqa: B018 (brings the buffer up to date)
-        failure = fit.bound.run(arrays, out)
+            self._fetch()
+        for values in self._prepared:
+            if values.made is not values.wanted:
+                values.renew()
+        if self._updated:
+            self._tell()
+            try:
+                failure = fit.bound.run(arrays, out)
+            finally:
+                self._tell()
+        else:
+            failure = fit.bound.run(arrays, out)
         if failure is not None:
             raise self.failed(failure, fit.dims)
         return out
+
+    def _fetch(self) -> None:
+        """Bring up to date what the executable reads on the CPU, and make old elsewhere what it will write."""
+        for parameter in self._mirrored():
+            for mirror in parameter.mirrors:
+                if any(parameter is updated for updated in self._updated):
+                    mirror.expire()
+                else:
+                    mirror.fetch()
+
+    def _tell(self) -> None:
+        """Tell what was made of the parameters that are updated.
+
+        Before a step, for whoever looks while it runs, and after it, when the new values are there.
+        """
+        if self._dependents_seen != Parameter.dependents_made:
+            seen = Parameter.dependents_made
+            self._dependents = [reference for parameter in self._updated for reference in parameter.dependents]
+            self._dependents_seen = seen
+        for reference in self._dependents:
+            dependent = reference()
+            if dependent is not None:
+                dependent.expire()
 
     def _mirrored(self) -> Sequence[Parameter]:
         """The parameters with buffers on other devices, too."""
@@ -222,7 +267,14 @@ class Program:
         if self._device is None:
             return self.call(arrays)
         arrays, fit = self._fitting(arrays)
-        return Results(self, cast("DeviceBound", fit.bound).start(arrays), fit.dims)
+        for values in self._prepared:
+            if values.made is not values.wanted:
+                values.renew()
+        self._tell()
+        try:
+            return Results(self, cast("DeviceBound", fit.bound).start(arrays), fit.dims)
+        finally:
+            self._tell()
 
     def _fitting(self, arrays: Sequence[Any]) -> tuple[Sequence[Any], _Fit]:
         """The arrays as the executable takes them, and what their shapes lead to."""
@@ -242,7 +294,7 @@ class Program:
     # reading
 
     def text(self, stage: str = "simplified") -> str:
-        """The program at one stage: ``graph``, ``simplified``, ``fused``, ``kernels`` or ``plan``.
+        """The program at one stage: ``graph``, ``simplified``, ``prepared``, ``fused``, ``kernels`` or ``plan``.
 
         Raises:
             AxisError: there is no such stage.
@@ -251,6 +303,8 @@ class Program:
             return print_graph(self.graph)
         if stage == "simplified":
             return print_graph(self.simplified)
+        if stage == "prepared":
+            return "\n".join(print_graph(values.graph) for values in self.prepared) or "nothing is prepared\n"
         if stage in STAGES:
             from graphc.report.stages import print_stage
 
@@ -259,7 +313,7 @@ class Program:
 
     def source(self) -> str:
         """The generated source of all kernels."""
-        return self.executable.source()
+        return "\n\n".join((*(values.executable.source() for values in self._prepared), self.executable.source()))
 
     def memory(self, **dims: int) -> MemoryReport:
         """What the program needs, by default for the sizes of the last call."""
@@ -268,7 +322,8 @@ class Program:
         sizes = self.sizes(dims)
         arena = layout(self._kept.plan, sizes)
         held = sum(p.type.nbytes({}) for p in self.parameters)
-        return MemoryReport(arena.peak_bytes, arena.naive_bytes, arena.largest_live_set_bytes, held, sizes)
+        ahead = sum(values.nbytes for values in self._prepared)
+        return MemoryReport(arena.peak_bytes, arena.naive_bytes, arena.largest_live_set_bytes, held, ahead, sizes)
 
     def explain(self, **dims: int) -> str:
         """For each kernel: the user's lines that it computes, the ops fused, bytes moved, its place in the arena."""

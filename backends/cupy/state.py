@@ -45,7 +45,7 @@ class Mirror:
         self.residence = residence
         self.is_old = True
         self._device = device
-        self._host = parameter.array
+        self._host = parameter.buffer
         self._fetched = residence.version  # the version at which both sides were equal
         self.memory: Memory = device.allocate(self._host.nbytes, f"parameter {parameter.label!r}")
 

@@ -342,7 +342,7 @@ class _Table:
             case Place.OUTPUT:
                 self.output_patches.append((buffer.slot, word))
             case Place.STATE:
-                value = self.arrays.state[buffer.slot].ctypes.data
+                value = self.arrays.state[buffer.slot]
             case _:
                 value = self.arrays.constants[buffer.slot].ctypes.data
         self.records[word - self.records_at] = value
@@ -385,10 +385,10 @@ class _Marks:
 
 
 class _Arrays:
-    """The arrays whose addresses stand in a table, kept alive with it."""
+    """The arrays whose addresses stand in a table, kept alive with it; the plan keeps those of parameters."""
 
     def __init__(self, plan: Plan) -> None:
-        self.state: list[NDArray[Any]] = [parameter.array for parameter in plan.parameters]
+        self.state = [parameter.buffer.ctypes.data for parameter in plan.parameters]
         self.nothing = NOTHING
         self.constants: list[NDArray[Any]] = [np.ascontiguousarray(array) for array in plan.constants]
 

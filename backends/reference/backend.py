@@ -95,7 +95,7 @@ class BoundGraph:
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Failure | None:
         """Run one step: read ``inputs``, fill ``outputs``, commit the updates. After a Failure no state has changed."""
         values = {id(node): array for node, array in zip(self.graph.inputs, inputs, strict=True)}
-        values |= {id(parameter): parameter.array for parameter in self.graph.parameters}
+        values |= {id(parameter): parameter.buffer for parameter in self.graph.parameters}
         with np.errstate(all="ignore"):
             for node, op in zip(self.graph.nodes, self.ops, strict=True):
                 if id(node) in values:
@@ -114,7 +114,7 @@ class BoundGraph:
         # Every new value is copied before the first is written: it may be a view of another parameter.
         new = [np.array(values[id(node)]) for _, node in self.graph.updates]
         for (parameter, _), value in zip(self.graph.updates, new, strict=True):
-            np.copyto(parameter.array, value, casting="no")
+            np.copyto(parameter.buffer, value, casting="no")
         return None
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ operators: dict[str, Callable[..., Any]] = {}
 _table: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 _drawing = threading.RLock()
+_joining = threading.Lock()
 _counter = itertools.count()
 _SITES = 8
 
@@ -328,15 +330,19 @@ class Constant(Op):
         return hashlib.sha256(self.data).hexdigest()[:16]
 
 
-class Mirror(Protocol):
-    """A parameter's buffer on another device."""
+class Dependent(Protocol):
+    """What was computed or copied from a parameter's array on the CPU."""
+
+    def expire(self) -> None:
+        """Count as old from now on: the array may change."""
+        ...
+
+
+class Mirror(Dependent, Protocol):
+    """A parameter's buffer on another device. It brings the array on the CPU up to date before it expires."""
 
     def fetch(self) -> None:
         """Bring the array on the CPU up to date."""
-        ...
-
-    def expire(self) -> None:
-        """Bring the array on the CPU up to date and count as old from now on, since that may change."""
         ...
 
 
@@ -346,20 +352,28 @@ class Parameter(Node):
     There is one buffer on the CPU that every program shares; it is never replaced, only written, so that its address
     stays. Use :attr:`value` to read a copy or to set it.
 
+    Whoever writes it tells what depends on it: setting :attr:`value` and asking for :attr:`array` call :meth:`expire`,
+    and a program that updates parameters tells at each step.
+
     Attributes:
         trainable: whether ``Model`` takes gradients of it.
         mirrors: its buffers on other devices, at most one on each.
+        dependents: values that are computed from it ahead of time; they live as long as programs use them.
     """
 
-    __slots__ = ("_buffer", "_draw", "mirrors", "trainable")
+    __slots__ = ("_buffer", "_draw", "_lent", "dependents", "mirrors", "trainable")
 
     _buffer: Array | None
     _draw: Callable[[], Array] | None
+    _lent: bool
+    dependents: tuple[weakref.ref[Dependent], ...]
     mirrors: tuple[Mirror, ...]
     trainable: bool
 
     mirrors_made: ClassVar[int] = 0
     """How many buffers on other devices there have been, of all parameters."""
+    dependents_made: ClassVar[int] = 0
+    """How many dependents there have been, of all parameters."""
 
     def __init__(
         self, label: str, array: Array | Callable[[], Array], trainable: bool = True, type: TensorType | None = None
@@ -374,23 +388,30 @@ class Parameter(Node):
             type: element type and shape of what the function makes.
         """
         self._buffer = self._draw = None
+        self._lent = False
         if callable(array):
             assert type is not None  # nothing else says it
             self._draw = array
         else:
             self._buffer = np.array(array, order="C", copy=True)
             type = TensorType(as_dtype(self._buffer.dtype), tuple(self._buffer.shape))
+        self.dependents = ()
         self.mirrors = ()
         self.trainable = trainable
         super().__init__(ParameterLeaf(label, type), (), type, location.here())
 
     @property
-    def _array(self) -> Array:
-        """The buffer, with the first value in it if it has been waiting for someone to ask."""
+    def buffer(self) -> Array:
+        """The array on the CPU as it is, for backends: to read, or to write in a step that the program tells of.
+
+        It holds the first value if that has been waiting for someone to ask.
+        """
         if self._buffer is None:
             with _drawing:
                 if self._buffer is None and self._draw is not None:
-                    self._buffer = np.asarray(self._draw(), order="C")  # keeps arrays of no axes as they are
+                    drawn = np.asarray(self._draw(), order="C")  # keeps arrays of no axes as they are
+                    # one that shows another's memory could be written without anybody holding it
+                    self._buffer = drawn if drawn.base is None else drawn.copy()
                     self._draw = None
         assert self._buffer is not None
         return self._buffer
@@ -406,22 +427,56 @@ class Parameter(Node):
 
     @property
     def array(self) -> Array:
-        """The buffer on the CPU, up to date. It may be written: buffers on other devices are old from now on."""
+        """The buffer on the CPU, up to date. It may be written: what was made from it is old from now on.
+
+        Values that programs prepare from it are made again at each call as long as someone holds the array. Buffers on
+        other devices are sent once; ask again before writing again.
+        """
+        self._lent = True
+        self.expire()
+        return self.buffer
+
+    @property
+    def is_held(self) -> bool:
+        """May someone write the buffer at any time, because he asked for it and still holds it, or a view of it?"""
+        return self._lent and _references(self) > _ALONE + len(self.mirrors)
+
+    def fetch(self) -> None:
+        """Bring the buffer up to date with those on other devices."""
+        for mirror in self.mirrors:
+            mirror.fetch()
+
+    def expire(self) -> None:
+        """Tell whatever was made from the buffer that it may change."""
         for mirror in self.mirrors:
             mirror.expire()
-        return self._array
+        self.expire_dependents()
+
+    def expire_dependents(self) -> None:
+        """Tell the values that were made from it on this device or any other that they are old."""
+        for reference in self.dependents:
+            dependent = reference()
+            if dependent is not None:
+                dependent.expire()
 
     def add_mirror(self, mirror: Mirror) -> None:
         """Have a buffer on another device."""
-        self.mirrors = (*self.mirrors, mirror)
-        Parameter.mirrors_made += 1
+        with _joining:
+            self.mirrors = (*self.mirrors, mirror)
+            Parameter.mirrors_made += 1
+
+    def add_dependent(self, dependent: Dependent) -> None:
+        """Tell this, too, when the buffer may change. It is not kept alive."""
+        with _joining:
+            living = (reference for reference in self.dependents if reference() is not None)
+            self.dependents = (*living, weakref.ref(dependent))
+            Parameter.dependents_made += 1
 
     @property
     def value(self) -> Array:
         """A copy of the current value. Setting it writes in place: same shape, a dtype that casts safely."""
-        for mirror in self.mirrors:
-            mirror.fetch()
-        return self._array.copy()
+        self.fetch()
+        return self.buffer.copy()
 
     @value.setter
     def value(self, new: Any) -> None:
@@ -442,12 +497,23 @@ class Parameter(Node):
             with _drawing:
                 if self._buffer is None:  # a first value that nobody has seen need not be drawn
                     self._buffer, self._draw = np.empty(array.shape, self.dtype.numpy), None
-        np.copyto(self.array, array, casting="unsafe")
+        self.expire()  # buffers on other devices are older than what is written now
+        np.copyto(self.buffer, array, casting="unsafe")
+        self.expire_dependents()  # what another thread made meanwhile may hold some of both
 
 
 def _here() -> str | None:
     place = location.here()
     return None if place is None else str(place)
+
+
+def _references(parameter: Parameter) -> int:
+    """What the interpreter counts for a parameter's buffer."""
+    return sys.getrefcount(parameter._buffer)  # pyright: ignore[reportPrivateUsage]
+
+
+_ALONE = _references(Parameter("", np.zeros(())))
+"""The count where only the parameter holds its buffer; each mirror holds it, too."""
 
 
 def apply(op: Op, *args: Node) -> Node:

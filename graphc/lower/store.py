@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import marshal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
@@ -24,10 +24,11 @@ import numpy as np
 from graphc import cache
 from graphc.ir.dims import Dim, Size, size_of_terms
 from graphc.ir.graph import Graph
-from graphc.ir.node import Constant
+from graphc.ir.node import Constant, Parameter
 from graphc.ir.types import DType, TensorType, as_dtype
 from graphc.lower.fingerprint import UnknownPartError, compiler, fingerprint
 from graphc.lower.plan import Plan
+from graphc.lower.preparing import PreparedValues, hidden_parameter, shared_values
 
 if TYPE_CHECKING:
     from graphc.backend import Backend
@@ -49,6 +50,7 @@ class Lowered:
     simplified: Graph
     log: RewriteLog
     plan: Plan
+    prepared: tuple[PreparedValues, ...] = ()
     rematerialization: Rematerialization | None = None
 
 
@@ -59,10 +61,12 @@ class Kept:
     Attributes:
         plan: where it comes from the disk, without nodes and checks, and its graph is the one that was compiled.
         never_negative: sizes that a run must not make negative; see :mod:`graphc.lower.sizes`.
+        prepared: the values of parameters alone that the plan reads.
     """
 
     plan: Plan
     never_negative: tuple[Size, ...]
+    prepared: tuple[PreparedValues, ...] = ()
 
 
 def key_of(graph: Graph, backend: Backend, *options: object) -> str | None:
@@ -78,29 +82,47 @@ def key_of(graph: Graph, backend: Backend, *options: object) -> str | None:
     return None if found is None else cache.digest(found, backend.name, describe(), repr(options))
 
 
-def find(key: str, graph: Graph) -> Kept | None:
+def find(key: str, graph: Graph, backend: Backend) -> Kept | None:
     """What is kept under a key, for this graph; None if there is nothing that can be read."""
     data = cache.get(key, KIND)
     if data is None:
         return None
-    plan: Plan
-    parameters: tuple[int, ...]
-    constants: tuple[Any, ...]
     try:
-        plan, parameters, constants, never_negative = _read(data)
-        given = list(_constants(graph)) if constants else []
-        arrays = tuple([given[of].array if isinstance(of, int) else _array(*of) for of in constants])
-        state = tuple([graph.parameters[number] for number in parameters])
+        row, groups, never_negative = _read(data)
+        given = list(_constants(graph))
+        parameters = list(graph.parameters)
+        prepared: list[PreparedValues] = []
+        for types, inner, text in groups:
+            hidden = tuple([hidden_parameter(type) for type in types])
+            plan = _restored(inner, Graph((), ()), [*parameters, *hidden], given)
+            prepared.append(shared_values(plan, hidden, backend, text))
+            parameters += prepared[-1].parameters
+        plan = _restored(row, graph, parameters, given)
     except (ValueError, TypeError, LookupError, AttributeError, EOFError, ImportError):  # not written by this compiler
         return None
-    return Kept(replace(plan, graph=graph, parameters=state, constants=arrays), never_negative)
+    return Kept(plan, never_negative, tuple(prepared))
 
 
 def keep(key: str, graph: Graph, kept: Kept) -> None:
-    """Keep the plan of a graph, if the format can say all of it."""
-    plan = kept.plan
+    """Keep the plan of a graph, and those of the values that are prepared for it, if the format can say all of it."""
     numbers = {id(parameter): number for number, parameter in enumerate(graph.parameters)}
     given = {(op.data, op.type): number for number, op in enumerate(_constants(graph))}
+    groups: list[object] = []
+    try:
+        for values in kept.prepared:
+            numbers |= {id(parameter): number for number, parameter in enumerate(values.parameters, len(numbers))}
+            types = tuple(parameter.type for parameter in values.parameters)
+            groups.append((types, _bare(values.plan, numbers, given), values.text))
+        data = _Writer().write((_bare(kept.plan, numbers, given), tuple(groups), kept.never_negative))
+    except (UnknownPartError, KeyError):
+        return
+    if len(data) <= MOST_ENTRY_BYTES:
+        cache.put(key, KIND, data)
+        cache.trim(KIND, MOST_BYTES)
+
+
+def _bare(plan: Plan, numbers: Mapping[int, int], given: Mapping[tuple[bytes, TensorType], int]) -> object:
+    """A plan without nodes, the numbers of its parameters, and its constants."""
     bare = replace(
         plan,
         graph=Graph((), ()),
@@ -110,15 +132,18 @@ def keep(key: str, graph: Graph, kept: Kept) -> None:
         buffers=tuple(replace(buffer, nodes=()) for buffer in plan.buffers),
         launches=tuple(replace(launch, nodes=()) for launch in plan.launches),
     )
-    try:
-        parameters = tuple(numbers[id(parameter)] for parameter in plan.parameters)
-        constants = tuple(_constant(array, given) for array in plan.constants)
-        data = _Writer().write((bare, parameters, constants, kept.never_negative))
-    except (UnknownPartError, KeyError):
-        return
-    if len(data) <= MOST_ENTRY_BYTES:
-        cache.put(key, KIND, data)
-        cache.trim(KIND, MOST_BYTES)
+    parameters = tuple(numbers[id(parameter)] for parameter in plan.parameters)
+    return bare, parameters, tuple(_constant(array, given) for array in plan.constants)
+
+
+def _restored(row: Any, graph: Graph, parameters: Sequence[Parameter], given: Sequence[Constant]) -> Plan:
+    """The plan of a row that :func:`_bare` made."""
+    plan: Plan
+    numbers: tuple[int, ...]
+    constants: tuple[Any, ...]
+    plan, numbers, constants = row
+    arrays = tuple([given[of].array if isinstance(of, int) else _array(*of) for of in constants])
+    return replace(plan, graph=graph, parameters=tuple([parameters[n] for n in numbers]), constants=arrays)
 
 
 def _count(graph: Graph, enough: int) -> int:

@@ -41,14 +41,14 @@ def fold_constants(node: Node) -> Node | None:
     if isinstance(node.op, BroadcastTo) or shape_names(node.shape) or node.type.nbytes() > LARGEST_BYTES:
         return None
     arrays = [operand.array for operand in operands]
-    if _is_symbolic(node.op) or (isinstance(node.op, Checked) and node.op.fault(*arrays) is not None):
+    if is_symbolic(node.op) or (isinstance(node.op, Checked) and node.op.fault(*arrays) is not None):
         return None
     with np.errstate(all="ignore"):
         value = reference_of(node.op, arrays, node.dtype)
     return constant(np.asarray(value, node.dtype.numpy))
 
 
-def _is_symbolic(op: Op) -> bool:
+def is_symbolic(op: Op) -> bool:
     """Do the attributes hold a size that is not known now?"""
     found: list[object] = []
 

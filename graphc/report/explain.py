@@ -12,6 +12,7 @@ from graphc.lower.memory import item_bytes, layout
 from graphc.lower.plan import ArenaLayout, ContractionItem, GemmItem, Item, KernelItem, Launch, Place, Plan
 
 if TYPE_CHECKING:
+    from graphc.lower.preparing import PreparedValues
     from graphc.program import Program
 
 
@@ -34,11 +35,22 @@ def explain(program: Program, dims: Mapping[str, int]) -> str:
     )
     if program.rematerialization is not None:
         rows.append(str(program.rematerialization))
+    for values in program.prepared:
+        rows += _prepared(values)
     for number, launch in enumerate(plan.launches):
         if number == plan.commit and plan.checks:
             rows.append("-- run-time checks are tested here; what follows writes parameters --")
         rows += _launch(plan, number, launch, arena, dims)
     return "\n".join(rows) + "\n"
+
+
+def _prepared(values: PreparedValues) -> list[str]:
+    """The launches that run when a parameter has changed."""
+    arena = layout(values.plan, {})
+    rows = [f"-- prepared when parameters have changed, {_bytes(values.nbytes)} --"]
+    for number, launch in enumerate(values.plan.launches):
+        rows += _launch(values.plan, number, launch, arena, {})
+    return [*rows, "-- at each call --"]
 
 
 def _launch(plan: Plan, number: int, launch: Launch, arena: ArenaLayout, dims: Mapping[str, int]) -> list[str]:

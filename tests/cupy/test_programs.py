@@ -55,27 +55,6 @@ def test_training_steps_are_those_of_the_reference(gpu, rate):
         np.testing.assert_allclose(b.value, a.value, rtol=2e-4, atol=2e-6, err_msg=a.label)
 
 
-def test_rows_of_a_sparse_table_train_as_on_the_cpu(gpu):
-    tables = []
-    for backend in (gpu, "numba"):
-        gx.set_seed(2)
-        model = gx.Sequential(
-            [
-                gx.Input((4,), dtype="int64"),
-                gx.layers.Embedding(50, 20, sparse=True),
-                gx.layers.Flatten(),
-                gx.layers.Dense(3),
-            ]
-        )
-        model.compile(gx.optimizers.Adam(0.01, global_clipnorm=0.5), "mse", backend=backend)
-        draws = np.random.default_rng(1)
-        for batch in (6, 6, 1):
-            model.train_on_batch(draws.integers(0, 50, (batch, 4)), draws.standard_normal((batch, 3)).astype("f4"))
-        tables.append([weight.value for weight in (*model.weights, *model.optimizer.variables({}).values())])
-    for a, b in zip(*tables, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
-
-
 def digits(backend: object, steps: int, batch: int, hidden: int) -> list[float]:
     gx.set_seed(3)
     images, labels = gx.data.load_digits()
@@ -421,3 +400,28 @@ def test_columns_of_all_shapes(gpu):
         np.testing.assert_allclose(found["mean"], other.mean(0) * 2, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(found["kept"], np.maximum(other, 0))
         np.testing.assert_allclose(found["both"], np.maximum(other, 0).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_prepared_values_follow_changes_on_both_sides(gpu):
+    """Each side prepares for itself, once for each change, wherever it was made."""
+    x, w = gx.placeholder("x", ("n", 8)), gx.parameter("w", f32(8, 4))
+    rows = f32(2, 8)
+    here, there = (gx.compile({"y": x @ (w * gx.exp(w))}, [x], backend=b) for b in ("numba", gpu))
+    step_here, step_there = (gx.compile({"s": gx.sum(x)}, [x], {w: w * 0.5}, backend=b) for b in ("numba", gpu))
+
+    def write() -> None:
+        w.array[3:] = 1
+
+    def set_value() -> None:
+        w.value = f32(8, 4)
+
+    changes = [
+        lambda: step_there(x=rows), lambda: [step_there.start([rows]), step_there.start([rows])], write,
+        lambda: step_here(x=rows), set_value, lambda: (step_here(x=rows), step_there(x=rows)),
+    ]  # fmt: skip
+    for runs, change in enumerate([lambda: None, *changes], 1):
+        change()
+        for program in (here, there, here, there):
+            found = program(x=rows)["y"]
+            np.testing.assert_allclose(found, rows @ (w.value * np.exp(w.value)), rtol=1e-4, atol=1e-5)
+            assert [values.runs for values in program.prepared] == [runs]

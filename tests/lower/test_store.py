@@ -136,7 +136,7 @@ def test_a_program_from_a_kept_plan_gives_the_same_bits_and_the_same_texts(
     assert str(warm.rematerialization) == str(cold.rematerialization)
     bare = warm._kept
     store.keep("0" * 64, warm.graph, store.Kept(warm.plan, bare.never_negative))  # of the plan compiled only now
-    assert store.find("0" * 64, warm.graph).plan.launches == bare.plan.launches  # pyright: ignore
+    assert store.find("0" * 64, warm.graph, warm.backend).plan.launches == bare.plan.launches  # pyright: ignore
 
 
 @pytest.mark.parametrize("seed", range(200, 212))

@@ -58,7 +58,7 @@ def checked() -> Kernel:
 
 
 def parameter(array: np.ndarray) -> SimpleNamespace:
-    return SimpleNamespace(array=array)
+    return SimpleNamespace(array=array, buffer=array)
 
 
 def item(kernel: Kernel, buffers: tuple[int, ...], n, **keys) -> KernelItem:
