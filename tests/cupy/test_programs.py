@@ -55,6 +55,27 @@ def test_training_steps_are_those_of_the_reference(gpu, rate):
         np.testing.assert_allclose(b.value, a.value, rtol=2e-4, atol=2e-6, err_msg=a.label)
 
 
+def test_rows_of_a_sparse_table_train_as_on_the_cpu(gpu):
+    tables = []
+    for backend in (gpu, "numba"):
+        gx.set_seed(2)
+        model = gx.Sequential(
+            [
+                gx.Input((4,), dtype="int64"),
+                gx.layers.Embedding(50, 20, sparse=True),
+                gx.layers.Flatten(),
+                gx.layers.Dense(3),
+            ]
+        )
+        model.compile(gx.optimizers.Adam(0.01, global_clipnorm=0.5), "mse", backend=backend)
+        draws = np.random.default_rng(1)
+        for batch in (6, 6, 1):
+            model.train_on_batch(draws.integers(0, 50, (batch, 4)), draws.standard_normal((batch, 3)).astype("f4"))
+        tables.append([weight.value for weight in (*model.weights, *model.optimizer.variables({}).values())])
+    for a, b in zip(*tables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
 def digits(backend: object, steps: int, batch: int, hidden: int) -> list[float]:
     gx.set_seed(3)
     images, labels = gx.data.load_digits()
