@@ -17,7 +17,7 @@ bounds (``0 <= i < bound``) and simplify ``(i * 512 + j) // 512`` to ``i``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias, Union
@@ -361,17 +361,16 @@ def names(size: Size) -> set[str]:
     >>> sorted(names(Dim("a") * 2 + Dim("b") // 3))
     ['a', 'b']
     """
-    return set(_names(size))
+    return set(_names(size)) if isinstance(size, Dim) else set()
 
 
-def _names(size: Size) -> Iterator[str]:
-    for monomial, _ in _terms(size):
+@lru_cache(maxsize=1 << 14)
+def _names(size: Dim) -> frozenset[str]:
+    found: set[str] = set()
+    for monomial, _ in size.terms:
         for atom, _ in monomial:
-            if isinstance(atom, str):
-                yield atom
-            else:
-                yield from _names(atom.left)
-                yield from _names(atom.right)
+            found |= {atom} if isinstance(atom, str) else names(atom.left) | names(atom.right)
+    return frozenset(found)
 
 
 def substitute(size: Size, values: Mapping[str, Size], bounds: Bounds | None = None) -> Size:

@@ -11,8 +11,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
 
@@ -79,12 +77,17 @@ def here() -> Location | None:
     return None
 
 
-@contextmanager
-def at(location: Location | None) -> Generator[None, None, None]:
+class at:
     """Nodes built inside have this location (None: the user's current line)."""
-    before = _override.location
-    _override.location = location
-    try:
-        yield
-    finally:
-        _override.location = before
+
+    __slots__ = ("_before", "_location")
+
+    def __init__(self, location: Location | None) -> None:
+        self._location = location
+
+    def __enter__(self) -> None:
+        self._before = _override.location
+        _override.location = self._location
+
+    def __exit__(self, *_: object) -> None:
+        _override.location = self._before

@@ -20,7 +20,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
 
 import numpy as np
 
@@ -661,13 +661,16 @@ def topological(roots: Iterator[Node] | tuple[Node, ...] | list[Node]) -> list[N
     """All nodes that the roots need, operands before users, in an order that depends on structure only."""
     order: list[Node] = []
     done: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    stack: list[Node | None] = list(reversed(list(roots)))
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif id(node) not in done:
-            done.add(id(node))
-            stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args) if id(arg) not in done)
+        node = stack.pop()
+        if node is None:  # all that the next one needs is in order
+            order.append(cast("Node", stack.pop()))
+        elif node.uid not in done:
+            done.add(node.uid)
+            if node.args:
+                stack += (node, None)
+                stack += [arg for arg in reversed(node.args) if arg.uid not in done]
+            else:
+                order.append(node)
     return order

@@ -42,6 +42,8 @@ class DType(Enum):
     float32 = "float32"
     float64 = "float64"
 
+    __hash__ = object.__hash__  # members are single; that of Enum takes the hash of the name each time
+
     @property
     def short(self) -> str:
         return _SHORT[self]
@@ -190,6 +192,12 @@ class TensorType:
     dtype: DType
     shape: Shape
 
+    def __hash__(self) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = hash((self.dtype, self.shape))
+        return found
+
     @property
     def rank(self) -> int:
         return len(self.shape)
@@ -270,6 +278,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     Raises:
         ShapeError: two sizes on one axis differ and neither is 1.
     """
+    if shapes and all([shape == shapes[0] for shape in shapes]):
+        return shapes[0]
     rank = max((len(shape) for shape in shapes), default=0)
     result: list[Size] = []
     for axis in range(-rank, 0):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from graphc.ir.node import Constant, Input, Node
+from graphc.ir.op import Op
 from graphc.ir.types import DType, TensorType
 from graphc.ops.movement import BroadcastTo
 
@@ -37,6 +38,11 @@ def match(pattern: Node, node: Node, names: Mapping[Node, str]) -> dict[str, Nod
     A wildcard that stands twice matches only the same node (by ``is``) twice.
     """
     return _match([(pattern, node)], {}, names)
+
+
+def classes_of(pattern: Node) -> tuple[type[Op], ...]:
+    """The classes of op that a node has which matches this part of a pattern, a wildcard aside."""
+    return (Constant, BroadcastTo) if isinstance(pattern.op, Constant) else (type(pattern.op),)
 
 
 def _match(
@@ -75,8 +81,9 @@ def uniform_value(node: Node) -> bool | int | float | None:
         (node,) = node.args
     if not isinstance(node.op, Constant):
         return None
-    array = node.op.array
-    if array.size == 0 or array.size > _LARGEST_INSPECTED:
-        return None
-    first = array.flat[0]
-    return first.item() if np.all(array == first) else None
+    known = vars(node.op)
+    if "_uniform" not in known:
+        array = node.op.array
+        uniform = 0 < array.size <= _LARGEST_INSPECTED and bool(np.all(array == array.flat[0]))
+        known["_uniform"] = array.flat[0].item() if uniform else None
+    return known["_uniform"]

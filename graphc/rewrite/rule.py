@@ -23,7 +23,7 @@ from typing import Protocol
 from graphc.ir.node import Node
 from graphc.ir.op import Op
 from graphc.ir.types import DType
-from graphc.rewrite.pattern import match, wildcards
+from graphc.rewrite.pattern import COMMUTATIVE, classes_of, match, wildcards
 
 Side = (
     Callable[[Node], Node]
@@ -98,7 +98,25 @@ class Rule:
     def heads(self) -> tuple[type[Op], ...]:
         return (type(self.pattern.op),)
 
+    @cached_property
+    def _orders(self) -> tuple[tuple[tuple[type[Op], ...] | None, ...], ...]:
+        """Classes that the operands' ops must have, in each order that the pattern may be met in; None: any."""
+        wanted = tuple(None if arg in self._names else classes_of(arg) for arg in self.pattern.args)
+        return (wanted, wanted[::-1]) if self.pattern.op.name in COMMUTATIVE else (wanted,)
+
+    def _may_match(self, node: Node) -> bool:
+        """Do the operands' ops allow it? Most nodes are told apart here."""
+        for wanted in self._orders:
+            for classes, arg in zip(wanted, node.args, strict=True):
+                if classes is not None and type(arg.op) not in classes:
+                    break
+            else:
+                return True
+        return False
+
     def apply(self, node: Node) -> Node | None:
+        if not self._may_match(node):
+            return None
         found = match(self.pattern, node, self._names)
         if found is None:
             return None
