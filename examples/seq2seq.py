@@ -26,7 +26,8 @@ class Translator:
     Args:
         source, target: the tokenizers of what is read and of what is written.
         units: the size of states.
-        attention: "bahdanau", "luong", or "none": the last state alone tells of the source.
+        attention: "bahdanau", "luong", "fed" (Luong's, whose result is joined to the next token's vector, so that each
+            step knows where the one before looked), or "none": the last state alone tells of the source.
         length: at most so many tokens are written.
         both_ways: let the encoder read in both directions, so that each step of the memory knows its surroundings.
         dropout: the part of the embeddings that falls in training.
@@ -52,6 +53,7 @@ class Translator:
         cells = {
             "bahdanau": lambda: layers.BahdanauCell(inner, name="decoder"),
             "luong": lambda: layers.LuongCell(inner, "general", name="decoder"),
+            "fed": lambda: layers.LuongCell(inner, "general", input_feeding=True, name="decoder"),
             "none": lambda: inner,
         }
         self.cell: Any = cells[attention]()
@@ -69,7 +71,8 @@ class Translator:
         tokens = gx.placeholder("source", ("batch", "time"), "int64")
         start = gx.full((tokens.shape[0],), target.start, "int64")
         memory, state = self.read(self.source_embed(tokens))
-        self.decoder = Decoder(self.step, [tokens], [state], start, length, end=target.end, constants=memory)
+        first = [state, *self.cell.get_initial_state(tokens.shape[0])[1:]]
+        self.decoder = Decoder(self.step, [tokens], first, start, length, end=target.end, constants=memory)
 
     def read(self, vectors: Any) -> tuple[Any, Any]:
         """What the encoder makes of a source: a memory of all its steps, and the decoder's first state."""

@@ -189,6 +189,8 @@ class RNN(Layer):
         if given is None:
             return nest.pack(made, self._kept_states(nest.leaves(made))) if self.stateful else made
         leaves, wanted = nest.leaves(given), nest.leaves(made)
+        if len(leaves) == len(wanted) - getattr(self.cell, "zero_states", 0):
+            leaves = [*leaves, *wanted[len(leaves) :]]
         if len(leaves) != len(wanted):
             raise ShapeError(
                 f"layer {self.name!r} has {len(wanted)} states, initial_state has {len(leaves)}",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import graphc as gx
-from graphc.errors import GraphError
+from graphc.errors import GraphError, ShapeError
 from graphc.frontend import nest
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.attention import AttentionLayer, BahdanauAttention, LuongAttention
@@ -116,7 +117,10 @@ class LuongCell(AttentiveCell):
         output = tanh(W_c [context; s])            the attentional vector
 
     The attention is no part of what one step hands to the next, so that a loop in training computes it for all steps
-    at once.
+    at once. With input feeding it is one: the attentional vector is a further state, the last one, zeros at first, and
+    a step knows what was attended to before::
+
+        s = cell([x, output_prev], s_prev)
 
     Args:
         cell: the cell within; its output is compared with the memory.
@@ -124,13 +128,16 @@ class LuongCell(AttentiveCell):
         units: the size of the attentional vector; default that of the state.
         return_attention_scores: give the weights as a second output, to be drawn.
         kernel_initializer: first values of the weights.
+        input_feeding: join the attentional vector of the step before to the inputs. States that are given to a loop
+            (``RNN(cell)(x, initial_state=...)``) may leave it out; :meth:`get_initial_state` has it.
 
     Shapes:
-        inputs: (batch, n), states: those of the cell, constants: (batch, steps, m). The output: (batch, units), and
-        with ``return_attention_scores`` the weights (batch, steps). Weights: those of the cell, of the attention, and
-        readout/kernel (m + state, units), which is W_c transposed.
-    Raises: GraphError: it is no cell; no memory is given; AxisError: another score.
-    Source: Luong, Pham and Manning 2015, https://arxiv.org/abs/1508.04025, section 3.1, equation 5
+        inputs: (batch, n), states: those of the cell, and with ``input_feeding`` (batch, units); constants: (batch,
+        steps, m). The output: (batch, units), and with ``return_attention_scores`` the weights (batch, steps).
+        Weights: those of the cell, of the attention, and readout/kernel (m + state, units), which is W_c transposed.
+    Raises: GraphError: it is no cell; no memory is given; AxisError: another score; ShapeError: states are missing.
+    Source: Luong, Pham and Manning 2015, https://arxiv.org/abs/1508.04025, section 3.1, equation 5; section 3.3 for
+        input feeding.
 
     >>> import graphc as gx
     >>> memory, x = gx.placeholder("memory", ("batch", "steps", 4)), gx.placeholder("x", ("batch", "time", 3))
@@ -145,17 +152,49 @@ class LuongCell(AttentiveCell):
         units: int | None = None,
         return_attention_scores: bool = False,
         kernel_initializer: Any = "glorot_uniform",
+        input_feeding: bool = False,
         **kwargs: Any,
     ) -> None:
         attention = LuongAttention(score, kernel_initializer=kernel_initializer)
         super().__init__(cell, attention, return_attention_scores, **kwargs)
         size = units or nest.leaves(self.state_size)[0]
+        self.input_feeding = input_feeding
+        if input_feeding:
+            own = _listed(self.state_size)
+            self.state_size = [*own, size]
+            self.zero_states = 1
+            self.output_state = None if return_attention_scores else len(nest.leaves(own))
         self.readout = Dense(
             size, activation="tanh", use_bias=False, kernel_initializer=kernel_initializer, name="readout"
         )
 
+    def get_initial_state(self, batch_size: Size, dtype: Any = None) -> list[Any]:
+        """Those of the cell within, and with input feeding an attentional vector of zeros.
+
+        Args:
+            batch_size: the number of rows.
+            dtype: default the cell's.
+        """
+        own = super().get_initial_state(batch_size, dtype)
+        return [*own, gx.zeros((batch_size, self.readout.units), dtype or self.dtype)] if self.input_feeding else own
+
     def call(self, inputs: Node, states: Any, constants: Any = None) -> Any:
+        if self.input_feeding:
+            wanted, given = len(nest.leaves(self.state_size)), nest.leaves(states)
+            if len(given) != wanted:
+                raise ShapeError(
+                    f"cell {self.name!r} has {wanted} states, {len(given)} were given",
+                    at=user_line(),
+                    remedy="the last is the attentional vector before: cell.get_initial_state(batch_size)[-1]",
+                )
+            inputs, states = gx.concatenate([inputs, given[-1]], axis=-1), _listed(states)[:-1]
         output, after = self.cell(inputs, states)
         context, weights = self._attend(output, constants)
         vector = self.readout(gx.concatenate([context, output], axis=-1))
+        if self.input_feeding:
+            after = [*_listed(after), vector]
         return ((vector, weights) if self.return_attention_scores else vector), after
+
+
+def _listed(states: Any) -> list[Any]:
+    return list(cast("Sequence[Any]", states)) if isinstance(states, list | tuple) else [states]

@@ -29,10 +29,12 @@ class Cell(Layer):
     Attributes:
         state_size: the size of each state; lists of sizes where states are lists.
         output_state: which of the states, counted flat, is the output too; None if none is.
+        zero_states: how many of the last states are zeros at first where only the others are given to a loop.
     """
 
     state_size: Any
     output_state: int | None = None
+    zero_states: int = 0
 
     def get_initial_state(self, batch_size: Size, dtype: Any = None) -> list[Any]:
         """Zeros for each state.

@@ -97,6 +97,7 @@ CELLS = {
     "luong dot": lambda **said: layers.LuongCell(layers.LSTMCell(4), **said),
     "luong general": lambda **said: layers.LuongCell(layers.GRUCell(4), "general", units=6, **said),
     "luong concat": lambda **said: layers.LuongCell(layers.SimpleRNNCell(4), "concat", **said),
+    "luong fed": lambda **said: layers.LuongCell(layers.LSTMCell(4), "general", 6, input_feeding=True, **said),
 }
 
 
@@ -108,7 +109,9 @@ def decode(cell, x, memory, seen):
     score = additive if is_bahdanau or cell.attention.score == "concat" else {"dot": dot, "general": general}[
         cell.attention.score
     ]  # fmt: skip
-    features = x.shape[-1] + (memory.shape[-1] if is_bahdanau else 0)
+    fed = not is_bahdanau and cell.input_feeding
+    y = np.zeros((len(x), cell.readout.units)) if fed else None
+    features = x.shape[-1] + (memory.shape[-1] if is_bahdanau else y.shape[-1] if fed else 0)
     node = gx.placeholder("x", (len(x), features), "float64")
     states = [gx.placeholder(f"s{i}", (len(x), size), "float64") for i in range(len(inner.state_size))]
     output, after = inner(node, states)
@@ -125,7 +128,7 @@ def decode(cell, x, memory, seen):
         if is_bahdanau:
             y, *state = step.call([np.concatenate([x[:, t], look(state[0])], -1), *state])
         else:
-            s, *state = step.call([np.ascontiguousarray(x[:, t]), *state])
+            s, *state = step.call([np.concatenate([x[:, t], y], -1) if fed else np.ascontiguousarray(x[:, t]), *state])
             y = np.tanh(np.concatenate([look(s), s], -1) @ cell.readout.get_weights()[0])
         outputs.append(y)
     return np.stack(outputs, 1), np.stack(maps, 1)

@@ -112,6 +112,7 @@ GROWING = {
     "counted, with dropout": counted,
     "bahdanau": decoder(lambda: layers.BahdanauCell(layers.GRUCell(3))),
     "luong": decoder(lambda: layers.LuongCell(layers.LSTMCell(3), "general")),
+    "luong fed": decoder(lambda: layers.LuongCell(layers.GRUCell(3), "general", 5, input_feeding=True)),
 }
 
 

@@ -65,6 +65,7 @@ CELLS = {
     "luong dot": lambda: layers.LuongCell(layers.LSTMCell(UNITS), "dot"),
     "luong general": lambda: layers.LuongCell(layers.GRUCell(UNITS), "general"),
     "luong concat": lambda: layers.LuongCell(layers.GRUCell(UNITS), "concat"),
+    "luong fed": lambda: layers.LuongCell(layers.LSTMCell(UNITS), "general", input_feeding=True),
 }
 
 
@@ -103,7 +104,7 @@ class Translator:
         return [weight for part in parts for weight in part.trainable_weights]
 
 
-@pytest.mark.parametrize("name", ["bahdanau", "luong general"])
+@pytest.mark.parametrize("name", ["bahdanau", "luong general", "luong fed"])
 def test_a_decoder_that_is_taught_is_a_scan(tmp_path, name):
     """One for the encoder and one for the decoder, and each of them backwards; batch and both times vary."""
     model = Translator(name)
