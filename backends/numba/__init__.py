@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.backends.numba.threads import get_threads, set_threads
@@ -12,12 +13,23 @@ if TYPE_CHECKING:
     from graphc.lower.plan import Plan
 
 
+@dataclass(frozen=True)
 class NumbaBackend:
-    """See :class:`graphc.backend.Backend`."""
+    """See :class:`graphc.backend.Backend` for the other attributes.
 
-    name = "numba"
-    priority = 50
-    lowers = True
+    Attributes:
+        winograd: compute convolutions of fixed kernels of 3 x 3 elements with fewer multiplications. An infinity or NaN
+            in an image then makes all of the 2 x 2 results NaN whose tile it is in.
+
+    >>> from graphc.backends.numba import NumbaBackend
+    >>> NumbaBackend(winograd=False).name
+    'numba'
+    """
+
+    winograd: bool = True
+    name: str = "numba"
+    priority: int = 50
+    lowers: bool = True
 
     def available(self) -> str | None:
         for package in ("numba", "llvmlite"):
@@ -32,15 +44,18 @@ class NumbaBackend:
         from graphc.ops.panels import PackedPanels, PanelProduct
         from graphc.ops.patches import PatchGradient, PatchProduct
         from graphc.ops.rows import UpdateRows
+        from graphc.ops.winograd import WinogradProduct
 
         if isinstance(op, PatchProduct | PatchGradient):
             return len(op.strides) <= 2
+        if isinstance(op, WinogradProduct):
+            return self.winograd
         return isinstance(op, Cond | PackedPanels | PanelProduct | UpdateRows)
 
     def plan_key(self) -> str:
         from graphc.backends.numba.build import target
 
-        return target()
+        return f"{target()} winograd={self.winograd}"
 
     def compile(self, plan: Plan) -> NumbaExecutable:
         from graphc.backends.numba.executable import NumbaExecutable

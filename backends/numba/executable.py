@@ -47,7 +47,19 @@ from graphc.backends.numba.table import (
     TUPLE_ITEMS,
     WORK,
 )
-from graphc.lower.plan import ArenaLayout, ContractionItem, GemmItem, Item, KernelItem, Launch, Place, Plan, size_of
+from graphc.backends.numba.winograd import slots, winograd
+from graphc.lower.plan import (
+    ArenaLayout,
+    ContractionItem,
+    GemmItem,
+    Item,
+    KernelItem,
+    Launch,
+    Place,
+    Plan,
+    WinogradItem,
+    size_of,
+)
 
 Array: TypeAlias = NDArray[np.generic]
 
@@ -79,6 +91,7 @@ class NumbaExecutable:
             blas.load()
         products |= {f"panels_{item.dtype}" for item in matrices if item.in_panels}
         products |= {f"patches_{item.dtype}" for item in items if isinstance(item, ContractionItem)}
+        products |= {f"winograd_{item.dtype}" for item in items if isinstance(item, WinogradItem)}
         self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
         threads.use(self.native["serve"])
         # Programs that change state run one at a time; others may run at once, in a context of their own.
@@ -180,7 +193,11 @@ class _Table:
     def __init__(self, executable: NumbaExecutable, dims: dict[str, int], layout: ArenaLayout) -> None:
         self.plan = plan = executable.plan
         self.layout = layout
-        self.arena_bytes = layout.peak_bytes
+        self.slots = slots(plan, dims)
+        self.slots_at = -(-layout.peak_bytes // ALIGNMENT) * ALIGNMENT  # behind the intermediates
+        self.arena_bytes = self.slots_at + self.slots.count * self.slots.bytes
+        self.flags_at = 0  # word offset of the flags of slots, which all items share
+        self.flag_words: list[int] = []
         self.input_patches: list[tuple[int, int]] = []
         self.output_patches: list[tuple[int, int]] = []
         self.ranges: dict[tuple[Place, int], tuple[int, int]] = {}  # by place and slot: word, bytes
@@ -205,6 +222,8 @@ class _Table:
         loops_at = items_at + ITEM_WORDS * item_count
         self.records_at = loops_at + LOOP_WORDS * (1 + len(plan.loops))
         self._place_bases()
+        self.flags_at = self.records_at + len(self.records)
+        self.records += [0] * self.slots.count
         launches: list[int] = []
         items: list[int] = []
         for launch in marks.order:
@@ -276,6 +295,14 @@ class _Table:
             self.records += known.words
             extent, chunk, cost = known.units, 1, known.operations // GEMM_OPERATIONS_PER_COST
             kernel = self._executable.native[f"patches_{item.dtype}"]
+        elif isinstance(item, WinogradItem):
+            for index in item.buffers:
+                self._address(index)
+            known = winograd(item, self._dims)
+            self._slots()
+            self.records += known.words
+            extent, chunk, cost = known.units, 1, known.operations // GEMM_OPERATIONS_PER_COST
+            kernel = self._executable.native[f"winograd_{item.dtype}"]
         else:
             for index in item.buffers:
                 self._address(index)
@@ -290,6 +317,13 @@ class _Table:
             kernel = self._executable.addresses[item.kernel]
         units = -(-extent // chunk)
         return units, cost, [kernel, args, extent, chunk, first_unit, first_unit + units]
+
+    def _slots(self) -> None:
+        """Append the words of the slots: addresses of their flags and of the first one, their number and size."""
+        here = self.records_at + len(self.records)
+        self.flag_words.append(here)
+        self.arena_words.append((here + 1, self.slots_at))
+        self.records += [0, 0, self.slots.count, self.slots.bytes]
 
     def _place_bases(self) -> None:
         """A word for the address of every buffer that others are parts of, or that products read from its middle."""
@@ -406,6 +440,8 @@ class _Context:
             self.words[word] = base + offset
         for word in table.status_words:
             self.words[word] = self.address + 8 * STATUS_CHECK
+        for word in table.flag_words:
+            self.words[word] = self.address + 8 * table.flags_at
         self.table = table  # keeps constants and parameters alive
 
 

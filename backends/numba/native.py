@@ -116,6 +116,7 @@ from graphc.backends.numba.table import (
     WORK,
 )
 from graphc.backends.numba.tiles import products_of_patches
+from graphc.backends.numba.winograd_tiles import winograd_products
 
 VOID, I32, WORD_POINTER = ir.VoidType(), ir.IntType(32), I64.as_pointer()
 SPINS_BEFORE_YIELD = 200
@@ -557,5 +558,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "panels_float64": (products_with_panels(float64), (WORDS, int64, int64), types.void),
     "patches_float32": (products_of_patches(float32), (WORDS, int64, int64), types.void),
     "patches_float64": (products_of_patches(float64), (WORDS, int64, int64), types.void),
+    "winograd_float32": (winograd_products(float32), (WORDS, int64, int64), types.void),
+    "winograd_float64": (winograd_products(float64), (WORDS, int64, int64), types.void),
 }
 """By symbol: the function, its argument types, its result type."""

@@ -24,6 +24,7 @@ from graphc.lower.plan import (
     Place,
     Plan,
     PlanBuffer,
+    WinogradItem,
 )
 
 
@@ -46,9 +47,9 @@ class Gemm:
 
 @dataclass(eq=False)
 class Contraction:
-    """Products of patches before buffers have numbers; see :class:`graphc.lower.plan.ContractionItem`."""
+    """Products of patches before buffers have numbers: the item, and the keys of what it reads and writes."""
 
-    item: ContractionItem
+    item: ContractionItem | WinogradItem
     a: Node
     b: Node
     c: Node

@@ -44,10 +44,11 @@ from graphc.ops.rows import UpdateRows
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
+from graphc.ops.winograd import WinogradProduct
 
 OPAQUE = (
     MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, UpdateRows, Concatenate, Cumulative, ArgSort,
-    LoopOp, BranchOp, Part, PackedPanels, PanelProduct,
+    LoopOp, BranchOp, Part, PackedPanels, PanelProduct, WinogradProduct,
 )  # fmt: skip
 """Ops that are a kernel of their own."""
 

@@ -28,8 +28,10 @@ from graphc.lower.plan import (
     Place,
     Plan,
     PlanBuffer,
+    WinogradItem,
     size_of,
 )
+from graphc.ops.winograd import WinogradProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,6 +150,8 @@ class _Run:
                 self._gemm(item)
             elif isinstance(item, ContractionItem):
                 self._contract(item)
+            elif isinstance(item, WinogradItem):
+                self._winograd(item)
             else:
                 self._kernel(item)
 
@@ -201,6 +205,15 @@ class _Run:
                 )
             )
             c[...] = np.einsum("uvpijk,uvqijk->uvpq", a, b)
+        self.written[self.root(item.c)] = True
+
+    def _winograd(self, item: WinogradItem) -> None:
+        (height, width), (high, across) = (
+            tuple(size_of(size, self.dims) for size in pair) for pair in (item.sizes, item.counts)
+        )
+        after = (high + 2 - height - item.low[0], across + 2 - width - item.low[1])
+        op = WinogradProduct(item.low, after, item.filters)
+        self.array(item.c)[...] = op.reference(self.array(item.a), self.array(item.b))
         self.written[self.root(item.c)] = True
 
     def _axis(self, axis: Axis) -> tuple[int, int, int, int]:
@@ -277,14 +290,14 @@ def _label(buffer: PlanBuffer) -> str:
 
 
 def _reads(item: Item) -> set[int]:
-    if isinstance(item, GemmItem | ContractionItem):
+    if isinstance(item, GemmItem | ContractionItem | WinogradItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 
 
 def _writes(item: Item) -> set[int]:
-    if isinstance(item, GemmItem | ContractionItem):
+    if isinstance(item, GemmItem | ContractionItem | WinogradItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.READ}

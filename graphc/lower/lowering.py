@@ -36,7 +36,7 @@ from graphc.lower.opaque import (
     concatenated_places,
 )
 from graphc.lower.panels import build_panels, panel_product
-from graphc.lower.patches import PatchParts, contraction
+from graphc.lower.patches import PatchParts, contraction, winograd
 from graphc.lower.plan import Check, Place, Plan
 from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.recall import build_cluster
@@ -56,6 +56,7 @@ from graphc.ops.patches import PatchProduct
 from graphc.ops.rows import UpdateRows
 from graphc.ops.sorting import ArgSort
 from graphc.ops.update import UpdateSlice
+from graphc.ops.winograd import WinogradProduct
 
 
 @dataclass
@@ -264,7 +265,7 @@ class Lowering:
                         under = self.moving[id(key)].of
                         self.work[-1].reads += (under,)
                         self.work[-1].overwrites = (under,)
-                case PatchProduct() | PatchParts():
+                case PatchProduct() | PatchParts() | WinogradProduct():
                     self._add_contraction(node)
                 case PackedPanels():
                     for built in build_panels(node, self.key_of(node), self.key_of, self.check_of):
@@ -346,7 +347,8 @@ class Lowering:
         """A product of patches; its operands lie densely in buffers."""
         a, b = (self._dense(arg) for arg in node.args)
         c = self.key_of(node)
-        self.work.append(Work(Contraction(contraction(node), a, b, c), (a, b), (c,), node.op.name, (node,)))
+        item = winograd(node) if isinstance(node.op, WinogradProduct) else contraction(node)
+        self.work.append(Work(Contraction(item, a, b, c), (a, b), (c,), node.op.name, (node,)))
 
     def _dense(self, node: Node) -> Node:
         """The key of the buffer that holds a node's elements in order and nothing else."""

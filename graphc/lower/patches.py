@@ -15,9 +15,10 @@ from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import Shape, TensorType
 from graphc.lower.index import strides_of
-from graphc.lower.plan import Axis, ContractionItem
+from graphc.lower.plan import Axis, ContractionItem, WinogradItem
 from graphc.ops.patches import PatchGradient, PatchProduct
 from graphc.ops.reduction import Sum
+from graphc.ops.winograd import WinogradProduct
 
 CACHE_BYTES = 512 * 1024
 """How much of x and g together a part of a gradient passes over several times: it should stay in the second cache."""
@@ -118,6 +119,16 @@ def contraction(node: Node) -> ContractionItem:
             Axis(run, 1, filters),
         ),
     )  # fmt: skip
+
+
+def winograd(node: Node) -> WinogradItem:
+    """The sizes of a product with a transformed kernel; buffers are numbered later."""
+    assert isinstance(node.op, WinogradProduct)
+    images, height, width, channels = node.args[0].shape
+    high, across = node.shape[1:3]
+    return WinogradItem(
+        node.dtype, 0, 0, 0, images, (height, width), channels, (high, across), node.op.low, node.op.filters
+    )
 
 
 def _steps(shape: Shape, flat: bool) -> tuple[Size, Size]:

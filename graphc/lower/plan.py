@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from graphc.ir.dims import Size, evaluate, product
+from graphc.ir.dims import Size, ceildiv, evaluate, product
 from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -190,7 +190,40 @@ class ContractionItem:
         return outer * inner * self.rows.count * self.columns * (1 if self.parts is None else self.parts)
 
 
-Item = KernelItem | GemmItem | ContractionItem
+@dataclass(frozen=True)
+class WinogradItem:
+    """A convolution with a transformed kernel; see :class:`graphc.ops.winograd.WinogradProduct`.
+
+    Attributes:
+        images, sizes, channels: of a: how many images, their height and width, their channels.
+        counts: height and width of results.
+        low: rows and columns of zeros before the first ones of an image.
+        filters: of the result.
+    """
+
+    dtype: DType
+    a: int
+    b: int
+    c: int
+    images: Size
+    sizes: tuple[Size, Size]
+    channels: Size
+    counts: tuple[Size, Size]
+    low: tuple[int, int]
+    filters: int
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        return (self.a, self.b, self.c)
+
+    @property
+    def multiplications(self) -> Size:
+        """How many there are, without those of columns that fill up the last panel."""
+        tiles = product(tuple(ceildiv(count, 2) for count in self.counts))
+        return 16 * self.images * tiles * self.channels * self.filters
+
+
+Item = KernelItem | GemmItem | ContractionItem | WinogradItem
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 from graphc.ir.dims import evaluate
 from graphc.ir.node import Node
 from graphc.lower.memory import item_bytes, layout
-from graphc.lower.plan import ArenaLayout, ContractionItem, GemmItem, Item, KernelItem, Launch, Place, Plan
+from graphc.lower.plan import (
+    ArenaLayout,
+    ContractionItem,
+    GemmItem,
+    Item,
+    KernelItem,
+    Launch,
+    Place,
+    Plan,
+    WinogradItem,
+)
 
 if TYPE_CHECKING:
     from graphc.lower.preparing import PreparedValues
@@ -68,6 +78,8 @@ def _launch(plan: Plan, number: int, launch: Launch, arena: ArenaLayout, dims: M
             name += f", {2 * m * n * k * batch / 1e6:.3g} MFLOP"
         elif isinstance(first, ContractionItem):
             name = f"products of patches, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
+        elif isinstance(first, WinogradItem):
+            name = f"Winograd products, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
         else:
             name = f"kernel {first.kernel.name}" + (f" over {len(items)} sets of buffers" if len(items) > 1 else "")
         rows.append(f"    {name}: {_bytes(moved)} moved")
@@ -92,7 +104,7 @@ def _origins(nodes: Iterable[Node]) -> list[str]:
 def _written(plan: Plan, items: list[Item], arena: ArenaLayout, dims: Mapping[str, int]) -> list[str]:
     places: list[str] = []
     for item in items:
-        if isinstance(item, GemmItem | ContractionItem):
+        if isinstance(item, GemmItem | ContractionItem | WinogradItem):
             indices = [item.c]
         else:
             written = zip(item.buffers, item.kernel.buffers, strict=True)

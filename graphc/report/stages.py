@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.node import Node
 from graphc.ir.text import print_node
 from graphc.loops.text import kernel_text
-from graphc.lower.plan import ContractionItem, GemmItem, Item, KernelItem, Plan
+from graphc.lower.plan import ContractionItem, GemmItem, Item, KernelItem, Plan, WinogradItem
 
 
 def print_stage(plan: Plan, stage: str) -> str:
@@ -70,6 +70,9 @@ def _item(item: Item) -> str:
         outer, inner = (" x ".join(str(axis.count) for axis in axes) for axes in (item.outer, item.sums))
         size = f"{outer} of {item.rows.count} x {item.columns}, over {inner}"
         return f"patches {item.c} = {item.a} * {item.b}: {size}"
+    if isinstance(item, WinogradItem):
+        places = " x ".join(map(str, (item.images, *item.counts)))
+        return f"winograd {item.c} = {item.a} * {item.b}: {places} x {item.filters}, over {item.channels}"
     buffers = ", ".join(f"{b.access.value} {i}" for i, b in zip(item.buffers, item.kernel.buffers, strict=True))
     sizes = f"; sizes {', '.join(map(str, item.sizes))}" if item.sizes else ""
     return f"{item.kernel.name}({buffers}) over {item.extent}{sizes}"

@@ -18,6 +18,7 @@ from tests.ops.table import evaluate as run
 FIXED = {
     "reshape", "shift_windows", "fold_windows", "take_from_places", "put_at_places", "conv", "conv_transpose",
     "conv_kernel_grad", "patch_product", "patch_gradient", "panel_product",
+    "winograd_product",
 }  # fmt: skip
 """Sizes here are products of the operands', or those of windows and panels, which are numbers;
 tests/ops/test_functions.py and tests/ops/test_convolution.py have their symbolic cases."""
