@@ -37,6 +37,7 @@ class Compiled:
     check_finite: bool
     loc: Location | None
     memory_budget: int | float | None = None
+    precision: str | None = None
 
 
 @dataclass

@@ -215,7 +215,15 @@ class Programs(Mapping[str, Any]):
             outputs = dict(zip(self._model.output_names, forward.outputs, strict=True))
             backend = "auto" if compiled is None else compiled.backend
             check = compiled is not None and compiled.check_finite
-            return gx.compile(outputs, forward.inputs, updates=forward.always, backend=backend, check_finite=check)
+            precision = None if compiled is None else compiled.precision
+            return gx.compile(
+                outputs,
+                forward.inputs,
+                updates=forward.always,
+                backend=backend,
+                check_finite=check,
+                precision=precision,
+            )
         objective = self.objective()
         compiled = self._model.compiled
         assert compiled is not None  # objective() raised otherwise
@@ -239,7 +247,7 @@ class Programs(Mapping[str, Any]):
                 updates.update(compiled.optimizer.updates(weights, gradients, constraints, sparse))
                 if norms:
                     results = {**results, "gradient_norms": self._norms(gradients)}
-            updates.update(forward.updates)
+            updates.update(compiled.optimizer.guard(forward.updates, gradients))
         inputs = [*forward.inputs, *targets, *factors]
         return gx.compile(
             results,
@@ -249,6 +257,7 @@ class Programs(Mapping[str, Any]):
             training=kind == "train",
             check_finite=compiled.check_finite or checked,
             memory_budget=compiled.memory_budget if kind == "train" else None,
+            precision=compiled.precision,
         )
 
     def _trained_weights(self) -> list[Parameter]:

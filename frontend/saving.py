@@ -124,6 +124,7 @@ def _compiled(model: Model) -> Json:
         "backend": getattr(compiled.backend, "name", compiled.backend),
         "check_finite": compiled.check_finite,
         "memory_budget": compiled.memory_budget,
+        "precision": compiled.precision,
     }
     return {key: serialize(value) for key, value in said.items()}
 

@@ -22,6 +22,8 @@ from graphc.frontend.programs import Programs, Step
 from graphc.frontend.progress import EpochLines, PassBar, Progress, ProgressBar, verbosity
 from graphc.frontend.tracing import Rng
 from graphc.ir import location
+from graphc.ir.precision import find_precision
+from graphc.ir.types import DType
 
 Array = NDArray[Any]
 
@@ -67,6 +69,7 @@ class Trainer(Feeding):
         backend: str = "auto",
         check_finite: bool = False,
         memory_budget: int | float | None = None,
+        precision: str | None = None,
     ) -> None:
         """Say what the model is trained for. Machine code is made when a program is first used.
 
@@ -81,10 +84,18 @@ class Trainer(Feeding):
             check_finite: refuse a step that would make NaN or infinity.
             memory_budget: the most bytes that a training step's intermediates may take, or as a float a part of what
                 they take otherwise; see :func:`graphc.compile`.
+            precision: ``"mixed_bfloat16"``, ``"mixed_float16"``, ``"tf32"`` or ``"float32"``, the default: what
+                products are computed in, see :func:`graphc.compile`. Weights and their state stay float32. With
+                ``"mixed_float16"`` the optimizer becomes a :class:`~graphc.optimizers.LossScaleOptimizer` around
+                itself, if it is none and has no ``loss_scale_factor``.
         """
         check_names(loss, metrics, weighted_metrics)
+        policy = find_precision(precision)
+        chosen = optimizers.get(optimizer)
+        if policy.factors is DType.float16 and chosen.loss_scale_factor is None:
+            chosen = optimizers.LossScaleOptimizer.around(chosen)
         self.compiled = Compiled(
-            optimizers.get(optimizer),
+            chosen,
             loss,
             loss_weights,
             metrics,
@@ -93,6 +104,7 @@ class Trainer(Feeding):
             check_finite,
             location.here(),
             memory_budget,
+            policy.name,
         )
         self.programs.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.backend import compile_plan, find_backend
@@ -10,6 +11,7 @@ from graphc.errors import GraphError
 from graphc.ir import location
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
+from graphc.ir.precision import FLOAT32, Precision, find_precision
 from graphc.lower.checks import find_checks
 from graphc.lower.lowering import lower
 from graphc.lower.plan import Plan
@@ -17,7 +19,7 @@ from graphc.lower.preparing import set_apart
 from graphc.lower.sizes import find_size_rules
 from graphc.lower.store import Kept, Lowered, find, keep, key_of
 from graphc.ops.base import explaining
-from graphc.passes import decompose_for, prepare, run_passes, simplify_graph
+from graphc.passes import decompose_for, prepare, run_passes, simplify_graph, use_factors
 from graphc.passes.remat import KeepLess
 from graphc.program import Program
 
@@ -34,6 +36,7 @@ def compile(
     training: bool = False,
     check_finite: bool = False,
     memory_budget: int | float | None = None,
+    precision: str | None = None,
 ) -> Program:
     """A program that computes ``outputs`` from ``inputs`` and then updates parameters.
 
@@ -48,6 +51,9 @@ def compile(
         memory_budget: the most bytes that intermediates may take, or as a float a part of what they take otherwise.
             Values of the forward pass are then computed again in the backward pass instead of being kept; what is
             kept and what is not stands in ``Program.rematerialization``. Symbolic sizes count as 32.
+        precision: what products of float32 are computed in: ``"float32"``, the default; ``"mixed_bfloat16"`` or
+            ``"mixed_float16"``, their operands rounded to these types and their sums in float32; ``"tf32"``, which
+            lets a GPU round operands to 10 bits of mantissa. Parameters stay float32.
 
     Raises:
         GraphError, NameClashError: the signature does not hold together.
@@ -63,46 +69,49 @@ def compile(
     """
     with explaining("compile"):
         target = find_backend(backend)
+        policy = find_precision(precision)
         graph = prepare(make_graph(outputs, inputs, updates), training, check_finite)
-        key = key_of(graph, target, memory_budget)
+        key = key_of(graph, target, memory_budget, policy)
         place = location.here()
 
         def lower_it() -> Lowered:  # where the plan was kept from another time: once somebody asks for nodes
             with location.at(place):
                 simplified, log = simplify_graph(graph)
-                rest, prepared = set_apart(decompose_for(simplified, target.takes), target, key is not None)
+                simplified = use_factors(simplified, policy.factors)
+                decomposed = decompose_for(simplified, target.takes, factors=policy.factors)
+                rest, prepared = set_apart(decomposed, target, key is not None)
                 if memory_budget is None:
-                    return Lowered(simplified, log, _lowered(rest, target), prepared)
-                plan, rematerialization = _lowered_within(rest, target, memory_budget)
+                    return Lowered(simplified, log, _lowered(rest, target, policy.tf32), prepared)
+                plan, rematerialization = _lowered_within(rest, target, memory_budget, policy.tf32)
                 return Lowered(simplified, log, plan, prepared, rematerialization)
 
         kept = None if key is None else find(key, graph, target)
         if kept is not None:
-            return Program(graph, lower_it, kept, compile_plan(kept.plan, target), target, training)
+            return Program(graph, lower_it, kept, compile_plan(kept.plan, target), target, training, policy)
         lowered = lower_it()
         rules = find_size_rules((*graph.nodes, *lowered.plan.graph.nodes))
         kept = Kept(lowered.plan, tuple(rule.least for rule in rules), lowered.prepared)
-        program = Program(graph, lambda: lowered, kept, compile_plan(lowered.plan, target), target, training)
+        program = Program(graph, lambda: lowered, kept, compile_plan(lowered.plan, target), target, training, policy)
         if key is not None:
             keep(key, graph, kept)
         return program
 
 
-def make_plan(graph: Graph, backend: Backend) -> Plan:
+def make_plan(graph: Graph, backend: Backend, policy: Precision = FLOAT32) -> Plan:
     """The plan of a simplified graph, with nothing prepared.
 
     What the backend does not take whole is decomposed, what came of it simplified, and if it wants kernels, lowered.
     """
-    return _lowered(decompose_for(graph, backend.takes), backend)
+    return _lowered(decompose_for(graph, backend.takes, factors=policy.factors), backend, policy.tf32)
 
 
-def _lowered(graph: Graph, backend: Backend) -> Plan:
+def _lowered(graph: Graph, backend: Backend, tf32: bool) -> Plan:
     if not backend.lowers:
         return Plan(graph, parameters=graph.parameters, checks=find_checks(graph))
-    return lower(run_passes(graph, (KeepLess(),)))
+    return replace(lower(run_passes(graph, (KeepLess(),))), tf32=tf32)
 
 
-def _lowered_within(graph: Graph, backend: Backend, budget: int | float) -> tuple[Plan, Rematerialization]:
+def _lowered_within(graph: Graph, backend: Backend, budget: int | float, tf32: bool) -> tuple[Plan, Rematerialization]:
     """The plan with an arena of at most ``budget`` bytes (a float: of a part of what it would take)."""
     from graphc.lower.budget import lower_within
 
@@ -111,4 +120,5 @@ def _lowered_within(graph: Graph, backend: Backend, budget: int | float) -> tupl
         raise GraphError(f"memory_budget={budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
     if not backend.lowers:
         raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
-    return lower_within(graph, run_passes(graph, (KeepLess(),)), budget, {})
+    plan, rematerialization = lower_within(graph, run_passes(graph, (KeepLess(),)), budget, {})
+    return replace(plan, tf32=tf32), rematerialization

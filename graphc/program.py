@@ -26,6 +26,7 @@ from graphc.ir import location
 from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Dependent, Node, Parameter, describe_operands
+from graphc.ir.precision import FLOAT32, Precision
 from graphc.ir.text import print_graph
 from graphc.ir.types import converts
 from graphc.lower.plan import Plan
@@ -107,6 +108,7 @@ class Program:
         graph: the user's graph, with the phase resolved.
         backend: the backend that compiled it.
         training: the phase it was compiled for.
+        precision: what its products are computed in.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Program:
         executable: Executable,
         backend: Backend,
         training: bool,
+        precision: Precision = FLOAT32,
     ) -> None:
         self.graph = graph
         self.executable = executable
@@ -125,6 +128,7 @@ class Program:
         self._lower = lower
         self._kept = kept
         self._prepared = kept.prepared
+        self.precision = precision
         self.input_names: tuple[str, ...] = tuple(str(node.name) for node in graph.inputs)
         self.output_names: tuple[str, ...] = tuple(name for name, _ in graph.outputs)
         self._dtypes = tuple(node.dtype.numpy for node in graph.inputs)

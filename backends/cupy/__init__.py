@@ -32,6 +32,7 @@ class CupyBackend:
     name: str = "cupy"
     priority: int = 100
     lowers: bool = True
+    multiplies_halves: bool = True
 
     def available(self) -> str | None:
         return None if self.device is not None else installation.problem()

@@ -31,7 +31,7 @@ class GpuExecutable:
     def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
         self.plan = plan = read_halves(plan)
         self.device = device
-        self.tf32 = tf32
+        self.tf32 = tf32 or plan.tf32
         self.unit = make_unit(plan)
         self.module = device.load(self.unit)
         with device.lock:

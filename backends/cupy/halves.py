@@ -1,102 +1,299 @@
-"""Products of 16-bit floats, which a GPU multiplies as they are and sums in float32.
+"""Where a plan's float32 buffers hold 16-bit floats, they become buffers of these, and products read and write them.
 
-A plan widens operands to float32 first, as a CPU needs them. Where a product reads nothing but such copies, it reads
-what they were made of instead, and copies that nobody else reads are not made.
+A plan widens the operands of products to float32 and rounds their results, as a CPU needs it. A GPU multiplies 16-bit
+floats as they are and sums them in float32. So a buffer of intermediates is stored in 16 bits where nothing else is
+ever written to it, or where whoever reads it rounds it first; copies that then do nothing are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from graphc.ir.types import DType
-from graphc.loops.kernel import Access, Apply, Expr, For, Kernel, Let, Load, Stmt, Store, Var
+from graphc.backends.cupy.narrow import copies, narrow_kernel, rounded_type, stored_types
+from graphc.ir.types import DType, TensorType
+from graphc.loops.kernel import Access, Kernel
 from graphc.lower.plan import GemmItem, Item, KernelItem, Place, Plan
+
+f32 = DType.float32
 
 
 def read_halves(plan: Plan) -> Plan:
-    """The plan with products that read 16-bit floats where they can."""
-    copies = _copies(plan)
-    if not copies:
+    """The plan with buffers and products of 16-bit floats where they can be."""
+    if not any(buffer.type.dtype.is_half for buffer in plan.buffers):
         return plan
-    launches = [
-        replace(launch, items=tuple(_narrowed(plan, item, copies) for item in launch.items)) for launch in plan.launches
-    ]
-    needed = {index for launch in launches for item in launch.items for index in _read_by(item)}
-    needed |= {buffer.part.of for buffer in plan.buffers if buffer.part is not None}
-    for position, launch in enumerate(launches):
-        kept = tuple(item for item in launch.items if not _is_idle(item, copies, needed))
-        launches[position] = replace(launch, items=kept)
-    return replace(plan, launches=tuple(launches))
+    types = _Types(plan).find()
+    return _without_copies(_narrowed(plan, types)) if types else _without_copies(plan)
 
 
-def _copies(plan: Plan) -> dict[int, int]:
-    """By buffer of float32: the one of 16-bit floats that it is a copy of, whole and in the same order."""
-    written: dict[int, list[Item]] = {}
-    for launch in plan.launches:
+@dataclass(frozen=True)
+class _Use:
+    """A kernel that reads or writes a buffer, under a name of its own."""
+
+    item: KernelItem
+    name: str
+    access: Access
+
+
+@dataclass
+class _Types:
+    """Finds the buffers that may be narrower: all slices of one with it.
+
+    Attributes:
+        held: the type of what is stored, by the number of the buffer that slices lie in.
+        kernels, products: by the same number, who reads or writes it.
+    """
+
+    plan: Plan
+    held: dict[int, DType] = field(default_factory=dict[int, DType])
+    kernels: dict[int, list[_Use]] = field(default_factory=dict[int, list[_Use]])
+    factors: dict[int, list[GemmItem]] = field(default_factory=dict[int, list[GemmItem]])
+    results: dict[int, list[GemmItem]] = field(default_factory=dict[int, list[GemmItem]])
+
+    def find(self) -> dict[int, DType]:
+        """The new type of each buffer that gets one."""
+        refused = self._sort()
+        candidates = {root for root in (*self.kernels, *self.factors, *self.results) if root not in refused}
+        self._find_held(candidates)
+        self._keep_for_products()
+        for root, products in self.results.items():
+            if root in candidates and root not in self.held and root not in self.factors:
+                rounded = self._rounded_by_readers(root)
+                if rounded is not None and all(self._type_of_factors(item) is rounded for item in products):
+                    self.held[root] = rounded
+        plain = [buffer.index for buffer in self.plan.buffers if buffer.type.dtype is f32]
+        return {index: self.held[root] for index in plain if (root := root_of(self.plan, index)) in self.held}
+
+    def _sort(self) -> set[int]:
+        """Who uses which buffer; those that have to stay as they are."""
+        plan, refused = self.plan, set[int]()
+        for buffer in plan.buffers:
+            root = plan.buffers[root_of(plan, buffer.index)]
+            if root.place is not Place.ARENA or root.type.dtype is not f32 or buffer.type.dtype is not f32:
+                refused.add(root.index)
+        for item in _items(plan):
+            if isinstance(item, KernelItem):
+                for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
+                    use = _Use(item, buffer.name, buffer.access)
+                    self.kernels.setdefault(root_of(plan, index), []).append(use)
+                    if buffer.access is Access.UPDATE:
+                        refused.add(root_of(plan, index))
+            elif isinstance(item, GemmItem):
+                for index in (item.a, item.b):
+                    self.factors.setdefault(root_of(plan, index), []).append(item)
+                self.results.setdefault(root_of(plan, item.c), []).append(item)
+            else:
+                refused |= {root_of(plan, index) for index in item.buffers}
+        return refused
+
+    def _find_held(self, candidates: set[int]) -> None:
+        """Buffers to which kernels write nothing but 16-bit floats, and copies of them."""
+        changed = True
+        while changed:
+            changed = False
+            for root in sorted(candidates - self.held.keys() - self.results.keys()):
+                found: set[DType] = set()
+                for use in self.kernels.get(root, ()):
+                    if use.access is Access.WRITE:
+                        found |= stored_types(use.item.kernel, use.name, self._known(use.item))
+                if len(found) == 1 and (dtype := found.pop()).is_half:
+                    self.held[root] = dtype
+                    changed = True
+
+    def _known(self, item: KernelItem) -> dict[str, DType]:
+        pairs = zip(item.kernel.buffers, item.buffers, strict=True)
+        roots = {buffer.name: root_of(self.plan, index) for buffer, index in pairs if buffer.dtype is f32}
+        return {name: self.held[root] for name, root in roots.items() if root in self.held}
+
+    def _keep_for_products(self) -> None:
+        """Leave as it is what is multiplied with something that is not of the same type."""
+        changed = True
+        while changed:
+            changed = False
+            for root, products in self.factors.items():
+                if root in self.held and any(self._type_of_factors(item) is None for item in products):
+                    del self.held[root]
+                    changed = True
+
+    def _type_of_factors(self, item: GemmItem) -> DType | None:
+        types = {self._type_of(index) for index in (item.a, item.b)}
+        return types.pop() if len(types) == 1 else None
+
+    def _type_of(self, index: int) -> DType | None:
+        own = self.plan.buffers[index].type.dtype
+        return own if own.is_half else self.held.get(root_of(self.plan, index))
+
+    def _rounded_by_readers(self, root: int) -> DType | None:
+        uses = self.kernels.get(root, [])
+        if not uses or any(use.access is not Access.READ for use in uses):
+            return None
+        types = {rounded_type(use.item.kernel, use.name) for use in uses}
+        return types.pop() if len(types) == 1 else None
+
+
+def _narrowed(plan: Plan, types: dict[int, DType]) -> Plan:
+    """The plan with these buffers in 16 bits."""
+    kernels: dict[tuple[Kernel, tuple[tuple[str, DType], ...]], Kernel] = {}
+
+    def change(item: Item) -> Item:
+        if isinstance(item, GemmItem):
+            dtype = types.get(item.a, plan.buffers[item.a].type.dtype)
+            return item if dtype is item.dtype else replace(item, dtype=dtype)
+        if not isinstance(item, KernelItem):
+            return item
+        pairs = zip(item.kernel.buffers, item.buffers, strict=True)
+        new = {buffer.name: types[index] for buffer, index in pairs if index in types}
+        if not new:
+            return item
+        key = item.kernel, tuple(sorted(new.items()))
+        if key not in kernels:
+            kernels[key] = narrow_kernel(item.kernel, new)
+        return replace(item, kernel=kernels[key])
+
+    buffers = tuple(
+        replace(b, type=TensorType(types[b.index], b.type.shape)) if b.index in types else b for b in plan.buffers
+    )
+    launches = tuple(replace(launch, items=tuple(map(change, launch.items))) for launch in plan.launches)
+    return replace(plan, buffers=buffers, launches=launches)
+
+
+def _without_copies(plan: Plan) -> Plan:
+    """The plan without copies of 16-bit floats that somebody may as well read, or write, where they come from."""
+    kept: set[int] = set()  # the copies, by what they write, that have to stay
+    while True:
+        uses = _Uses(plan)
+        for position, item in _copying(plan):
+            if item.buffers[1] in kept:
+                continue
+            new = uses.instead_of(item, position)
+            if new is not None:
+                plan = _replaced(plan, new, position, item)
+                break
+            kept.add(item.buffers[1])
+        else:
+            return plan
+
+
+def _copying(plan: Plan) -> Iterator[tuple[int, KernelItem]]:
+    for position, launch in enumerate(plan.launches):
         for item in launch.items:
-            for index in _written_by(item):
-                written.setdefault(index, []).append(item)
-    found: dict[int, int] = {}
-    for target, items in written.items():
-        item = items[0]
-        if len(items) > 1 or not isinstance(item, KernelItem) or plan.buffers[target].place is not Place.ARENA:
-            continue
-        if len(item.buffers) == 2 and _only_widens(item.kernel):
-            source = item.buffers[0]
-            whole = plan.buffers[source].type.size == plan.buffers[target].type.size
-            steady = source not in written or len(written[source]) == 1
-            if whole and steady and plan.buffers[source].part is None:
-                found[target] = source
-    return found
+            if isinstance(item, KernelItem) and item.kernel.buffers[0].dtype.is_half and copies(item.kernel):
+                yield position, item
 
 
-def _only_widens(kernel: Kernel) -> bool:
-    """Does a kernel do nothing but copy 16-bit floats to float32, each to the same place?"""
-    source, target = kernel.buffers
-    if not source.dtype.is_half or target.dtype is not DType.float32 or target.access is not Access.WRITE:
-        return False
-    values: dict[str, Expr] = {}
-    stores: list[Store] = []
-    for statement in _innermost(kernel.body):
-        if isinstance(statement, Let):
-            values[statement.var.name] = statement.value
-        elif isinstance(statement, Store):
-            stores.append(statement)
-        else:
+class _Uses:
+    """Which launches read and write which buffers, slices counting for what they lie in."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.read: dict[int, list[int]] = {}
+        self.written: dict[int, list[int]] = {}
+        self.by_products: set[int] = set()
+        for position, launch in enumerate(plan.launches):
+            for item in launch.items:
+                for index in _read_by(item):
+                    self.read.setdefault(root_of(plan, index), []).append(position)
+                for index in _written_by(item):
+                    self.written.setdefault(root_of(plan, index), []).append(position)
+                    if isinstance(item, GemmItem):
+                        self.by_products.add(index)
+        self.asked = {index for loop in plan.loops for index in (loop.going, loop.steps) if index is not None}
+
+    def instead_of(self, item: KernelItem, position: int) -> dict[int, int] | None:
+        """Which buffer may stand for which other one, so that a copy is not needed; None if none may."""
+        source, target = item.buffers
+        if self.plan.buffers[source].type.size != self.plan.buffers[target].type.size:
+            return None
+        if self.may_write_directly(source, target, position):
+            return {source: target}
+        return {target: source} if self.may_read_directly(source, target, position) else None
+
+    def may_write_directly(self, source: int, target: int, position: int) -> bool:
+        """May the product whose result is copied write the copy?"""
+        own, other = self.plan.buffers[source], root_of(self.plan, target)
+        if own.place is not Place.ARENA or source not in self.by_products or self._has_slices(source):
             return False
-    if len(stores) != 1:
-        return False
-    value = stores[0].value
-    while isinstance(value, Var) and value.name in values:
-        value = values[value.name]
-    match value:
-        case Apply(fn="cast", args=(inner,)):
-            while isinstance(inner, Var) and inner.name in values:
-                inner = values[inner.name]
-            return isinstance(inner, Load) and inner.buffer == source.name and inner.index == stores[0].index
-        case _:
+        if len(self.read.get(source, ())) != 1 or len(self.written[source]) != 1:
             return False
+        (made,) = self.written[source]
+        touched = [at for at in (*self.read.get(other, ()), *self.written[other]) if made <= at < position]
+        return made < position and not touched and self._alike((made, position))
+
+    def may_read_directly(self, source: int, target: int, position: int) -> bool:
+        """May those who read the copy read what it is made of?"""
+        own, other = self.plan.buffers[target], root_of(self.plan, source)
+        if own.place is not Place.ARENA or self.written[target] != [position] or target in self.asked:
+            return False
+        readers = self.read.get(target, [])
+        if any(at <= position for at in readers) or (self._has_slices(target) and self._in_loop(position)):
+            return False
+        last = max(readers, default=position)
+        if any(position <= at <= last for at in self.written.get(other, ())):
+            return False
+        if self.plan.buffers[other].place is Place.STATE and last >= self.plan.commit:
+            return False
+        same = self._alike((position, *readers))
+        steady = self.plan.buffers[source].place is not Place.SLICE and not self._in_loop(position)
+        return same or (steady and not self._rewritten_around(other, readers))
+
+    def _rewritten_around(self, root: int, readers: list[int]) -> bool:
+        """Is a buffer written in a loop that reads it, too?"""
+        for loop in self.plan.loops:
+            if any(loop.first <= at < loop.end for at in readers):
+                if any(loop.first <= at < loop.end for at in self.written.get(root, ())):
+                    return True
+        return False
+
+    def _has_slices(self, index: int) -> bool:
+        return any(buffer.part is not None and buffer.part.of == index for buffer in self.plan.buffers)
+
+    def _in_loop(self, position: int) -> bool:
+        return any(loop.first <= position < loop.end for loop in self.plan.loops)
+
+    def _alike(self, positions: tuple[int, ...]) -> bool:
+        """Are launches in the same loops?"""
+        around = {
+            tuple(number for number, loop in enumerate(self.plan.loops) if loop.first <= at < loop.end)
+            for at in positions
+        }
+        return len(around) == 1
 
 
-def _innermost(statements: tuple[Stmt, ...]) -> Iterator[Stmt]:
-    for statement in statements:
-        if isinstance(statement, For):
-            yield from _innermost(statement.body)
-        else:
-            yield statement
+def _replaced(plan: Plan, new: dict[int, int], position: int, gone: KernelItem) -> Plan:
+    """The plan with a buffer in place of another one, and without an item."""
+
+    def change(item: Item) -> Item:
+        if not any(index in new for index in item.buffers):
+            return item
+        if isinstance(item, KernelItem):
+            return replace(item, buffers=tuple(new.get(index, index) for index in item.buffers))
+        a, b, c = (new.get(index, index) for index in item.buffers)
+        return replace(item, a=a, b=b, c=c)
+
+    launches = list(plan.launches)
+    for at, launch in enumerate(launches):
+        kept = [item for item in launch.items if at != position or item is not gone]
+        changed = tuple(map(change, kept))
+        if len(kept) != len(launch.items) or any(a is not b for a, b in zip(changed, kept, strict=True)):
+            launches[at] = replace(launch, items=changed)
+    buffers = tuple(
+        replace(b, part=replace(b.part, of=new[b.part.of])) if b.part is not None and b.part.of in new else b
+        for b in plan.buffers
+    )
+    return replace(plan, launches=tuple(launches), buffers=buffers)
 
 
-def _narrowed(plan: Plan, item: Item, copies: dict[int, int]) -> Item:
-    if not isinstance(item, GemmItem) or item.a not in copies or item.b not in copies:
-        return item
-    a, b = copies[item.a], copies[item.b]
-    dtype = plan.buffers[a].type.dtype
-    return item if dtype is not plan.buffers[b].type.dtype else replace(item, a=a, b=b, dtype=dtype)
+def root_of(plan: Plan, index: int) -> int:
+    """The buffer that a slice lies in, at last; itself if it is none."""
+    buffer = plan.buffers[index]
+    while buffer.part is not None:
+        buffer = plan.buffers[buffer.part.of]
+    return buffer.index
 
 
-def _is_idle(item: Item, copies: dict[int, int], needed: set[int]) -> bool:
-    return isinstance(item, KernelItem) and item.buffers[-1] in copies and item.buffers[-1] not in needed
+def _items(plan: Plan) -> Iterator[Item]:
+    for launch in plan.launches:
+        yield from launch.items
 
 
 def _read_by(item: Item) -> set[int]:

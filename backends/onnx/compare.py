@@ -16,6 +16,12 @@ _HALF_UNITS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 """One unit in the last place: where float32 results differ by little, they may be rounded to neighbours."""
 
 
+def unit_of(program: Any) -> float:
+    """One unit in the last place of the 16-bit floats that a program of mixed precision multiplies; else 0."""
+    factors = getattr(getattr(program, "precision", None), "factors", None)
+    return 0.0 if factors is None else _HALF_UNITS[factors.value]
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """What two results may differ by: floats by ``atol + rtol * |expected|``; integers and bools not at all."""

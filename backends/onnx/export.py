@@ -25,12 +25,13 @@ from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
 from graphc.errors import ExportError, FileError
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Node, Parameter
+from graphc.ir.precision import Precision
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
 from graphc.ops.cond import Cond
 from graphc.ops.halves import widen_all_halves
 from graphc.ops.scan import Scan
-from graphc.passes import simplify_graph
+from graphc.passes import MixedPrecision, simplify_graph
 
 OLDEST_OPSET = 17
 DEFAULT_OPSET = 21
@@ -111,8 +112,10 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
             remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
         )
     # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
-    whole = _one_loop_each(_graph_of(what, training)).rebuild(widen_all_halves)
-    graph = fold_weights(decomposed(whole, lambda node: is_whole(node, opset)))
+    mixed = _mixed(what, _graph_of(what, training))
+    whole = _one_loop_each(mixed).rebuild(widen_all_halves)
+    plain = decomposed(whole, lambda node: is_whole(node, opset))
+    graph = fold_weights(_mixed(what, plain, results=False).rebuild(widen_all_halves))
     writer = Writer(opset, Names())
     unique = writer.names.unique
     inputs = tuple(unique(node.name or "") for node in graph.inputs)
@@ -169,6 +172,13 @@ def _one_loop_each(graph: Graph) -> Graph:
     if not any(node.op.bodies for node in graph.nodes):
         return graph
     return simplify_graph(write_loops_whole(graph))[0]
+
+
+def _mixed(what: Any, graph: Graph, results: bool = True) -> Graph:
+    """The graph with the rounded products that the program has."""
+    precision = getattr(what, "precision", None)
+    factors = precision.factors if isinstance(precision, Precision) else None
+    return graph if factors is None else MixedPrecision(factors, results).run(graph)
 
 
 def _next_states(graph: Graph, states: tuple[State, ...]) -> Iterable[tuple[str, Node]]:

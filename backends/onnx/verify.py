@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from graphc.backends.onnx.compare import Comparison, Tolerance, compare
+from graphc.backends.onnx.compare import Comparison, Tolerance, compare, unit_of
 from graphc.backends.onnx.evaluate import evaluate_nodes
 from graphc.backends.onnx.export import Exported, build_model
 from graphc.backends.onnx.inputs import InputDraws
@@ -115,13 +115,16 @@ def verify(
             ends); by default random ones that the graph accepts.
         seed: for random inputs.
         rtol, atol: outputs may differ by ``atol + rtol * |expected|``, new state by ten times that (of the largest
-            element). Integers and bools must be equal.
+            element). Integers and bools must be equal. Of a program of mixed precision both are at least one unit in
+            the last place of its 16-bit floats: float32 that differ by little may be rounded to neighbours.
 
     Raises:
         FileError: the file cannot be read, or onnxruntime refuses it.
         BackendError: onnxruntime is not installed.
     """
     name = os.fspath(path)
+    unit = unit_of(program)
+    rtol, atol = max(rtol, unit), max(atol, unit)
     model = read_model(path)
     session = open_session(model, path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

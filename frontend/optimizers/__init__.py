@@ -21,6 +21,7 @@ from graphc.frontend.optimizers.base import Optimizer as Optimizer
 from graphc.frontend.optimizers.descent import SGD as SGD
 from graphc.frontend.optimizers.descent import Lion as Lion
 from graphc.frontend.optimizers.groups import Grouped as Grouped
+from graphc.frontend.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 
 _OPTIMIZERS = (SGD, Adam, AdamW, Nadam, Adamax, Lamb, RMSprop, Adagrad, Adadelta, Ftrl, Adafactor, Lion)
 _BY_NAME: dict[str, type[Optimizer]] = {cls.__name__.lower(): cls for cls in _OPTIMIZERS}
@@ -42,6 +43,6 @@ def get(value: Any) -> Optimizer:
 
 
 __all__ = [
-    "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Grouped", "Lamb", "Lion", "Nadam",
-    "Optimizer", "RMSprop", "get", "schedules",
+    "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Grouped", "Lamb", "Lion",
+    "LossScaleOptimizer", "Nadam", "Optimizer", "RMSprop", "get", "schedules",
 ]  # fmt: skip

@@ -279,6 +279,10 @@ class Optimizer(Configurable):
         scaled = gx.grad(loss * self.loss_scale_factor, parameters)
         return [gx.cast(g, _wide(p)) / self.loss_scale_factor for p, g in zip(parameters, scaled, strict=True)]
 
+    def guard(self, updates: Mapping[Parameter, Node], gradients: Sequence[Node]) -> Mapping[Parameter, Node]:
+        """What becomes of a step's other changes of state, such as moving statistics: they are made, as a rule."""
+        return updates
+
     def build(self, parameters: Sequence[Parameter]) -> None:
         """Make the slots of parameters that have none yet."""
         for parameter in parameters:

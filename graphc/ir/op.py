@@ -104,6 +104,7 @@ class Op:
         composite: whether :meth:`decompose` says what it is in terms of other ops.
         moves: whether it takes float16 and bfloat16 as they are, because it only moves elements. All other ops compute
             on these types in float32 and round their result once: a pass puts the conversions around them.
+        factors: the operands that are multiplied with each other and summed up, by name: what mixed precision rounds.
         cases, bad_cases: what the conformance table runs.
     """
 
@@ -116,6 +117,7 @@ class Op:
     no_reference: ClassVar[Absent | None] = None
     composite: ClassVar[bool] = False
     moves: ClassVar[bool] = False
+    factors: ClassVar[tuple[str, ...]] = ()
 
     def infer(self, *types: TensorType) -> TensorType:
         """The type of the result. Raises a GraphcError that says what does not fit and what to do."""

@@ -265,6 +265,7 @@ class Plan:
         launches: in order. Those from ``commit`` on write state; the status cell is tested before them.
         loops: ranges of launches that run several times; outer ones before those within.
         inputs: input buffers in the order of ``graph.inputs``; outputs likewise, of ``graph.outputs``.
+        tf32: may products of float32 round their operands to 10 bits of mantissa, where the hardware does?
     """
 
     graph: Graph
@@ -275,6 +276,7 @@ class Plan:
     constants: tuple[object, ...] = ()
     checks: tuple[Check, ...] = ()
     loops: tuple[Loop, ...] = ()
+    tf32: bool = False
 
 
 @dataclass(frozen=True)

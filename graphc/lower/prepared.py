@@ -18,6 +18,7 @@ from graphc.lower.loop import slab
 from graphc.lower.opaque import as_matrix
 from graphc.lower.views import is_view
 from graphc.ops.base import Elementwise
+from graphc.ops.cast import Cast
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
@@ -41,14 +42,18 @@ _IN_PASSING = (
 """Ops whose kernels compute elementwise operands themselves; all others read operands out of memory."""
 
 
-def worth_preparing(graph: Graph) -> tuple[Node, ...]:
+def worth_preparing(graph: Graph, halves: bool = False) -> tuple[Node, ...]:
     """The values, of a graph as a backend takes it, that should be parameters for it.
 
     A program without inputs has none: it is called because parameters have changed.
+
+    Args:
+        graph: with its composites decomposed.
+        halves: does the backend multiply 16-bit floats as they are, so that no copies of them are to be widened?
     """
     if not graph.inputs:
         return ()
-    search = _Search(FixedValues(parameter for parameter, _ in graph.updates))
+    search = _Search(FixedValues(parameter for parameter, _ in graph.updates), halves)
     for node in graph.nodes:
         if not search.fixed.holds(node):
             for arg in node.args:
@@ -89,6 +94,7 @@ class _Search:
     """Which fixed values have been chosen so far."""
 
     fixed: FixedValues
+    halves: bool
     chosen: set[Node] = field(default_factory=set[Node])
     _cones: dict[Node, _Cone] = field(default_factory=dict[Node, _Cone])
 
@@ -136,7 +142,7 @@ class _Search:
         if not cone.parameters or _elements(node.type) > GROWTH * cone.elements:
             return False
         if isinstance(reader.op, MatMul):
-            return as_matrix(node) is None
+            return as_matrix(node) is None and not (self.halves and _widens(node))
         if reader.op.bodies and isinstance(node.op, Transpose) and node.ndim == 2:
             return False  # products of one row within take it as it lies
         return slab(node, False) is None and not (reader.op.bodies and slab(node, True) is not None)
@@ -153,6 +159,15 @@ class _Search:
             if current not in self._cones:
                 self._cones[current] = _joined(current, [self._cones[arg] for arg in current.args])
         return self._cones[node]
+
+
+def _widens(node: Node) -> bool:
+    """Is it a view of 16-bit floats as float32?"""
+    while is_view(node):
+        if isinstance(node.op, Cast):
+            return True
+        node = node.args[0]
+    return False
 
 
 def _joined(node: Node, parts: Sequence[_Cone]) -> _Cone:

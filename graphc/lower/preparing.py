@@ -115,7 +115,8 @@ def set_apart(graph: Graph, backend: Backend, is_kept: bool) -> tuple[Graph, tup
         backend: that will run it.
         is_kept: may the plan be kept on disk?
     """
-    nodes = worth_preparing(graph) if backend.lowers else ()
+    halves = getattr(backend, "multiplies_halves", False)
+    nodes = worth_preparing(graph, halves) if backend.lowers else ()
     if not nodes:
         return graph, ()
     with _sharing:

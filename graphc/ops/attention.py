@@ -68,6 +68,7 @@ class ScaledDotProductAttention(Op):
     causal: bool = False
 
     operands = ("query", "key", "value", "mask")
+    factors = ("query", "key", "value")
     composite = True
 
     def infer(self, *types: TensorType) -> TensorType:

@@ -112,6 +112,7 @@ class Conv(_Convolution):
     high: tuple[Size, ...]
 
     operands = ("x", "kernel")
+    factors = ("x", "kernel")
     onnx = "Conv"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -201,6 +202,7 @@ class ConvTranspose(_Convolution):
     sizes: tuple[Size, ...]
 
     operands = ("g", "kernel")
+    factors = ("g", "kernel")
     onnx = "ConvTranspose"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -306,6 +308,7 @@ class ConvKernelGrad(_Convolution):
     sizes: tuple[int, ...]
 
     operands = ("x", "g")
+    factors = ("x", "g")
     onnx = "Conv"
 
     def infer(self, *types: TensorType) -> TensorType:

@@ -40,6 +40,7 @@ class MatMul(Op):
     name = "matmul"
     operands = ("a", "b")
     onnx = "MatMul"
+    factors = ("a", "b")
 
     def infer(self, *types: TensorType) -> TensorType:
         a, b = types

@@ -79,6 +79,7 @@ class PatchProduct(_Patches):
     """
 
     operands = ("x", "kernel")
+    factors = ("x", "kernel")
     onnx = Absent.NO_ONNX_FORM
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -161,6 +162,7 @@ class PatchGradient(_Patches):
     sizes: tuple[int, ...]
 
     operands = ("x", "g")
+    factors = ("x", "g")
     onnx = Absent.NO_ONNX_FORM
 
     def infer(self, *types: TensorType) -> TensorType:

@@ -6,10 +6,13 @@ from graphc.passes.pipeline import (
     SIMPLIFY_PASSES,
     decompose_for,
     decompose_passes,
+    mixed_passes,
     prepare,
     prepare_passes,
     simplify_graph,
+    use_factors,
 )
+from graphc.passes.precision import MixedPrecision
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, simplify, simplify_primal
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
 
@@ -21,16 +24,19 @@ __all__ = [
     "CheckRoots",
     "Decompose",
     "DropMarkers",
+    "MixedPrecision",
     "Pass",
     "Record",
     "ResolvePhase",
     "RewritePass",
     "decompose_for",
     "decompose_passes",
+    "mixed_passes",
     "prepare",
     "prepare_passes",
     "run_passes",
     "simplify",
     "simplify_graph",
     "simplify_primal",
+    "use_factors",
 ]

@@ -1,12 +1,13 @@
-"""The order of passes: three tuples, from what the user built to what a backend lowers.
+"""The order of passes: tuples, from what the user built to what a backend lowers.
 
 ::
 
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify, improve_branches, improve_scans      fewer, faster, more stable operations
+    [mixed]       mixed_precision, improve_scans                 what products read is rounded, if the user asks for it
     decompose     select_branches, update_touched_rows,          only what the backend takes, in its cheapest form
-                  widen_halves, decompose, specialize,
-                  select_early
+                  widen_halves, decompose, [mixed_precision],
+                  specialize, select_early
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -17,9 +18,11 @@ from collections.abc import Callable
 
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op
+from graphc.ir.types import DType
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.branches import ImproveBranches, SelectBranches
 from graphc.passes.fold import FOLD
+from graphc.passes.precision import MixedPrecision
 from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
@@ -38,13 +41,21 @@ def prepare_passes(training: bool, check_finite: bool = False) -> tuple[Pass, ..
     return (ResolvePhase(training), DropMarkers(), *((CheckRoots(),) if check_finite else ()))
 
 
-def decompose_passes(takes: Callable[[Op], bool]) -> tuple[Pass, ...]:
+def mixed_passes(factors: DType) -> tuple[Pass, ...]:
+    """The passes after simplification, where products read 16-bit floats."""
+    return (MixedPrecision(factors), ImproveScans())
+
+
+def decompose_passes(takes: Callable[[Op], bool], factors: DType | None = None) -> tuple[Pass, ...]:
     """The passes after simplification, for a backend that takes these composites whole.
 
-    What is decomposed gets its canonical form, but is not recognized again.
+    What is decomposed gets its canonical form, but is not recognized again. Products in it read 16-bit floats, too,
+    if ``factors`` says which.
     """
+    inside = () if factors is None else (MixedPrecision(factors, results=False),)
     return (
-        SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), SPECIALIZE, SelectEarly()
+        SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
+        SelectEarly(),
     )  # fmt: skip
 
 
@@ -65,6 +76,13 @@ def simplify_graph(graph: Graph, fuel: int | None = None, record: Record | None 
     return run_passes(graph, SIMPLIFY_PASSES, log, record), log
 
 
-def decompose_for(graph: Graph, takes: Callable[[Op], bool], record: Record | None = None) -> Graph:
-    """The graph without the composite ops that ``takes`` refuses."""
-    return run_passes(graph, decompose_passes(takes), record=record)
+def use_factors(graph: Graph, factors: DType | None, record: Record | None = None) -> Graph:
+    """The simplified graph with products of these 16-bit floats, or as it is."""
+    return graph if factors is None else run_passes(graph, mixed_passes(factors), record=record)
+
+
+def decompose_for(
+    graph: Graph, takes: Callable[[Op], bool], record: Record | None = None, factors: DType | None = None
+) -> Graph:
+    """The graph without the composite ops that ``takes`` refuses; see :func:`decompose_passes`."""
+    return run_passes(graph, decompose_passes(takes, factors), record=record)

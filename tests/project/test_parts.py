@@ -40,6 +40,7 @@ OF_THEIR_OWN = {
     "TimeDistributed": lambda cls: cls(layers.Dense(3)),
     "Lambda": lambda cls: cls("relu"),
     "Grouped": lambda cls: cls(optimizers.Adam(0.1), {"base": 0.1, "head": optimizers.SGD(0.2)}),
+    "LossScaleOptimizer": lambda cls: cls(optimizers.Adam(0.1), 8.0),
     "LossFunctionWrapper": lambda cls: None,
     "MeanMetricWrapper": lambda cls: cls(metrics.binary_accuracy),
 }
