@@ -7,7 +7,7 @@
     [mixed]       mixed_precision, improve_scans                 what products read is rounded, if the user asks for it
     decompose     select_branches, update_touched_rows,          only what the backend takes, in its cheapest form
                   widen_halves, decompose, [mixed_precision],
-                  specialize, select_early
+                  specialize, select_early, pack_weights
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -22,6 +22,7 @@ from graphc.ir.types import DType
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
 from graphc.passes.branches import ImproveBranches, SelectBranches
 from graphc.passes.fold import FOLD
+from graphc.passes.panels import PackWeights
 from graphc.passes.precision import MixedPrecision
 from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
@@ -55,7 +56,7 @@ def decompose_passes(takes: Callable[[Op], bool], factors: DType | None = None) 
     inside = () if factors is None else (MixedPrecision(factors, results=False),)
     return (
         SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
-        SelectEarly(),
+        SelectEarly(), PackWeights(takes),
     )  # fmt: skip
 
 

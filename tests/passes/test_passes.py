@@ -132,6 +132,7 @@ def test_the_order_of_passes_is_data() -> None:
         "decompose",
         "specialize",
         "select_early",
+        "pack_weights",
     ]
 
 
