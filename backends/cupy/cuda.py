@@ -299,8 +299,9 @@ class _Recorder:
                 )
                 function = self.module.functions[work.function]
                 driver.launchKernel(
-                    function.ptr, work.blocks, 1, 1, work.threads, 1, 1, 0, lane.stream.ptr, starts.ctypes.data, 0
-                )
+                    function.ptr, work.blocks, 1, 1, work.threads, 1, 1, work.shared_bytes, lane.stream.ptr,
+                    starts.ctypes.data, 0,
+                )  # fmt: skip
             case Product():
                 assert lane.blas is not None  # the lane was opened for products
                 lane.blas.product(work)

@@ -42,6 +42,7 @@ class Launch:
         function: its name in the loaded module.
         words: its arguments, each of 8 bytes: addresses and sizes, in order.
         table: are the words one argument, a structure passed by value?
+        shared_bytes: memory that the threads of a block share, beside what the function says itself.
     """
 
     function: str
@@ -49,6 +50,7 @@ class Launch:
     threads: int
     words: tuple[int, ...]
     table: bool = False
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -98,43 +98,8 @@ static __device__ __forceinline__ bool is_nan(double a) { return a != a; }
 static __device__ __forceinline__ bool is_finite(float a) { return a - a == 0; }
 static __device__ __forceinline__ bool is_finite(double a) { return a - a == 0; }
 
-// float16 and bfloat16 are their bits: the types of cuda_fp16.h and cuda_bf16.h would be a header each.
+// float16 and bfloat16 are their bits; the other conversions are instructions.
 static __device__ __forceinline__ float from_bfloat16(unsigned short a) { return __int_as_float((int)a << 16); }
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-static __device__ __forceinline__ unsigned short to_bfloat16(float a) {
-    unsigned short bits;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(a));
-    return bits;
-}
-#else
-static __device__ __forceinline__ unsigned short to_bfloat16(float a) {
-    unsigned int bits = (unsigned int)__float_as_int(a);
-    return (unsigned short)((a != a ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-#endif
-#ifdef __CUDACC__
-static __device__ __forceinline__ float from_float16(unsigned short a) {
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(a));
-    return value;
-}
-static __device__ __forceinline__ unsigned short to_float16(float a) {
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(a));
-    return bits;
-}
-#endif
-
-// To 1 ulp, and 0 below the smallest normal number: a division would take four times the instructions.
-#if defined(__CUDA_ARCH__)
-static __device__ __forceinline__ float reciprocal(float a) {
-    float result;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
-    return result;
-}
-#else
-static __device__ __forceinline__ float reciprocal(float a) { return 1.0f / a; }
-#endif
 
 // Where the exponential overflows, the result is less than the smallest normal number, and 0.
 static __device__ __forceinline__ float sigmoid(float a) { return reciprocal(1.0f + expf(-a)); }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,6 +40,9 @@ from graphc.loops.kernel import (
     walk,
 )
 from graphc.loops.printer import ATOM, Form, Printer, call, infix, prefix
+
+if TYPE_CHECKING:
+    from graphc.backends.cupy.attention import Variant
 
 _CHOICE, _OR, _AND, _BIT_OR, _BIT_XOR, _BIT_AND, _EQUAL, _ORDER, _SHIFT, _ADD, _MUL, _UNARY = range(1, 13)
 
@@ -174,7 +178,12 @@ table set halted first_check
 
 def header() -> str:
     """The device functions that printed kernels use."""
-    return (Path(__file__).parent / "header.cuh").read_text(encoding="utf-8")
+    return "\n".join(file_text(name) for name in ("instructions.cuh", "header.cuh"))
+
+
+def file_text(name: str) -> str:
+    """A file of CUDA C that lies beside this one."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -192,13 +201,17 @@ class Entry:
 
 def products() -> str:
     """The functions :data:`THIN_PRODUCT` and :data:`SHORT_PRODUCT`."""
-    return (Path(__file__).parent / "products.cuh").read_text(encoding="utf-8")
+    return file_text("products.cuh")
 
 
-def module_source(kernels: Sequence[Kernel | tuple[Kernel, Entry]], small_products: bool = False) -> str:
+def module_source(
+    kernels: Sequence[Kernel | tuple[Kernel, Entry]], small_products: bool = False, attention: Sequence[Variant] = ()
+) -> str:
     """One translation unit: the header, then each kernel, which must be mapped to a GPU and named differently."""
     entries = [(kernel, Entry()) if isinstance(kernel, Kernel) else kernel for kernel in kernels]
     shared = [header(), products()] if small_products else [header()]
+    if attention:
+        shared += [file_text("tiles.cuh"), file_text("attention.cuh"), *(variant.source for variant in attention)]
     return "\n".join([*shared, *(kernel_source(kernel, entry) for kernel, entry in entries)])
 
 

@@ -23,9 +23,16 @@ namespace emulate {
 enum class Meeting { none, warp, block, end };
 void meet(Meeting meeting, int line);
 uint64_t exchange_bits(uint64_t bits, int mask, int line);
+unsigned char* shared_bytes();
+void copy_later(void* target, const void* source, unsigned size);
+void end_copies();
+void wait_for_copies(int left);
+void load_matrices(unsigned (&to)[4], const void* row, bool turned, int line);
+enum class Operand { bfloat16, float16, tf32 };
+void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, Operand type, int line);
 // Every thread of every block; without meeting points threads need no fibers.
-const char* launch(long long blocks, unsigned threads, bool meets, bool downwards, void (*kernel)(const long long*),
-                   const long long* words);
+const char* launch(long long blocks, unsigned threads, unsigned shared, bool meets, bool downwards,
+                   void (*kernel)(const long long*), const long long* words);
 
 // Offer a value, let the whole warp arrive, read another lane's, let the whole warp read.
 template <class T> T exchange(T value, int mask, int line) {
@@ -40,6 +47,7 @@ template <class T> T exchange(T value, int mask, int line) {
 
 #define __syncthreads() emulate::meet(emulate::Meeting::block, __LINE__)
 #define __shfl_xor_sync(mask, value, lanes) emulate::exchange(value, lanes, __LINE__)
+#define __shfl_sync(mask, value, lane) emulate::exchange(value, (int)(threadIdx.x % 32) ^ (lane), __LINE__)
 
 static inline unsigned long long atomicCAS(unsigned long long* cell, unsigned long long expected,
                                            unsigned long long desired) {
@@ -63,7 +71,12 @@ static inline int __float_as_int(float value) {
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
-// The conversions that a GPU has instructions for, by arithmetic.
+// The twins of instructions.cuh: conversions by arithmetic, what a warp does together with meeting points. Copies to
+// shared memory take place when they are waited for, so that a missing wait shows.
+static inline unsigned short to_bfloat16(float a) {
+    unsigned int bits = (unsigned int)__float_as_int(a);
+    return (unsigned short)((a != a ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
 static inline float from_float16(unsigned short a) {
     int exponent = a >> 10 & 31, digits = a & 1023;
     float size = exponent == 31 ? (digits ? NAN : INFINITY)
@@ -80,4 +93,40 @@ static inline unsigned short to_float16(float a) {
     int exponent;
     frexpf(size, &exponent);  // rounding up may give the next one
     return sign | (unsigned short)(((exponent + 13) << 10) + (int)rintf(ldexpf(size, 11 - exponent)));
+}
+static inline unsigned pack_bfloat16(float low, float high) { return to_bfloat16(low) | to_bfloat16(high) << 16; }
+static inline unsigned pack_float16(float low, float high) { return to_float16(low) | to_float16(high) << 16; }
+static inline unsigned to_tf32(float a) {
+    unsigned bits = (unsigned)__float_as_int(a);
+    return a - a != 0 ? bits : (bits + 0x1000u) & ~0x1fffu;
+}
+static inline float reciprocal(float a) { return 1.0f / a; }
+static inline float power_of_two(float a) { return a < -126 ? 0.0f : exp2f(a); }
+
+typedef unsigned char* SharedPlace;
+static inline SharedPlace shared_place(const void* place) { return (SharedPlace)place; }
+static inline unsigned char* shared_bytes() { return emulate::shared_bytes(); }
+template <int SIZE> void copy_to_shared(void* target, const void* source, bool some) {
+    static_assert(SIZE == 4 || SIZE == 16, "sizes of copies");
+    emulate::copy_later(target, some ? source : nullptr, SIZE);
+}
+static inline void end_copies() { emulate::end_copies(); }
+template <int LEFT> void wait_for_copies() { emulate::wait_for_copies(LEFT); }
+static inline void load_matrices(unsigned (&to)[4], const void* row, int line = __builtin_LINE()) {
+    emulate::load_matrices(to, row, false, line);
+}
+static inline void load_turned_matrices(unsigned (&to)[4], const void* row, int line = __builtin_LINE()) {
+    emulate::load_matrices(to, row, true, line);
+}
+static inline void multiply_bfloat16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                     int line = __builtin_LINE()) {
+    emulate::multiply(sum, a, b0, b1, emulate::Operand::bfloat16, line);
+}
+static inline void multiply_float16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                    int line = __builtin_LINE()) {
+    emulate::multiply(sum, a, b0, b1, emulate::Operand::float16, line);
+}
+static inline void multiply_tf32(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                 int line = __builtin_LINE()) {
+    emulate::multiply(sum, a, b0, b1, emulate::Operand::tf32, line);
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from graphc import cache
+from graphc.backends.cupy.attention import Variant
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
     SHORT_PRODUCT,
@@ -47,13 +48,18 @@ def runtime() -> Path:
 
 
 def compile_kernels(
-    entries: Sequence[tuple[Kernel, Entry]], source: str, folder: Path | None = None, small_products: bool = False
+    entries: Sequence[tuple[Kernel, Entry]],
+    source: str,
+    folder: Path | None = None,
+    small_products: bool = False,
+    attention: Sequence[Variant] = (),
 ) -> ctypes.CDLL:
     """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there."""
     runtime()
     launchers = [ANY, _fixed_launcher(POST_RESULTS, 128, 3, 3)]
     if small_products:
         launchers += [_fixed_launcher(name, 256, 3, 8) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
+    launchers += [_attention_launcher(variant) for variant in attention]
     launchers += [_launcher(kernel, entry) for kernel, entry in entries]
     text = f'#include "{HEADER}"\n{source}\n{"".join(launchers)}'
     return ctypes.CDLL(str(_compiled(text, ["-O0"], folder)))
@@ -138,7 +144,18 @@ def _fixed_launcher(name: str, threads: int, pointers: int, numbers: int) -> str
     return f"""
 static void call_{name}(const long long* words) {{ {name}({", ".join(given)}); }}
 extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
-    return emulate::launch(blocks, {threads}, true, downwards, call_{name}, words);
+    return emulate::launch(blocks, {threads}, 0, true, downwards, call_{name}, words);
+}}
+"""
+
+
+def _attention_launcher(variant: Variant) -> str:
+    """The same for a kernel of attention, whose arguments are one structure."""
+    return f"""
+static void call_{variant.name}(const long long* words) {{ {variant.name}(*(const Attention*)words); }}
+extern "C" const char* launch_{variant.name}(long long blocks, int downwards, const long long* words) {{
+    return emulate::launch(
+        blocks, {variant.threads}, {variant.shared_bytes}, true, downwards, call_{variant.name}, words);
 }}
 """
 
@@ -157,6 +174,6 @@ def _launcher(kernel: Kernel, entry: Entry) -> str:
     return f"""
 static void call_{name}(const long long* words) {{ {name}({given}); }}
 extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
-    return emulate::launch(blocks, {kernel.threads}, {meets}, downwards, call_{name}, words);
+    return emulate::launch(blocks, {kernel.threads}, 0, {meets}, downwards, call_{name}, words);
 }}
 """
