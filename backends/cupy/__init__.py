@@ -50,14 +50,6 @@ class CupyBackend:
         reason = self.available()
         if reason is not None:
             raise BackendError(f"programs cannot run on a GPU here: {reason}", remedy="use backend='numba' or 'auto'")
-        for loop in plan.loops:
-            if loop.going is not None:  # a recorded step cannot look at a value and end early
-                nodes = [node for launch in plan.launches[loop.first : loop.end] for node in launch.nodes]
-                raise BackendError(
-                    "the GPU backend has no loop that ends by itself yet",
-                    at=next((str(node.loc) for node in nodes if node.loc), None),
-                    remedy="use backend='numba', or scan with a fixed number of steps",
-                )
         return GpuExecutable(plan, self.device or first_gpu(), self.tf32)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.backend import Failure
-from graphc.backends.cupy.device import ALIGNMENT, Array, Graph, Mark, Memory
-from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, Addresses, make_tasks
+from graphc.backends.cupy.device import ALIGNMENT, Array, Mark, Memory
+from graphc.backends.cupy.stretches import Recording
+from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, Addresses, make_segments
 from graphc.lower.memory import layout
 from graphc.lower.plan import Place, Plan, size_of
 
@@ -73,7 +74,7 @@ class GpuBound:
         types = {place: self._types(place) for place in (Place.INPUT, Place.OUTPUT)}
         self._inputs = _Block(types[Place.INPUT], "the inputs of a step" + _of(dims))
         self._outputs = _Block(types[Place.OUTPUT], "the outputs of a step" + _of(dims), small=True)
-        self._graphs: OrderedDict[tuple[int, ...], Graph | None] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._seen_arrays: dict[tuple[int, ...], None] = {}
         self._feeds: list[tuple[Array, Mark | None]] = []
         self._next_feed = 0
@@ -140,10 +141,8 @@ class GpuBound:
                 device.synchronize()  # what is dropped may be running
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
-        graph = self._graphs[key]
         slot = self.executable.next_slot() if self._posted else None
-        if graph is not None:
-            graph.launch()
+        self._graphs[key].launch()
         if self._commits:
             device.residence.version += 1
         for position, (output, address) in enumerate(zip(outputs, direct_out, strict=True)):
@@ -218,7 +217,7 @@ class GpuBound:
 
     # recording
 
-    def _record(self, direct_in: Sequence[int], direct_out: Sequence[int]) -> Graph | None:
+    def _record(self, direct_in: Sequence[int], direct_out: Sequence[int]) -> Recording:
         executable, device = self.executable, self.executable.device
         blocks = {Place.INPUT: (self._inputs, direct_in), Place.OUTPUT: (self._outputs, direct_out)}
 
@@ -238,8 +237,7 @@ class GpuBound:
                     return self._nothing.address
 
         addresses = Addresses(address, self._nothing.address, executable.cell.address, self._posted)
-        tasks = make_tasks(executable, self.dims, addresses)
-        return device.record(executable.module, tasks) if tasks else None
+        return Recording(device, executable.module, make_segments(executable, self.dims, addresses))
 
     def _overlap(
         self, inputs: Sequence[Any], direct_in: Sequence[int], outputs: Sequence[Any], direct_out: Sequence[int]

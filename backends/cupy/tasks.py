@@ -47,28 +47,61 @@ class Addresses:
     posted: int = 0
 
 
-def make_tasks(executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> list[Task]:
-    """The tasks of one step, in order; loops of the plan are written out."""
+@dataclass(frozen=True)
+class While:
+    """A loop that ends by itself: before each step the host reads on the device whether there is one.
+
+    Attributes:
+        count: the most steps.
+        going: where the bool lies that is read before a step of this number.
+        body: what a step of this number does.
+        steps: where the number of steps that ran is put, as an int64.
+    """
+
+    count: int
+    going: Callable[[int], int]
+    body: Callable[[int], list[Segment]]
+    steps: int
+
+
+Segment = tuple[Task, ...] | While
+"""Tasks without a decision of the host's among them, or a loop of such."""
+
+
+def make_segments(executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> list[Segment]:
+    """The tasks of one step of the program, in order; loops are written out, but for those that end by themselves."""
     builder = _Builder(executable, dims, addresses)
     builder.launches(0, len(executable.plan.launches), 0)
     if addresses.posted:
         builder.post(executable.ring.ctypes.data, executable.turn.address)
-    return builder.tasks
+    return builder.cut()
 
 
 class _Builder:
     """Adds tasks one after another; later ones wait for those whose memory they touch."""
 
     def __init__(self, executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> None:
+        self.executable = executable
         self.plan = executable.plan
         self.unit = executable.unit
         self.tf32 = executable.tf32
         self.dims = dims
         self.addresses = addresses
+        self.segments: list[Segment] = []
+        self._steps = [0] * len(self.plan.loops)
+        self._begin()
+
+    def _begin(self) -> None:
         self.tasks: list[Task] = []
         self.touched = _Touched()
-        self._steps = [0] * len(self.plan.loops)
         self._checking: list[int] = []
+
+    def cut(self) -> list[Segment]:
+        """End the present segment: what follows runs after all of it. All segments so far."""
+        if self.tasks:
+            self.segments.append(tuple(self.tasks))
+            self._begin()
+        return self.segments
 
     def launches(self, first: int, end: int, loop: int) -> None:
         """Launches ``first`` to ``end - 1``, with the loops from number ``loop`` on that lie among them."""
@@ -77,6 +110,10 @@ class _Builder:
             while loop < len(loops) and loops[loop].end <= position:
                 loop += 1
             if loop < len(loops) and loops[loop].first == position:
+                if loops[loop].going is not None:
+                    self.cut().append(self._while(loop))
+                    position = loops[loop].end
+                    continue
                 for step in range(self._size(loops[loop].count)):
                     self._steps[loop] = step
                     self.launches(position, loops[loop].end, loop + 1)
@@ -88,6 +125,26 @@ class _Builder:
                 else:
                     self.product(work)
             position += 1
+
+    def _while(self, loop: int) -> While:
+        found = self.plan.loops[loop]
+        going, steps_at = found.going, found.steps
+        assert going is not None
+        assert steps_at is not None  # both are there, or neither
+
+        def at(step: int) -> _Builder:
+            builder = _Builder(self.executable, self.dims, self.addresses)
+            builder._steps = [*steps[:loop], step, *steps[loop + 1 :]]
+            return builder
+
+        def body(step: int) -> list[Segment]:
+            builder = at(step)
+            builder.launches(found.first, found.end, loop + 1)
+            return builder.cut()
+
+        steps = tuple(self._steps)
+        place = self._address(steps_at)
+        return While(self._size(found.count), lambda step: at(step)._address(going), body, place)
 
     def group(self, group: Group) -> None:
         """One launch of a kernel on one or several sets of arguments."""

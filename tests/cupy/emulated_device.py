@@ -84,6 +84,7 @@ class EmulatedDevice:
     residence: Residence = field(default_factory=Residence)
     taken: int = 0
     launches: int = 0
+    recordings: int = 0
     uploads: int = 0
 
     def allocate(self, nbytes: int, what: str) -> HostMemory:
@@ -116,6 +117,7 @@ class EmulatedDevice:
         view(address, nbytes)[:] = 0
 
     def record(self, module: EmulatedModule, tasks: Sequence[Task]) -> EmulatedGraph:
+        self.recordings += 1
         return EmulatedGraph(self, module, tuple(tasks), order_of(tasks, self.shuffled))
 
     def mark(self) -> EmulatedMark:

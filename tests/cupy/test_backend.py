@@ -89,14 +89,6 @@ def test_a_backend_may_be_given_itself():
     assert "add_kernel" in program.source()
 
 
-def test_a_loop_that_ends_by_itself_is_refused_with_its_line():
-    x = gx.placeholder("x", ())
-    halved, steps = gx.while_loop(lambda v: v > 1, lambda v: v / 2, x, most=9)
-    with pytest.raises(BackendError, match="no loop that ends by itself") as caught:
-        gx.compile({"y": halved, "n": steps}, [x], backend=CupyBackend(device=EmulatedDevice()))
-    assert "test_backend.py" in str(caught.value)
-
-
 def test_both_branches_are_computed_and_one_is_selected():
     """In a loop, too, and with its derivative; where a branch may fail it is refused with its line."""
     p, x = gx.placeholder("p", (), "bool"), gx.placeholder("x", (4, 3))
