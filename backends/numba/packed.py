@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from graphc.backends.numba.contraction import vector_bytes
 from graphc.backends.numba.gemm import Product
 from graphc.lower.plan import GemmItem, size_of
-from graphc.ops.panels import PANEL
 
 VECTORS = 2
 """The width of tiles."""
@@ -32,17 +31,17 @@ def packed_rows(vectors: int) -> tuple[int, ...]:
 def packed_product(item: GemmItem, dims: Mapping[str, int]) -> Product:
     """Fix the sizes. The units depend on the sizes alone, so that bits do not depend on the threads."""
     width = item.dtype.itemsize
-    m, n, k = (size_of(size, dims) for size in (item.m, item.n, item.k))
-    panels = -(-n // PANEL)
+    m, n, k, columns = (size_of(size, dims) for size in (item.m, item.n, item.k, item.ldb))
+    panels = -(-n // columns)
     tallest = packed_rows(VECTORS)[0]
     blocks = max(-(-m // BLOCK), min(-(-UNITS // max(panels, 1)), -(-m // tallest)), 1)
     block = -(-m // (blocks * tallest)) * tallest or tallest
     blocks = -(-m // block)
-    run = RUN_BYTES // (PANEL * width)
+    run = max(RUN_BYTES // (columns * width), 1)
     run = -(-k // max(-(-k // run), 1)) or 1  # runs of about the same length
     words = (
         m, n, k, width * size_of(item.lda, dims), width * size_of(item.ldc, dims),
-        panels, block, run, vector_bytes() // width,
+        columns, panels, block, run, vector_bytes() // width,
     )  # fmt: skip
     units = blocks * panels
     return Product(words, units, 2 * m * n * k // max(units, 1))

@@ -24,9 +24,9 @@ from graphc.backends.numba.table import (
     PANELS_M,
     PANELS_N,
     PANELS_RUN,
+    PANELS_WIDTH,
 )
 from graphc.backends.numba.tiles import any_tile
-from graphc.ops.panels import PANEL
 
 
 def products_with_panels(element: types.Float) -> Callable[..., None]:
@@ -42,22 +42,22 @@ def products_with_panels(element: types.Float) -> Callable[..., None]:
     one, two = fitting[1], fitting[2]
 
     def multiply(args, lo, hi):
-        lanes = args[PANELS_LANES]
+        lanes, columns = args[PANELS_LANES], args[PANELS_WIDTH]
         for unit in range(lo, hi):
             number = floor_divide(unit, args[PANELS_COUNT])
             panel = unit - number * args[PANELS_COUNT]
             start = number * args[PANELS_BLOCK]
             stop = minimum(start + args[PANELS_BLOCK], args[PANELS_M])
-            end = minimum(PANEL * (panel + 1), args[PANELS_N])
-            from_b = args[PANELS_B] + width * PANEL * panel * args[PANELS_K]
+            end = minimum(columns * (panel + 1), args[PANELS_N])
+            from_b = args[PANELS_B] + width * columns * panel * args[PANELS_K]
             k = 0
             while k == 0 or k < args[PANELS_K]:
                 terms = minimum(args[PANELS_RUN], args[PANELS_K] - k)
-                column = PANEL * panel
+                column = columns * panel
                 while column < end:
                     vectors = 2 if end - column > lanes else 1
                     last = minimum(lanes, end - column - (vectors - 1) * lanes)
-                    b = from_b + width * (PANEL * k + column - PANEL * panel)
+                    b = from_b + width * (columns * k + column - columns * panel)
                     row = start
                     while row < stop:
                         left = minimum(stop - row, tallest)
@@ -66,7 +66,7 @@ def products_with_panels(element: types.Float) -> Callable[..., None]:
                             rows, vectors,
                             args[PANELS_C] + row * args[PANELS_LDC] + width * column, args[PANELS_LDC],
                             args[PANELS_A] + row * args[PANELS_LDA] + width * k, args[PANELS_LDA], b,
-                            1, 0, 0, 1, 0, 0, terms, width, width * PANEL, last, k,
+                            1, 0, 0, 1, 0, 0, terms, width, width * columns, last, k,
                         )  # fmt: skip
                         row += rows
                     column += vectors * lanes

@@ -91,9 +91,9 @@ GEMM_WORDS = 20
 
 # argument record of a matrix product whose second operand lies in panels; distances of rows are in bytes
 (
-    PANELS_A, PANELS_B, PANELS_C, PANELS_M, PANELS_N, PANELS_K, PANELS_LDA, PANELS_LDC, PANELS_COUNT, PANELS_BLOCK,
-    PANELS_RUN, PANELS_LANES,
-) = range(12)  # fmt: skip
+    PANELS_A, PANELS_B, PANELS_C, PANELS_M, PANELS_N, PANELS_K, PANELS_LDA, PANELS_LDC, PANELS_WIDTH, PANELS_COUNT,
+    PANELS_BLOCK, PANELS_RUN, PANELS_LANES,
+) = range(13)  # fmt: skip
 
 # argument record of products of patches; all distances are in bytes
 (

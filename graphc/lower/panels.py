@@ -13,7 +13,6 @@ from graphc.lower.index import Index, linear
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides
 from graphc.ops.base import full
 from graphc.ops.movement import reshape, transpose
-from graphc.ops.panels import PANEL
 from graphc.ops.slicing import take_range
 
 KeyOf = Callable[[Node], Node]
@@ -24,9 +23,10 @@ def build_panels(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> lis
     """The kernels that fill panels, which can run together: whole ones, the columns of the last one, and its zeros."""
     (w,) = node.args
     rows, columns = w.shape
-    whole = floordiv(columns, PANEL, {})
-    rest = columns - PANEL * whole
-    inside = reshape(take_range(w, 1, 0, PANEL * whole), (rows, whole, PANEL))
+    width = node.shape[2]
+    whole = floordiv(columns, width, {})
+    rest = columns - width * whole
+    inside = reshape(take_range(w, 1, 0, width * whole), (rows, whole, width))
 
     def in_last(start: Size) -> Callable[[Index], Size]:
         return lambda index: linear((whole, index[0], index[1] + start), node.shape)
@@ -35,8 +35,8 @@ def build_panels(node: Node, key: Node, key_of: KeyOf, check_of: CheckOf) -> lis
         (transpose(inside, (1, 0, 2)), lambda index: linear(index, node.shape))
     ]
     if rest != 0:
-        parts.append((take_range(w, 1, PANEL * whole, columns), in_last(0)))
-        parts.append((full((rows, PANEL * node.shape[0] - columns), 0, node.dtype), in_last(rest)))
+        parts.append((take_range(w, 1, width * whole, columns), in_last(0)))
+        parts.append((full((rows, width * node.shape[0] - columns), 0, node.dtype), in_last(rest)))
     built: list[Built] = []
     for part, place in parts:
         item = KernelBuilder(copy_cluster(part), [Target(part, key, place)], key_of, check_of, "pack").build()
@@ -54,7 +54,7 @@ def panel_product(node: Node, key: Node, panels: Node, key_of: KeyOf, copy_of: K
         left = Matrix(copy_of(x), False, columns, ())
     else:
         left.key = key_of(left.key)
-    right = Matrix(panels, False, PANEL, ())
+    right = Matrix(panels, False, node.args[1].shape[2], ())
     return Gemm(
         node.dtype, left, right, key, rows, node.shape[-1], columns, 1, (0, 0, 0), (left.offset, 0), in_panels=True
     )

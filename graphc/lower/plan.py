@@ -116,8 +116,8 @@ class GemmItem:
     batch begins at ``offset + i * stride``, stride 0 repeats one matrix.
 
     Attributes:
-        in_panels: whether ``b`` holds panels as :class:`graphc.ops.panels.PackedPanels` makes them: no batch then, and
-            nothing that is transposed.
+        in_panels: whether ``b`` holds panels as :class:`graphc.ops.panels.PackedPanels` makes them, ``ldb`` columns
+            wide: no batch then, and nothing that is transposed.
     """
 
     dtype: DType

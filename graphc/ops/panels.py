@@ -22,6 +22,7 @@ from graphc.ops.base import (
     Case,
     Tangents,
     add_tangents,
+    ints,
     op_class,
     require_dtype,
 )
@@ -30,19 +31,22 @@ from graphc.ops.movement import reshape, transpose
 from graphc.ops.padding import pad
 from graphc.ops.slicing import take_range
 
-PANEL = 32
-"""Columns of a panel: a few vectors, so that a row of it is read by whole cache lines."""
 f32, f64 = DType.float32, DType.float64
 
 
 @op_class
 class PackedPanels(Op):
-    """A matrix by panels of 32 columns: in each all rows one below the other, the last one filled up with zeros.
+    """A matrix by panels of some columns: in each all rows one below the other, the last one filled up with zeros.
 
-    Shapes: w (k, n) -> (ceil(n / 32), k, 32).
-    Raises: ShapeError; DTypeError for integers or bool.
+    Attributes:
+        width: the number of columns of a panel.
+
+    Shapes: w (k, n) -> (ceil(n / width), k, width).
+    Raises: ShapeError; AxisError for a width below 1; DTypeError for integers or bool.
     Source: https://dl.acm.org/doi/10.1145/1356052.1356053 (Goto and van de Geijn 2008), figure 5
     """
+
+    width: int
 
     operands = ("w",)
     onnx = Absent.NO_ONNX_FORM
@@ -51,22 +55,24 @@ class PackedPanels(Op):
     def infer(self, *types: TensorType) -> TensorType:
         (w,) = types
         require_dtype(w, FLOATS)
+        if self.width < 1:
+            raise AxisError(f"panels of {self.width} columns", remedy="give at least 1")
         if w.rank != 2:
             raise ShapeError(f"w has {w.rank} axes, it needs 2", remedy="reshape it to a matrix")
-        return TensorType(w.dtype, (ceildiv(w.shape[1], PANEL), w.shape[0], PANEL))
+        return TensorType(w.dtype, (ceildiv(w.shape[1], self.width), w.shape[0], self.width))
 
     def reference(self, w: Array) -> Array:
         rows, columns = w.shape
-        panels = -(-columns // PANEL)
-        whole = np.zeros((rows, panels * PANEL), w.dtype)
+        panels = -(-columns // self.width)
+        whole = np.zeros((rows, panels * self.width), w.dtype)
         whole[:, :columns] = w
-        return np.ascontiguousarray(whole.reshape(rows, panels, PANEL).transpose(1, 0, 2))
+        return np.ascontiguousarray(whole.reshape(rows, panels, self.width).transpose(1, 0, 2))
 
     def decompose(self, *args: Node) -> Node:
         (w,) = args
-        panels, rows, _ = self.infer(w.type).shape
-        whole = pad(w, (0, 0), (0, panels * PANEL - w.shape[1]))
-        return transpose(reshape(whole, (rows, panels, PANEL)), (1, 0, 2))
+        panels, rows, width = self.infer(w.type).shape
+        whole = pad(w, (0, 0), (0, panels * width - w.shape[1]))
+        return transpose(reshape(whole, (rows, panels, width)), (1, 0, 2))
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
         return (_unpacked(cotangent, node.args[0].shape[1]),)
@@ -78,14 +84,16 @@ class PackedPanels(Op):
     def cases(cls) -> Sequence[Case]:
         """No whole panel, whole ones alone, both; without rows, without columns."""
         shapes = ((3, 5), (4, 64), (2, 70), (0, 33), (3, 0))
-        return tuple(Case(cls(), (TensorType(f32, shape),)) for shape in shapes)
+        cases = [Case(cls(32), (TensorType(f32, shape),)) for shape in shapes]
+        return (*cases, Case(cls(4), (TensorType(f32, (3, 10)),)))
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:
-        """Not a matrix, integers."""
+        """Not a matrix, integers, no width."""
         return (
-            BadCase(cls(), (TensorType(f32, (2, 3, 4)),), ShapeError, ("packed_panels", "w has 3 axes")),
-            BadCase(cls(), (TensorType(DType.int32, (2, 3)),), DTypeError, ("packed_panels", "int32", "gx.cast")),
+            BadCase(cls(32), (TensorType(f32, (2, 3, 4)),), ShapeError, ("packed_panels", "w has 3 axes")),
+            BadCase(cls(32), (TensorType(DType.int32, (2, 3)),), DTypeError, ("packed_panels", "int32", "gx.cast")),
+            BadCase(cls(0), (TensorType(f32, (2, 3)),), AxisError, ("packed_panels", "0 columns")),
         )
 
 
@@ -93,7 +101,10 @@ class PackedPanels(Op):
 class PanelProduct(Op):
     """The matrix product with a matrix of so many columns that :class:`PackedPanels` has packed.
 
-    Shapes: x (..., m, k), panels (ceil(columns / 32), k, 32) -> (..., m, columns).
+    Attributes:
+        columns: of the matrix.
+
+    Shapes: x (..., m, k), panels (ceil(columns / width), k, width) -> (..., m, columns).
     Raises: ShapeError; AxisError for fewer than 0 columns; DTypeError for a mix, integers or bool.
     Source: https://dl.acm.org/doi/10.1145/1356052.1356053 (Goto and van de Geijn 2008)
     """
@@ -113,13 +124,16 @@ class PanelProduct(Op):
         require_dtype(x, FLOATS)
         if x.rank < 2:
             raise ShapeError(f"x has {x.rank} axes, it needs 2", remedy="give it an axis of rows")
-        wanted = (ceildiv(self.columns, PANEL), x.shape[-1], PANEL)
+        width = panels.shape[-1] if panels.rank == 3 else 0
+        wanted = (ceildiv(self.columns, width), x.shape[-1], width) if width != 0 else None
         if panels.shape != wanted:
-            raise ShapeError(f"panels are {panels}, needed are {wanted}", remedy="pack a matrix with as many rows")
+            raise ShapeError(
+                f"panels are {panels}, x is {x}, columns {self.columns}", remedy="pack a matrix with as many rows"
+            )
         return TensorType(x.dtype, (*x.shape[:-1], self.columns))
 
     def reference(self, x: Array, panels: Array) -> Array:
-        whole = np.swapaxes(panels, 0, 1).reshape(x.shape[-1], panels.shape[0] * PANEL)
+        whole = np.swapaxes(panels, 0, 1).reshape(x.shape[-1], panels.shape[0] * panels.shape[2])
         return np.matmul(x, whole[:, : self.columns])
 
     def decompose(self, *args: Node) -> Node:
@@ -130,7 +144,8 @@ class PanelProduct(Op):
         x, panels = node.args
         rows, given = (reshape(part, (product(part.shape[:-1]), part.shape[-1])) for part in (x, cotangent))
         by_x = apply(MatMul(), cotangent, swap_last(_unpacked(panels, self.columns)))
-        return by_x, apply(PackedPanels(), apply(MatMul(), swap_last(rows), given))
+        (width,) = ints(panels.shape[2:])
+        return by_x, apply(PackedPanels(width), apply(MatMul(), swap_last(rows), given))
 
     def jvp(self, node: Node, tangents: Tangents) -> Node | None:
         (x, panels), (dx, dp) = node.args, tangents
@@ -142,11 +157,12 @@ class PanelProduct(Op):
     def cases(cls) -> Sequence[Case]:
         """One row, many; no whole panel, several; batches; no rows, columns or terms."""
         shapes = (
-            ((1, 4), 5), ((3, 7), 64), ((29, 16), 75), ((2, 3, 4), 40), ((0, 3), 2), ((3, 0), 33), ((2, 3), 0),
+            ((1, 4), 5, 32), ((3, 7), 64, 32), ((29, 16), 75, 16), ((2, 3, 4), 40, 32), ((0, 3), 2, 32),
+            ((3, 0), 33, 32), ((2, 3), 0, 32), ((5, 6), 23, 5),
         )  # fmt: skip
         return tuple(
-            Case(cls(columns), (TensorType(f32, x), TensorType(f32, (-(-columns // PANEL), x[-1], PANEL))))
-            for x, columns in shapes
+            Case(cls(columns), (TensorType(f32, x), TensorType(f32, (-(-columns // width), x[-1], width))))
+            for x, columns, width in shapes
         )
 
     @classmethod
@@ -157,7 +173,8 @@ class PanelProduct(Op):
             return TensorType(dtype, shape)
 
         return (
-            BadCase(cls(40), (t(2, 3), t(2, 4, 32)), ShapeError, ("panel_product", "(2, 3, 32)")),
+            BadCase(cls(40), (t(2, 3), t(2, 4, 32)), ShapeError, ("panel_product", "f32[2, 4, 32]")),
+            BadCase(cls(40), (t(2, 3), t(3, 32)), ShapeError, ("panel_product", "f32[3, 32]")),
             BadCase(cls(40), (t(3), t(2, 3, 32)), ShapeError, ("panel_product", "x has 1 axes")),
             BadCase(cls(40), (t(2, 3), t(2, 3, 32, dtype=f64)), DTypeError, ("panel_product", "float64", "gx.cast")),
             BadCase(
@@ -169,8 +186,8 @@ class PanelProduct(Op):
 
 def _unpacked(panels: Node, columns: Size) -> Node:
     """The matrix of which these are the panels."""
-    count, rows, _ = panels.shape
-    whole = reshape(transpose(panels, (1, 0, 2)), (rows, count * PANEL))
+    count, rows, width = panels.shape
+    whole = reshape(transpose(panels, (1, 0, 2)), (rows, count * width))
     return take_range(whole, 1, 0, columns)
 
 

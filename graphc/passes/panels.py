@@ -16,15 +16,17 @@ from graphc.ir.op import Op
 from graphc.ops.base import full
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import concatenate
-from graphc.ops.panels import PANEL, PackedPanels, PanelProduct
+from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.slicing import take_range
 from graphc.passes.fixed import FixedValues
 from graphc.rewrite import RewriteLog
 
 FEWEST = 2
 """Rows of a product for which a matrix is packed: one row is bound by reading, in whatever order."""
-LEAST_TERMS, LEAST_ELEMENTS = 32, 128 * 128
+LEAST_TERMS, LEAST_ELEMENTS = 32, 1 << 15
 """Of a matrix that is packed: BLAS does as well with small ones."""
+LINES = 128
+"""Bytes of a row of a panel: two lines of the cache, which tiles of two of the widest vectors read at once."""
 LARGEST_BYTES = 128 * 1024 * 1024
 """The panels of a larger matrix would take too much memory beside it."""
 SET_BYTES = 4096
@@ -47,7 +49,7 @@ class PackWeights:
     name: str = "pack_weights"
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
-        if not self.takes(PanelProduct(PANEL)) or not graph.inputs:  # else it is called because parameters changed
+        if not self.takes(PanelProduct(1)) or not graph.inputs:  # else it is called because parameters changed
             return graph
         if not any(isinstance(node.op, MatMul) for node in graph.nodes):
             return graph
@@ -62,7 +64,7 @@ class PackWeights:
                 return None
             columns = w.shape[1]
             assert isinstance(columns, int)
-            return apply(PanelProduct(columns), _laid_apart(x, rows), apply(PackedPanels(), w))
+            return apply(PanelProduct(columns), _laid_apart(x, rows), apply(PackedPanels(LINES // w.dtype.itemsize), w))
 
         return graph.rebuild(pack)
 

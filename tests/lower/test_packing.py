@@ -16,7 +16,7 @@ from graphc.passes import decompose_for
 from graphc.passes.panels import LARGEST_BYTES, PackWeights
 from graphc.program import Program
 
-K, N = 128, 150
+K, N = 160, 230
 
 
 def drawn(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -96,8 +96,8 @@ def test_rows_whose_lines_would_share_a_place_in_the_cache_lie_further_apart():
         ((N, K), gx.transpose),
         ((K, 2 * N), lambda w: w[:, ::2]),
         ((K + 3, N + 5), lambda w: w[3:, :N]),
-        ((K, 15, 10), lambda w: gx.reshape(w, (K, N))),
-        ((15, K, 10), lambda w: gx.reshape(gx.transpose(w, (1, 0, 2)), (K, N))),
+        ((K, 23, 10), lambda w: gx.reshape(w, (K, N))),
+        ((23, K, 10), lambda w: gx.reshape(gx.transpose(w, (1, 0, 2)), (K, N))),
         ((K, N), lambda w: gx.exp(w) / gx.sum(gx.exp(w), axis=0, keepdims=True)),
     ],
 )

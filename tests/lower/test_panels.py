@@ -8,8 +8,10 @@ import pytest
 import graphc as gx
 from graphc.ir.node import Node, apply
 from graphc.lower.plan import GemmItem, KernelItem, Place, Plan
-from graphc.ops.panels import PANEL, PackedPanels, PanelProduct
+from graphc.ops.panels import PackedPanels, PanelProduct
 from tests.lower.judge import judge
+
+PANEL = 32
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -17,7 +19,7 @@ def f32(*shape: int) -> np.ndarray:
 
 
 def multiplied(x: Node, w: Node) -> Node:
-    return apply(PanelProduct(w.shape[1]), x, apply(PackedPanels(), w))
+    return apply(PanelProduct(w.shape[1]), x, apply(PackedPanels(PANEL), w))
 
 
 def items(plan: Plan, label: str) -> list[GemmItem | KernelItem]:
@@ -28,21 +30,21 @@ def items(plan: Plan, label: str) -> list[GemmItem | KernelItem]:
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_panels_are_the_matrix_and_zeros(rows, columns):
     w = gx.placeholder("w", ("rows", columns))
-    plan = judge({"panels": apply(PackedPanels(), w)}, {w: f32(rows, columns)}, rtol=0, atol=0)
+    plan = judge({"panels": apply(PackedPanels(PANEL), w)}, {w: f32(rows, columns)}, rtol=0, atol=0)
     assert len(items(plan, "pack")) == (1 if columns % PANEL == 0 else 3)
 
 
 def test_as_many_columns_as_there_are():
     w = gx.placeholder("w", (3, "columns"))
     for columns in (0, 5, 64, 70):
-        judge({"panels": apply(PackedPanels(), w)}, {w: f32(3, columns)}, rtol=0, atol=0)
+        judge({"panels": apply(PackedPanels(PANEL), w)}, {w: f32(3, columns)}, rtol=0, atol=0)
 
 
 def test_a_matrix_is_packed_as_it_lies():
     w = gx.placeholder("w", (40, 7, 2))
     views = {"turned": gx.transpose(w[:, :, 0]), "part": w[3:, 2:, 1], "flat": gx.reshape(w, (40, 14))}
     plan = judge(
-        {name: apply(PackedPanels(), view) for name, view in views.items()}, {w: f32(40, 7, 2)}, rtol=0, atol=0
+        {name: apply(PackedPanels(PANEL), view) for name, view in views.items()}, {w: f32(40, 7, 2)}, rtol=0, atol=0
     )
     assert all("pack" in launch.label for launch in plan.launches)
 
@@ -79,6 +81,6 @@ def test_one_packing_serves_several_products():
 
 def test_a_parameter_is_packed_into_another_where_that_lies():
     w, panels = gx.parameter("w", f32(6, 37)), gx.parameter("panels", np.zeros((2, 6, PANEL), np.float32))
-    plan = judge({}, {}, {panels: apply(PackedPanels(), w)}, rtol=0, atol=0)
+    plan = judge({}, {}, {panels: apply(PackedPanels(PANEL), w)}, rtol=0, atol=0)
     assert [launch.label for launch in plan.launches] == ["pack"]
     assert all(buffer.place is Place.STATE for buffer in plan.buffers)

@@ -10,22 +10,24 @@ from graphc.backends.numba.packed import packed_product
 from graphc.backends.numba.threads import get_threads, set_threads
 from graphc.ir.types import DType, TensorType
 from graphc.lower.plan import GemmItem, Launch, Place, Plan, PlanBuffer
-from graphc.ops.panels import PANEL, PackedPanels
+from graphc.ops.panels import PackedPanels
+
+PANEL = 32
 
 
-def multiply(a: np.ndarray, b: np.ndarray, beside: int = 0) -> np.ndarray:
+def multiply(a: np.ndarray, b: np.ndarray, beside: int = 0, width: int = PANEL) -> np.ndarray:
     """a @ b through a plan, into memory full of NaN; rows of a lie ``beside`` further elements apart, which are NaN."""
     dtype, (m, k), n = DType(str(a.dtype)), a.shape, b.shape[1]
     whole = np.full((m, k + beside), np.nan, a.dtype)
     whole[:, :k] = a
-    arrays = (whole, PackedPanels().reference(b), np.full((m, n), np.nan, a.dtype))
+    arrays = (whole, PackedPanels(width).reference(b), np.full((m, n), np.nan, a.dtype))
     buffers = tuple(
         PlanBuffer(i, "abc"[i], TensorType(dtype, array.shape), place, slot)
         for i, (array, place, slot) in enumerate(
             zip(arrays, (Place.INPUT, Place.INPUT, Place.OUTPUT), (0, 1, 0), strict=True)
         )
     )
-    item = GemmItem(dtype, 0, 1, 2, m, n, k, k + beside, PANEL, n, in_panels=True)
+    item = GemmItem(dtype, 0, 1, 2, m, n, k, k + beside, width, n, in_panels=True)
     plan = Plan(None, buffers, (Launch((item,), "product"),), commit=1)
     assert backend.compile(plan).bind({}).run(arrays[:2], arrays[2:]) is None
     return arrays[2]
@@ -38,12 +40,12 @@ SIZES = [
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("beside", [0, 3])
-def test_products_against_double_precision(dtype, beside):
+@pytest.mark.parametrize(("beside", "width"), [(0, 32), (3, 16), (0, 5)])
+def test_products_against_double_precision(dtype, beside, width):
     rng = np.random.default_rng(0)
     for m, n, k in SIZES:
         a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-        found, expected = multiply(a, b, beside), a.astype(np.float64) @ b.astype(np.float64)
+        found, expected = multiply(a, b, beside, width), a.astype(np.float64) @ b.astype(np.float64)
         scale = np.abs(a).astype(np.float64) @ np.abs(b)
         assert np.all(np.abs(found - expected) <= 30 * np.finfo(dtype).eps * scale), (m, n, k)
 
@@ -83,7 +85,7 @@ def test_units_cover_a_product_once_on_every_machine(bytes_of_a_vector, monkeypa
     for m, n, k in (*SIZES, (0, 5, 5), (5, 0, 5), (128, 2048, 512), (1000, 32, 32), (4096, 1024, 25088)):
         item = GemmItem(DType.float32, 0, 1, 2, m, n, k, k, PANEL, n, in_panels=True)
         known = packed_product(item, {})
-        panels, block, run = known.words[5:8]
+        panels, block, run = known.words[6:9]
         assert (panels, known.tiles) == (-(-n // PANEL), -(-m // block) * -(-n // PANEL))
         assert 1 <= run <= packed.RUN_BYTES // (4 * PANEL)
         assert block <= packed.BLOCK
