@@ -78,7 +78,7 @@ def compile(
             with location.at(place):
                 simplified, log = simplify_graph(graph)
                 simplified = use_factors(simplified, policy.factors)
-                decomposed = decompose_for(simplified, target.takes, factors=policy.factors)
+                decomposed = decompose_for(simplified, target.takes, factors=policy.factors, prepares=target.lowers)
                 rest, prepared = set_apart(decomposed, target, key is not None)
                 if memory_budget is None:
                     return Lowered(simplified, log, _lowered(rest, target, policy.tf32), prepared)

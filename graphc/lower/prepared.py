@@ -1,4 +1,4 @@
-"""Values of parameters alone that are worth preparing: computed once, and not at every call.
+"""Values of parameters and constants alone that are worth preparing: computed once, and not at every call.
 
 What is chosen are the last values before something that differs from call to call reads them: a transformed kernel, a
 weight that a product would read as a copy, the factor of a normalization. What lowering reads through for free, such
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.graph import Graph, substitute_nodes
-from graphc.ir.node import Node, Parameter
+from graphc.ir.node import Constant, Node, Parameter
 from graphc.ir.types import TensorType, TupleType
 from graphc.lower.cluster import free
 from graphc.lower.loop import slab
@@ -74,19 +74,19 @@ class _Cone:
     """What a fixed value is made of.
 
     Attributes:
-        parameters: which ones.
+        leaves: parameters, and constants of more than one element.
         is_simple: is everything elementwise?
         is_dear: do some operations take long?
     """
 
-    parameters: frozenset[Parameter]
+    leaves: frozenset[Node]
     is_simple: bool
     is_dear: bool
 
     @property
     def elements(self) -> int:
-        """How many elements the parameters have."""
-        return sum(_elements(parameter.type) for parameter in self.parameters)
+        """How many elements the leaves have."""
+        return sum(_elements(leaf.type) for leaf in self.leaves)
 
 
 @dataclass
@@ -121,7 +121,7 @@ class _Search:
         if isinstance(node.type, TupleType):
             return False  # several results: whatever takes one of them has been looked at
         cone = self._cone(node)
-        if not cone.parameters or free(node):
+        if not cone.leaves or free(node):
             return False
         count = _elements(node.type)
         if isinstance(node.op, Elementwise) and count > max(ALWAYS, GROWTH * cone.elements):
@@ -139,7 +139,7 @@ class _Search:
         if reader is None or not is_view(node) or isinstance(reader.op, _IN_PASSING) or is_view(reader) or free(node):
             return False
         cone = self._cone(node)
-        if not cone.parameters or _elements(node.type) > GROWTH * cone.elements:
+        if not cone.leaves or _elements(node.type) > GROWTH * cone.elements:
             return False
         if isinstance(reader.op, MatMul):
             return as_matrix(node) is None and not (self.halves and _widens(node))
@@ -171,13 +171,13 @@ def _widens(node: Node) -> bool:
 
 
 def _joined(node: Node, parts: Sequence[_Cone]) -> _Cone:
-    if isinstance(node, Parameter):
-        return _Cone(frozenset((node,)), True, False)
     op = node.op
+    if isinstance(node, Parameter) or (isinstance(op, Constant) and len(op.data) > node.dtype.itemsize):
+        return _Cone(frozenset((node,)), True, False)
     simple = not node.args or is_view(node) or isinstance(op, Elementwise)
     dear = isinstance(op, Elementwise) and op.fn in DEAR
     return _Cone(
-        frozenset[Parameter]().union(*(part.parameters for part in parts)),
+        frozenset[Node]().union(*(part.leaves for part in parts)),
         simple and all(part.is_simple for part in parts),
         dear or any(part.is_dear for part in parts),
     )

@@ -5,9 +5,10 @@
     prepare       resolve_phase, drop_markers, [check_roots]     what the user left open is settled
     simplify      simplify, improve_branches, improve_scans      fewer, faster, more stable operations
     [mixed]       mixed_precision, improve_scans                 what products read is rounded, if the user asks for it
-    decompose     select_branches, update_touched_rows,          only what the backend takes, in its cheapest form
-                  widen_halves, decompose, [mixed_precision],
-                  specialize, select_early, pack_weights
+    decompose     [fold_scales], select_branches,                only what the backend takes, in its cheapest form
+                  update_touched_rows, widen_halves,
+                  decompose, [mixed_precision], specialize,
+                  select_early, pack_weights
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -24,6 +25,7 @@ from graphc.passes.branches import ImproveBranches, SelectBranches
 from graphc.passes.fold import FOLD
 from graphc.passes.panels import PackWeights
 from graphc.passes.precision import MixedPrecision
+from graphc.passes.scales import FoldScales
 from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
@@ -47,15 +49,22 @@ def mixed_passes(factors: DType) -> tuple[Pass, ...]:
     return (MixedPrecision(factors), ImproveScans())
 
 
-def decompose_passes(takes: Callable[[Op], bool], factors: DType | None = None) -> tuple[Pass, ...]:
+def decompose_passes(
+    takes: Callable[[Op], bool], factors: DType | None = None, prepares: bool = False
+) -> tuple[Pass, ...]:
     """The passes after simplification, for a backend that takes these composites whole.
 
-    What is decomposed gets its canonical form, but is not recognized again. Products in it read 16-bit floats, too,
-    if ``factors`` says which.
+    What is decomposed gets its canonical form, but is not recognized again.
+
+    Args:
+        takes: says of a composite op whether the backend executes it whole.
+        factors: the 16-bit floats that products in what is decomposed read, too.
+        prepares: whether values of parameters alone are computed once for many calls.
     """
+    first = (FoldScales(),) if prepares else ()
     inside = () if factors is None else (MixedPrecision(factors, results=False),)
     return (
-        SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
+        *first, SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
         SelectEarly(), PackWeights(takes),
     )  # fmt: skip
 
@@ -83,7 +92,11 @@ def use_factors(graph: Graph, factors: DType | None, record: Record | None = Non
 
 
 def decompose_for(
-    graph: Graph, takes: Callable[[Op], bool], record: Record | None = None, factors: DType | None = None
+    graph: Graph,
+    takes: Callable[[Op], bool],
+    record: Record | None = None,
+    factors: DType | None = None,
+    prepares: bool = False,
 ) -> Graph:
     """The graph without the composite ops that ``takes`` refuses; see :func:`decompose_passes`."""
-    return run_passes(graph, decompose_passes(takes, factors), record=record)
+    return run_passes(graph, decompose_passes(takes, factors, prepares), record=record)
