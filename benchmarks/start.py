@@ -1,8 +1,8 @@
 """How long a process takes until its first step is done: ``python -m benchmarks.start [workload ...]``.
 
-CPU time of all threads, less that of another step, with an empty cache and then with a full one, in ms. ``python`` is the
-interpreter and NumPy, ``data`` the workload's weights and batches, ``import`` graphc, ``build`` the graph, its gradients
-and compiling, ``first`` what the first step takes more than later ones: planning and touching memory.
+CPU time of all threads, less that of another step, with an empty cache and then with a full one, in ms. ``python`` is
+the interpreter and NumPy, ``data`` the workload's weights and batches, ``import`` graphc, ``build`` the graph, its
+gradients and compiling, ``first`` what the first step takes more than later ones: planning and touching memory.
 """
 
 from __future__ import annotations
