@@ -71,9 +71,9 @@ def winograd(item: WinogradItem, dims: Mapping[str, int]) -> Winograd:
     blocks = -(-tiles // block)
     panels = -(-item.filters // PANEL)
     groups = max(min(-(-UNITS // max(blocks, 1)), panels // PANELS_OF_UNIT), 1)
-    # matrices begin an odd number of lines apart: at powers of two they would get in each other's way in the cache
-    row = _lines(width * channels)
-    step, result_step = (_lines(block * bytes) + LINE for bytes in (row, width * PANEL))
+    # at distances of powers of two rows would drive each other out of the cache, and so would matrices
+    row = _apart(width * channels)
+    step, result_step = (_apart(block * bytes) for bytes in (row, width * PANEL))
     words = (
         height, wide, channels, item.filters, high, across, *item.low, tiles_down, tiles_across, tiles,
         block, blocks, groups, panels, row, step, result_step,
@@ -92,5 +92,6 @@ def slots(plan: Plan, dims: Mapping[str, int]) -> Slots:
     return Slots(min(count, max(CORES, get_threads()), MOST_THREADS), needed)
 
 
-def _lines(count: int) -> int:
-    return -(-count // LINE) * LINE
+def _apart(count: int) -> int:
+    """An odd number of lines that holds so many bytes."""
+    return -(-count // LINE) * LINE | LINE

@@ -8,7 +8,7 @@
     decompose     [fold_scales], select_branches,                only what the backend takes, in its cheapest form
                   update_touched_rows, widen_halves,
                   decompose, [mixed_precision], specialize,
-                  select_early, pack_weights
+                  select_early, pack_weights, [use_winograd]
 
 Dead code needs no pass: a graph holds only what its roots need. Equal expressions need none either: they are one node.
 """
@@ -32,6 +32,7 @@ from graphc.passes.specialize import SPECIAL
 from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
 from graphc.passes.touched import UpdateTouchedRows
 from graphc.passes.widen import WidenHalves
+from graphc.passes.winograd import UseWinograd
 from graphc.rewrite import RewriteLog
 
 CANONICALIZE = RewritePass("canonicalize", FOLD + CANONICAL)
@@ -61,11 +62,11 @@ def decompose_passes(
         factors: the 16-bit floats that products in what is decomposed read, too.
         prepares: whether values of parameters alone are computed once for many calls.
     """
-    first = (FoldScales(),) if prepares else ()
+    first, last = ((FoldScales(),), (UseWinograd(takes),)) if prepares else ((), ())
     inside = () if factors is None else (MixedPrecision(factors, results=False),)
     return (
         *first, SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
-        SelectEarly(), PackWeights(takes),
+        SelectEarly(), PackWeights(takes), *last,
     )  # fmt: skip
 
 
