@@ -11,8 +11,9 @@ import numpy as np
 
 from graphc.backend import Failure
 from graphc.backends.cupy.device import ALIGNMENT, Array, Mark, Memory
+from graphc.backends.cupy.places import Addresses
 from graphc.backends.cupy.stretches import Recording
-from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, Addresses, make_segments
+from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, make_segments
 from graphc.lower.memory import layout
 from graphc.lower.plan import Place, Plan, size_of
 

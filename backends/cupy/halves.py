@@ -159,19 +159,23 @@ def _narrowed(plan: Plan, types: dict[int, DType]) -> Plan:
 
 def _without_copies(plan: Plan) -> Plan:
     """The plan without copies of 16-bit floats that somebody may as well read, or write, where they come from."""
-    kept: set[int] = set()  # the copies, by what they write, that have to stay
     while True:
         uses = _Uses(plan)
+        new: dict[int, int] = {}
+        gone: set[int] = set()  # items, by id
+        touched: set[int] = set()
         for position, item in _copying(plan):
-            if item.buffers[1] in kept:
+            roots = {root_of(plan, index) for index in item.buffers}
+            if touched & roots:  # what happens to them in the meantime is known in the next round
                 continue
-            new = uses.instead_of(item, position)
-            if new is not None:
-                plan = _replaced(plan, new, position, item)
-                break
-            kept.add(item.buffers[1])
-        else:
+            found = uses.instead_of(item, position)
+            if found is not None:
+                new |= found
+                gone.add(id(item))
+                touched |= roots
+        if not gone:
             return plan
+        plan = _replaced(plan, new, gone)
 
 
 def _copying(plan: Plan) -> Iterator[tuple[int, KernelItem]]:
@@ -259,8 +263,8 @@ class _Uses:
         return len(around) == 1
 
 
-def _replaced(plan: Plan, new: dict[int, int], position: int, gone: KernelItem) -> Plan:
-    """The plan with a buffer in place of another one, and without an item."""
+def _replaced(plan: Plan, new: dict[int, int], gone: set[int]) -> Plan:
+    """The plan with buffers in place of others, and without some items."""
 
     def change(item: Item) -> Item:
         if not any(index in new for index in item.buffers):
@@ -272,7 +276,7 @@ def _replaced(plan: Plan, new: dict[int, int], position: int, gone: KernelItem) 
 
     launches = list(plan.launches)
     for at, launch in enumerate(launches):
-        kept = [item for item in launch.items if at != position or item is not gone]
+        kept = [item for item in launch.items if id(item) not in gone]
         changed = tuple(map(change, kept))
         if len(kept) != len(launch.items) or any(a is not b for a, b in zip(changed, kept, strict=True)):
             launches[at] = replace(launch, items=changed)

@@ -23,17 +23,20 @@ class Recording:
         device: where they run.
         module: what holds their functions.
         segments: in order.
+
+    Attributes:
+        parts: a graph for each stretch of tasks, and the loops between them.
     """
 
     def __init__(self, device: Device, module: Any, segments: Sequence[Segment]) -> None:
-        self._parts: list[Graph | _Loop] = [
+        self.parts: list[Graph | _Loop] = [
             _Loop(device, module, segment) if isinstance(segment, While) else device.record(module, segment)
             for segment in segments
         ]
 
     def launch(self) -> None:
         """Queue all of it. Where it holds loops that end by themselves, these are waited for."""
-        for part in self._parts:
+        for part in self.parts:
             part.launch()
 
 

@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
-from graphc.backends.cupy.module import NARROW, Group, blocks_of, is_long, may_be_small
+from graphc.backends.cupy.module import NARROW, Group, is_long, may_be_small
+from graphc.backends.cupy.places import Addresses, Places
 from graphc.backends.cupy.printer import POST_RESULTS, SHORT_PRODUCT, THIN_PRODUCT, function_name, table_capacity
-from graphc.ir.dims import Size
-from graphc.loops.kernel import Access, Kernel, Pack, walk
-from graphc.lower.plan import GemmItem, KernelItem, size_of
+from graphc.backends.cupy.touched import Span, Touched
+from graphc.loops.kernel import Access, Kernel
+from graphc.lower.plan import GemmItem, KernelItem
 
 if TYPE_CHECKING:
     from graphc.backends.cupy.executable import GpuExecutable
-
-Span = tuple[int, int]
 
 STATUS_BYTES = 64
 SMALL_BYTES = 4096
@@ -28,23 +24,6 @@ SMALL_PRODUCT = 1 << 20
 """Multiplications of a product with a narrow side that a library's kernel is not worth its start for."""
 SLOTS = 64
 """Steps whose results may wait to be read."""
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where things lie.
-
-    Attributes:
-        of: the address of a plan's buffer.
-        nothing: stands for every array without elements, of which element 0 may be read.
-        status: the cell of checks, and of small results behind it.
-        posted: how many bytes of the cell the host wants to see after each step.
-    """
-
-    of: Callable[[int], int]
-    nothing: int
-    status: int
-    posted: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +49,8 @@ Segment = tuple[Task, ...] | While
 
 def make_segments(executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> list[Segment]:
     """The tasks of one step of the program, in order; loops are written out, but for those that end by themselves."""
-    builder = _Builder(executable, dims, addresses)
+    places = Places(executable.plan, executable.unit.scratch, dims, addresses)
+    builder = _Builder(executable, places, [0] * len(executable.plan.loops))
     builder.launches(0, len(executable.plan.launches), 0)
     if addresses.posted:
         builder.post(executable.ring.ctypes.data, executable.turn.address)
@@ -80,20 +60,20 @@ def make_segments(executable: GpuExecutable, dims: Mapping[str, int], addresses:
 class _Builder:
     """Adds tasks one after another; later ones wait for those whose memory they touch."""
 
-    def __init__(self, executable: GpuExecutable, dims: Mapping[str, int], addresses: Addresses) -> None:
+    def __init__(self, executable: GpuExecutable, places: Places, steps: list[int]) -> None:
         self.executable = executable
         self.plan = executable.plan
         self.unit = executable.unit
         self.tf32 = executable.tf32
-        self.dims = dims
-        self.addresses = addresses
+        self.places = places
+        self.addresses = places.addresses
         self.segments: list[Segment] = []
-        self._steps = [0] * len(self.plan.loops)
+        self._steps = steps
         self._begin()
 
     def _begin(self) -> None:
         self.tasks: list[Task] = []
-        self.touched = _Touched()
+        self.touched = Touched()
         self._checking: list[int] = []
 
     def cut(self) -> list[Segment]:
@@ -114,7 +94,7 @@ class _Builder:
                     self.cut().append(self._while(loop))
                     position = loops[loop].end
                     continue
-                for step in range(self._size(loops[loop].count)):
+                for step in range(self.places.size(loops[loop].count)):
                     self._steps[loop] = step
                     self.launches(position, loops[loop].end, loop + 1)
                 position = loops[loop].end
@@ -133,9 +113,7 @@ class _Builder:
         assert steps_at is not None  # both are there, or neither
 
         def at(step: int) -> _Builder:
-            builder = _Builder(self.executable, self.dims, self.addresses)
-            builder._steps = [*steps[:loop], step, *steps[loop + 1 :]]
-            return builder
+            return _Builder(self.executable, self.places, [*steps[:loop], step, *steps[loop + 1 :]])
 
         def body(step: int) -> list[Segment]:
             builder = at(step)
@@ -144,14 +122,14 @@ class _Builder:
 
         steps = tuple(self._steps)
         place = self._address(steps_at)
-        return While(self._size(found.count), lambda step: at(step)._address(going), body, place)
+        return While(self.places.size(found.count), lambda step: at(step)._address(going), body, place)
 
     def group(self, group: Group) -> None:
         """One launch of a kernel on one or several sets of arguments."""
-        items = [item for item in group.items if blocks_of(group.kernel, self._sizes(item))]
+        items = [item for item in group.items if self.places.blocks(group.kernel, item)]
         if not items:
             return
-        if group.halves is not None and is_long(group.halves.split, items[0], self.dims):
+        if group.halves is not None and is_long(group.halves.split, items[0], self.places.dims):
             self.group(group.halves.first)
             self.group(group.halves.second)
             return
@@ -164,7 +142,7 @@ class _Builder:
         for item in items:
             for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
                 (reads if buffer.access is Access.READ else writes).append(self._span(index))
-            sets.append((blocks_of(kernel, self._sizes(item)), self._words(group, item)))
+            sets.append((self.places.blocks(kernel, item), self._words(group, item)))
         total = sum(blocks for blocks, _ in sets)
         words = _table(kernel, sets) if group.table else sets[0][1]
         after = self.touched.by(reads, writes)
@@ -177,7 +155,7 @@ class _Builder:
 
     def product(self, item: GemmItem) -> None:
         """A matrix product."""
-        m, n, k, batch = (self._size(size) for size in (item.m, item.n, item.k, item.batch))
+        m, n, k, batch = (self.places.size(size) for size in (item.m, item.n, item.k, item.batch))
         if not m * n * batch:
             return
         reads, writes = [self._span(item.a), self._span(item.b)], [self._span(item.c)]
@@ -188,11 +166,11 @@ class _Builder:
             return
         dtype = self.plan.buffers[item.a].type.dtype
         result = self.plan.buffers[item.c].type.dtype
-        strides = (self._size(item.stride_a), self._size(item.stride_b), self._size(item.stride_c))
-        lda, ldb, ldc = (max(self._size(size), 1) for size in (item.lda, item.ldb, item.ldc))
+        strides = (self.places.size(item.stride_a), self.places.size(item.stride_b), self.places.size(item.stride_c))
+        lda, ldb, ldc = (max(self.places.size(size), 1) for size in (item.lda, item.ldb, item.ldc))
         a, b, c = (self._address(index) for index in item.buffers)
-        a += self._size(item.offset_a) * dtype.itemsize
-        b += self._size(item.offset_b) * dtype.itemsize
+        a += self.places.size(item.offset_a) * dtype.itemsize
+        b += self.places.size(item.offset_b) * dtype.itemsize
         if may_be_small(item) and m * n * k <= SMALL_PRODUCT:
             self._add(_small_product(item, (a, b, c), (m, n, k), (lda, ldb, ldc)), after, reads, writes)
             return
@@ -225,44 +203,22 @@ class _Builder:
 
     def _words(self, group: Group, item: KernelItem) -> list[int]:
         words = [self._address(index) for index in item.buffers]
-        words += self._sizes(item)
+        words += self.places.sizes(item)
         if group.kernel.has_checks:
             words += [self.addresses.status, item.check_base]
         if group.guarded:
             words.append(self.addresses.status)
         return words
 
-    def _size(self, size: Size) -> int:
-        return size_of(size, self.dims)
-
-    def _sizes(self, item: KernelItem) -> list[int]:
-        return [self._size(size) for size in item.sizes]
-
     def _span(self, index: int) -> Span:
-        start = self._address(index)
-        if index >= len(self.plan.buffers):
-            scratch = self.unit.scratch[index - len(self.plan.buffers)]
-            return (start, start + scratch.count(self.dims) * scratch.dtype.itemsize)
-        return (start, start + self.plan.buffers[index].type.nbytes(dict(self.dims)))
+        return self.places.span(index, self._steps)
 
     def _address(self, index: int) -> int:
-        if index >= len(self.plan.buffers):
-            return self.addresses.of(index)
-        buffer = self.plan.buffers[index]
-        if not self._size(buffer.type.size):
-            return self.addresses.nothing
-        part = buffer.part
-        if part is None:
-            return self.addresses.of(index)
-        step = 0 if part.loop is None else self._steps[part.loop]
-        moved = self._size(part.step) * (step % 2 if part.alternates else step)
-        return self._address(part.of) + (self._size(part.offset) + moved) * buffer.type.dtype.itemsize
+        return self.places.address(index, self._steps)
 
     def _is_aligned(self, kernel: Kernel, item: KernelItem) -> bool:
         """Does every array that is moved in vectors begin where vectors may?"""
-        names = {buffer.name: index for buffer, index in zip(kernel.buffers, item.buffers, strict=True)}
-        packs = [s for s in walk(kernel.body) if isinstance(s, Pack) and s.array in names]
-        return all(self._address(names[s.array]) % min(16, s.size * s.dtype.itemsize) == 0 for s in packs)
+        return all(self._address(item.buffers[at]) % nbytes == 0 for at, nbytes in self.places.vectors(kernel))
 
     def _add(
         self, work: Launch | Product | Clear, after: set[int], reads: Iterable[Span], writes: Iterable[Span]
@@ -270,41 +226,6 @@ class _Builder:
         position = len(self.tasks)
         self.tasks.append(Task(work, tuple(sorted(after))))
         self.touched.add(position, reads, writes)
-
-
-class _Touched:
-    """Which tasks have touched which memory, as far as later ones must know."""
-
-    def __init__(self) -> None:
-        self._rows: NDArray[np.int64] = np.zeros((256, 4), np.int64)  # start, end, task, is it written?
-        self._count = 0
-
-    def by(self, reads: Iterable[Span], writes: Iterable[Span]) -> set[int]:
-        """Earlier tasks that write what is read here, or touch what is written here."""
-        known = self._rows[: self._count]
-        found: set[int] = set()
-        for spans, by_any in ((reads, False), (writes, True)):
-            for start, end in spans:
-                meets = (known[:, 0] < end) & (start < known[:, 1])
-                if not by_any:
-                    meets &= known[:, 3] == 1
-                found.update(known[meets, 2].tolist())
-        return found
-
-    def add(self, task: int, reads: Iterable[Span], writes: Iterable[Span]) -> None:
-        """Note a task, which has waited for those that :meth:`by` named."""
-        for start, end in writes:
-            # whoever meets what lies inside meets this task too, which comes after
-            known = self._rows[: self._count]
-            kept = known[(known[:, 0] < start) | (known[:, 1] > end)]
-            self._count = len(kept)
-            self._rows[: self._count] = kept
-        for spans, written in ((reads, 0), (writes, 1)):
-            for start, end in spans:
-                if self._count == len(self._rows):
-                    self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-                self._rows[self._count] = (start, end, task, written)
-                self._count += 1
 
 
 def _small_product(

@@ -16,7 +16,7 @@ from graphc.backends.cupy.device import Launch, Product
 from graphc.backends.cupy.lanes import assign_lanes
 from graphc.backends.cupy.module import make_unit
 from graphc.backends.cupy.nvrtc import compile_cubin
-from graphc.backends.cupy.tasks import _Touched
+from graphc.backends.cupy.touched import Touched
 from tests.cupy.emulated_device import EmulatedDevice
 from tests.cupy.test_programs import recurrent_step
 from tests.spine.models import classifier_step
@@ -67,7 +67,7 @@ def test_lanes_keep_every_order_that_is_asked_for(seed):
 
 
 def test_memory_that_is_written_again_is_waited_for_once():
-    touched = _Touched()
+    touched = Touched()
     touched.add(0, [], [(0, 100)])
     touched.add(1, [(0, 50)], [(200, 300)])
     assert touched.by([(10, 20)], []) == {0}
@@ -81,7 +81,8 @@ def test_branches_of_a_step_wait_only_for_what_they_read():
     program = classifier_step([20, 32, 5], backend=CupyBackend(device=EmulatedDevice()))
     program(x=np.ones((4, 20), np.float32), labels=np.zeros(4, np.int64))
     (fit,) = program._fits.values()
-    (graph,) = fit.bound._graphs.values()
+    (recording,) = fit.bound._graphs.values()
+    (graph,) = recording.parts
     tasks = graph.tasks
     assert any(isinstance(task.work, Product) for task in tasks)
     places = assign_lanes([task.after for task in tasks], 8)
@@ -98,5 +99,38 @@ def test_a_backend_with_tf32_says_so_to_its_products():
         program = gx.compile({"y": x @ w}, [x], backend=CupyBackend(tf32=tf32, device=EmulatedDevice()))
         program(x=np.ones((40, 50), np.float32))
         (fit,) = program._fits.values()
-        (graph,) = fit.bound._graphs.values()
+        (recording,) = fit.bound._graphs.values()
+        (graph,) = recording.parts
         assert [task.work.tf32 for task in graph.tasks if isinstance(task.work, Product)] == [tf32]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_touches_memory_waits_for_all_that_matter(seed):
+    """By way of others, if need be; and for nobody who has touched something else."""
+    rng = random.Random(seed)
+
+    def spans() -> list[tuple[int, int]]:
+        found = [(start, start + rng.randint(0, 12)) for start in rng.sample(range(40), rng.randint(0, 2))]
+        return [(start, end) for start, end in found]
+
+    touched, done, waits = Touched(), [], []
+    for task in range(60):
+        reads, writes = spans(), spans()
+        found = touched.by(reads, writes)
+        touched.add(task, reads, writes)
+        meets = {
+            earlier
+            for earlier, (their_reads, their_writes) in enumerate(done)
+            if any_meet(their_writes, reads + writes) or any_meet(their_reads, writes)
+        }
+        assert found <= meets
+        reached = set(found)
+        for earlier in sorted(found, reverse=True):
+            reached |= waits[earlier]
+        assert meets <= reached
+        done.append((reads, writes))
+        waits.append(reached)
+
+
+def any_meet(some, others) -> bool:
+    return any(a < d and c < b for a, b in some if a < b for c, d in others if c < d)
