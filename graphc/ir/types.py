@@ -198,6 +198,9 @@ class TensorType:
             found = self.__dict__["_hash"] = hash((self.dtype, self.shape))
         return found
 
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_hash"}  # another process has others
+
     @property
     def rank(self) -> int:
         return len(self.shape)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +132,13 @@ def test_tensor_types():
     assert (type.rank, type.size) == (2, 784 * n)
     assert type.nbytes({"batch": 2}) == 2 * 784 * 4
     assert TensorType(DType.bool, ()).nbytes() == 1
+
+
+def test_a_type_from_another_process_is_equal_and_found_in_a_table():
+    """Hashes are remembered, and differ from process to process."""
+    text = (
+        "import pickle, sys; from graphc.ir.types import DType, TensorType; t = TensorType(DType.int32, (3, 4)); hash(t)\n"
+        "sys.stdout.buffer.write(pickle.dumps(t))"
+    )
+    sent = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout
+    assert pickle.loads(sent) in {TensorType(DType.int32, (3, 4))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -211,3 +212,17 @@ def test_reports_are_about_the_sizes_of_the_last_call() -> None:
     for n in (4, 9, 4):
         program(x=np.zeros((n, 3), np.float32))
         assert program.sizes() == {"n": n}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_as_it_was_after_compiling(enabled):
+    x, w = gx.placeholder("x", (3, 3)), gx.placeholder("w", (3, 3))
+    (gc.enable if enabled else gc.disable)()
+    try:
+        gx.compile({"y": x + w}, inputs=[x, w], backend="numba")
+        assert gc.isenabled() is enabled
+        with pytest.raises(gx.GraphError, match="cannot be reached"):
+            gx.compile({"y": gx.tanh(x @ w) @ w}, inputs=[x, w], backend="numba", memory_budget=1)
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
