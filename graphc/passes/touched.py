@@ -23,10 +23,12 @@ from graphc.rewrite import RewriteLog
 
 TYPICAL_SIZE = 64
 """What a symbolic size counts as when a table is compared with the indices into it."""
-ROWS_FOR_AN_INDEX = 8
-"""A table has at least so many times more rows than there are indices: else most of it may be touched."""
 LEAST_BYTES = 2 << 20
-"""A smaller table is walked: it stays in cache, and sorting the indices takes as long."""
+"""A smaller table is walked: it stays in cache."""
+ROWS_FOR_AN_INDEX = 8
+"""To take a row out, update it and put it back takes about as long as walking so many, and more with many threads."""
+BYTES_TO_SORT = 256
+"""To sort an index takes as long as its row would if it had so many bytes more."""
 
 Leaves = Mapping[int, tuple[Node, ...]]
 
@@ -66,15 +68,14 @@ class UpdateTouchedRows:
 
 
 def is_large(node: Node) -> bool:
-    """Has a sum of scattered rows many more rows than indices?"""
+    """Has a sum of scattered rows so many more rows than indices that it is faster not to walk them?"""
     assert isinstance(node.op, TakeAdd)
     if node.op.axis:
         return False
-    table, indices = node.type, node.args[1].type
-    total = _typical(table.size)
-    return total * table.dtype.itemsize >= LEAST_BYTES and _typical(table.shape[0]) >= ROWS_FOR_AN_INDEX * _typical(
-        indices.size
-    )
+    total = _typical(node.type.size) * node.dtype.itemsize
+    row = total // max(_typical(node.shape[0]), 1)
+    walked = ROWS_FOR_AN_INDEX * _typical(node.args[1].type.size) * (row + BYTES_TO_SORT)
+    return total >= max(LEAST_BYTES, walked)
 
 
 def _typical(size: Size) -> int:

@@ -14,6 +14,7 @@ from graphc.lower.interpret import CheckFailed, run_plan
 from graphc.lower.plan import size_of
 from graphc.optimizers import SGD, Adagrad, Adam, Lion
 from graphc.passes import decompose_for, prepare, simplify_graph
+from graphc.passes.touched import is_large
 
 ROWS, WIDTH = 1 << 17, 4
 
@@ -74,6 +75,20 @@ def test_halves_are_widened_in_the_rows_alone():
 )  # fmt: skip
 def test_rules_that_move_every_row_walk_the_table(make):
     assert by_rows(*graph_of(make()))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "shape", "large"),
+    [
+        (100_000, 128, ("batch", "time"), True), (40_000, 64, ("batch", "time"), False),
+        (40_000, 64, ("batch",), True), (10_000, 128, ("batch",), True), (1_000, 128, ("batch",), False),
+        (100_000, 128, (32, 20), True), (100_000, 128, (64, 400), False),
+    ],
+)  # fmt: skip
+def test_what_counts_as_large(rows, width, shape, large):
+    table, ids = gx.placeholder("table", (rows, width)), gx.placeholder("ids", shape, "int64")
+    (gradient,) = gx.grad(gx.sum(gx.take(table, ids) ** 2), [table])
+    assert is_large(gradient) is large
 
 
 def test_small_tables_and_needed_gradients_and_penalties_are_dense():
