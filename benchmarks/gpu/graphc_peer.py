@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from common import TINY, record, spread
-from graphc_models import decoder, transformer
+from graphc_models import decoder, gpt2, transformer
 
 import graphc as gx
 from graphc.backends.cupy import CupyBackend, first_gpu
 
 rng = np.random.default_rng(0)
 FP32, TF32 = CupyBackend(), CupyBackend(tf32=True)
+MIXED = "mixed_bfloat16"
 Step = Callable[[], Any]
 
 
@@ -84,7 +85,7 @@ def elementwise(backend: CupyBackend, dtype: str) -> tuple[Step, dict[str, Any]]
     return lambda: program.call(arrays, [result]), {"program": program, "bytes": 3 * data.nbytes}
 
 
-def lstm(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
+def lstm(backend: CupyBackend, precision: str | None = None) -> tuple[Step, dict[str, Any]]:
     """Two layers of 512 on sequences of 128 words of 10000, batch 64, and the next word of each."""
     steps, batch, words, size, hidden = (4, 2, 50, 8, 16) if TINY else (128, 64, 10000, 256, 512)
     x, y = (gx.placeholder(name, ("time", "batch"), "int64") for name in "xy")
@@ -109,19 +110,30 @@ def lstm(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
     out, bias = linear(hidden, words, "out")
     parameters += [out, bias]
     loss = gx.mean(gx.sparse_softmax_cross_entropy(y, h @ out + bias))
-    program = gx.compile({"loss": loss}, [x, y], adam(loss, parameters), backend=backend, training=True)
+    updates = adam(loss, parameters)
+    program = gx.compile({"loss": loss}, [x, y], updates, backend=backend, training=True, precision=precision)
     data = [on_device(rng.integers(0, words, (steps, batch))) for _ in range(2)]
     return lambda: program.start(data), {"program": program, "slow": True}
 
 
-def attention_model(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
+def attention_model(backend: CupyBackend, precision: str | None = None) -> tuple[Step, dict[str, Any]]:
     """The base Transformer, trained on a fixed batch."""
     count = gx.parameter("dropped", np.float32(0))
     loss, inputs, weights, arrays = transformer(count)
     updates = adam(loss, weights) | {count: count + 1}
-    program = gx.compile({"loss": loss}, inputs, updates, backend=backend, training=True)
+    program = gx.compile({"loss": loss}, inputs, updates, backend=backend, training=True, precision=precision)
     data = [on_device(array) for array in arrays]
     return lambda: program.start(data), {"program": program, "slow": True, "tgt_tokens_per_s": arrays[0].size}
+
+
+def language_model(backend: CupyBackend, precision: str) -> tuple[Step, dict[str, Any]]:
+    """GPT-2 small, trained on a fixed batch."""
+    loss, inputs, weights, arrays = gpt2()
+    program = gx.compile(
+        {"loss": loss}, inputs, adam(loss, weights), backend=backend, training=True, precision=precision
+    )
+    data = [on_device(array) for array in arrays]
+    return lambda: program.start(data), {"program": program, "slow": True, "tokens_per_s": arrays[0].size}
 
 
 def decode(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
@@ -140,10 +152,13 @@ WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any
     ],
     "lstm_fp32": [("lstm_train", "fp32", lambda: lstm(FP32))],
     "lstm_tf32": [("lstm_train", "tf32", lambda: lstm(TF32))],
+    "lstm_bf16": [("lstm_train", "bf16", lambda: lstm(TF32, MIXED))],
     "transformer_tf32": [("transformer_base_train", "tf32", lambda: attention_model(TF32))],
+    "transformer_bf16": [("transformer_base_train", "bf16", lambda: attention_model(TF32, MIXED))],
+    "gpt2": [("gpt2_small_train", "bf16", lambda: language_model(TF32, MIXED))],
     "decode": [("gpt_decode", "bf16", lambda: decode(FP32))],
 }
-PLANNED = ("transformer_bf16", "gpt2", "resnet_bf16", "resnet_tf32", "lstm_bf16", "attention")
+PLANNED = ("resnet_bf16", "resnet_tf32", "attention")
 
 
 def measure(step: Step, slow: bool) -> Iterator[float]:
@@ -169,8 +184,9 @@ def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]])
     times = [seconds / facts.get("calls", 1) for seconds in measure(step, facts.get("slow", False))][3:]
     middle, low, high = spread(times)
     more: dict[str, Any] = {"steps_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
-    if "tgt_tokens_per_s" in facts:
-        more["tgt_tokens_per_s"] = round(facts["tgt_tokens_per_s"] / middle)
+    for figure in ("tgt_tokens_per_s", "tokens_per_s"):
+        if figure in facts:
+            more[figure] = round(facts[figure] / middle)
     if "calls" in facts:
         more = {"tokens_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
     if "bytes" in facts:

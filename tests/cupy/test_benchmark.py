@@ -1,0 +1,52 @@
+"""The workloads of the GPU benchmark in mixed precision, at tiny sizes on the emulated device."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu_run
+from graphc.backends import cupy
+from graphc.backends.cupy import installation
+from graphc.ir.types import DType
+from graphc.lower.plan import GemmItem
+from tests.cupy.emulated_device import EmulatedDevice
+
+MODULES = ("common", "graphc_models", "graphc_peer")
+
+
+@pytest.fixture
+def peer(monkeypatch, tmp_path):
+    """The script of graphc's column, where the emulator stands for the GPU."""
+    device = EmulatedDevice()
+    monkeypatch.setattr(cupy, "first_gpu", lambda: device)
+    monkeypatch.setattr(installation, "problem", lambda: None)
+    monkeypatch.setenv("BENCH_TINY", "1")
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.syspath_prepend(str(gpu_run.GPU))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("graphc_peer")
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", ["lstm_bf16", "gpt2"])
+def test_they_train_on_products_of_16_bits(peer, name):
+    ((_, dtype, build),) = peer.WORKLOADS[name]
+    assert dtype == "bf16"
+    step, facts = build()
+    losses = [float(np.asarray(step()[0])) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    plan = facts["program"].executable.plan
+    items = [item for launch in plan.launches for item in launch.items if isinstance(item, GemmItem)]
+    assert {item.dtype for item in items} == {DType.bfloat16}
+
+
+def test_what_is_not_built_is_not_measured(peer):
+    assert not set(peer.WORKLOADS) & set(peer.PLANNED)
+    named = {each for names in gpu_run.WORKLOADS.values() for each in names["graphc"]}
+    assert named == {*peer.WORKLOADS, *peer.PLANNED}
