@@ -40,6 +40,8 @@ class NumbaBackend:
         return missing()
 
     def takes(self, op: object) -> bool:
+        from graphc.ops.attention import ScaledDotProductAttention
+        from graphc.ops.attention_gradients import AttentionGradients
         from graphc.ops.cond import Cond
         from graphc.ops.panels import PackedPanels, PanelProduct
         from graphc.ops.patches import PatchGradient, PatchProduct
@@ -50,7 +52,8 @@ class NumbaBackend:
             return len(op.strides) <= 2
         if isinstance(op, WinogradProduct):
             return self.winograd
-        return isinstance(op, Cond | PackedPanels | PanelProduct | UpdateRows)
+        whole = Cond | PackedPanels | PanelProduct | UpdateRows | ScaledDotProductAttention | AttentionGradients
+        return isinstance(op, whole)
 
     def plan_key(self) -> str:
         from graphc.backends.numba.build import target

@@ -91,10 +91,10 @@ def _native_code(name: str) -> _Code:
 
     def compile_it() -> bytes:
         from graphc.backends.numba.compiler import compile_function
-        from graphc.backends.numba.native import FUNCTIONS
+        from graphc.backends.numba.native import FUNCTIONS, WIDE_ENOUGH
 
         function, arguments, returns = FUNCTIONS[name]
-        return compile_function(function, arguments, symbol, returns)
+        return compile_function(function, arguments, symbol, returns, unroll=name not in WIDE_ENOUGH)
 
     return _Code(name, disk.digest(target(), "native", name), symbol, compile_it)
 

@@ -187,10 +187,14 @@ def emit(text: str, symbol: str, unroll: bool = True) -> bytes:
 
 
 def compile_function(
-    function: Callable[..., object], arguments: tuple[types.Type, ...], symbol: str, returns: types.Type = types.void
+    function: Callable[..., object],
+    arguments: tuple[types.Type, ...],
+    symbol: str,
+    returns: types.Type = types.void,
+    unroll: bool = True,
 ) -> bytes:
     """Object code that defines ``symbol``."""
-    return emit(lower(function, arguments, symbol, returns), symbol)
+    return emit(lower(function, arguments, symbol, returns), symbol, unroll)
 
 
 def function_of_source(source: str, file_name: str) -> Callable[..., object]:

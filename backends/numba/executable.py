@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphc.backend import Failure
 from graphc.backends.numba import blas, build, objects, threads
+from graphc.backends.numba.attention import attention, function_of
 from graphc.backends.numba.contraction import contraction
 from graphc.backends.numba.forks import make_lock
 from graphc.backends.numba.gemm import product
@@ -50,6 +51,7 @@ from graphc.backends.numba.table import (
 from graphc.backends.numba.winograd import slots, winograd
 from graphc.lower.plan import (
     ArenaLayout,
+    AttentionItem,
     ContractionItem,
     GemmItem,
     Item,
@@ -91,6 +93,7 @@ class NumbaExecutable:
             blas.load()
         products |= {f"panels_{item.dtype}" for item in matrices if item.in_panels}
         products |= {f"patches_{item.dtype}" for item in items if isinstance(item, ContractionItem)}
+        products |= {function_of(item) for item in items if isinstance(item, AttentionItem)}
         products |= {f"winograd_{item.dtype}" for item in items if isinstance(item, WinogradItem)}
         self.native = build.native_addresses(["execute", "work", "serve", *sorted(products)])
         threads.use(self.native["serve"])
@@ -295,6 +298,19 @@ class _Table:
             self.records += known.words
             extent, chunk, cost = known.units, 1, known.operations // GEMM_OPERATIONS_PER_COST
             kernel = self._executable.native[f"patches_{item.dtype}"]
+        elif isinstance(item, AttentionItem):
+            lying = (item.query, item.key, item.value, item.mask, item.cotangent)
+            for index in (*(place and place.buffer for place in lying), item.seed, item.step, item.c):
+                if index is None:
+                    self.records.append(0)
+                else:
+                    self._address(index)
+            found = attention(item, self._dims)
+            self.records += found.words
+            each = max(found.operations // GEMM_OPERATIONS_PER_COST, 1)
+            extent, cost = found.units, found.units * each
+            chunk = max(-(-UNIT_COST // each), 1)
+            kernel = self._executable.native[function_of(item)]
         elif isinstance(item, WinogradItem):
             for index in item.buffers:
                 self._address(index)

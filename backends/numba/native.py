@@ -18,6 +18,7 @@ from numba import float32, float64, int64
 from numba.core import types
 from numba.core.extending import intrinsic
 
+from graphc.backends.numba.attention_kernels import attend, attend_back
 from graphc.backends.numba.intrinsics import ADDRESS, I64, floor_divide, minimum
 from graphc.backends.numba.packed_tiles import products_with_panels
 from graphc.backends.numba.table import (
@@ -558,7 +559,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "panels_float64": (products_with_panels(float64), (WORDS, int64, int64), types.void),
     "patches_float32": (products_of_patches(float32), (WORDS, int64, int64), types.void),
     "patches_float64": (products_of_patches(float64), (WORDS, int64, int64), types.void),
+    "attention_float32": (attend(float32), (WORDS, int64, int64), types.void),
+    "attention_float64": (attend(float64), (WORDS, int64, int64), types.void),
+    "attention_gradients_float32": (attend_back(float32), (WORDS, int64, int64), types.void),
+    "attention_gradients_float64": (attend_back(float64), (WORDS, int64, int64), types.void),
     "winograd_float32": (winograd_products(float32), (WORDS, int64, int64), types.void),
     "winograd_float64": (winograd_products(float64), (WORDS, int64, int64), types.void),
 }
 """By symbol: the function, its argument types, its result type."""
+WIDE_ENOUGH = frozenset(name for name in FUNCTIONS if name.startswith("attention"))
+"""Functions whose loops are written as wide as they shall be: LLVM unrolling them takes longer and gains nothing."""

@@ -20,7 +20,7 @@ Operand = Union["Value", float, int]
 
 
 class Value:
-    """An LLVM float, integer or boolean (``i1``) and the place where instructions go."""
+    """An LLVM float, integer or boolean (``i1``), or a vector of these, and the place where instructions go."""
 
     __slots__ = ("builder", "flags", "llvm")
 
@@ -30,15 +30,26 @@ class Value:
         self.flags = flags
 
     @property
+    def element(self) -> Any:
+        """The type of one number."""
+        kind = self.llvm.type
+        return kind.element if isinstance(kind, ir.VectorType) else kind
+
+    @property
     def is_float(self) -> bool:
-        return isinstance(self.llvm.type, ir.FloatType | ir.DoubleType)
+        return isinstance(self.element, ir.FloatType | ir.DoubleType)
 
     @property
     def bits(self) -> int:
-        """The width in bits."""
+        """The width of a number in bits."""
         if self.is_float:
-            return 64 if isinstance(self.llvm.type, ir.DoubleType) else 32
-        return self.llvm.type.width
+            return 64 if isinstance(self.element, ir.DoubleType) else 32
+        return self.element.width
+
+    def as_many(self, element: Any) -> Any:
+        """The type of as many numbers of another type."""
+        kind = self.llvm.type
+        return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
     def exact(self) -> Value:
         """The same value; what is computed from it is rounded after each operation."""
@@ -48,7 +59,9 @@ class Value:
         """A number as a value of this type."""
         if isinstance(number, Value):
             return number
-        return self._new(ir.Constant(self.llvm.type, float(number) if self.is_float else int(number)))
+        plain = float(number) if self.is_float else int(number)
+        kind = self.llvm.type
+        return self._new(ir.Constant(kind, [plain] * kind.count if isinstance(kind, ir.VectorType) else plain))
 
     def _new(self, llvm: Any) -> Value:
         return Value(self.builder, llvm, self.flags)
@@ -146,11 +159,12 @@ class Value:
 
     def as_integer(self) -> Value:
         """The bits of a float as an integer of the same width."""
-        return self._new(self.builder.bitcast(self.llvm, ir.IntType(self.bits)))
+        return self._new(self.builder.bitcast(self.llvm, self.as_many(ir.IntType(self.bits))))
 
     def as_float(self) -> Value:
         """The float with the bits of this integer."""
-        return self._new(self.builder.bitcast(self.llvm, ir.DoubleType() if self.bits == 64 else ir.FloatType()))
+        real = ir.DoubleType() if self.bits == 64 else ir.FloatType()
+        return self._new(self.builder.bitcast(self.llvm, self.as_many(real)))
 
     def widened(self) -> Value:
         """A float32 as float64."""
@@ -185,11 +199,18 @@ def where(condition: Value, yes: Operand, no: Operand) -> Value:
 def call(name: str, *arguments: Value) -> Value:
     """Call an LLVM intrinsic that is overloaded on one type, such as ``llvm.sqrt``."""
     first = arguments[0]
-    suffix = f"f{first.bits}" if first.is_float else f"i{first.bits}"
+    suffix = _suffix(first)
     kind = ir.FunctionType(first.llvm.type, [argument.llvm.type for argument in arguments])
     module, full_name = first.builder.module, f"{name}.{suffix}"
     function = module.globals.get(full_name) or ir.Function(module, kind, full_name)
     return first._new(first.builder.call(function, [argument.llvm for argument in arguments]))
+
+
+def _suffix(x: Value) -> str:
+    """How LLVM's intrinsics are named for this type."""
+    kind = x.llvm.type
+    count = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+    return count + (f"f{x.bits}" if x.is_float else f"i{x.bits}")
 
 
 def constants(name: str, numbers: Sequence[float], index: Value) -> Value:
@@ -248,7 +269,7 @@ def sqrt(x: Value) -> Value:
 
 def scaled_by_power(x: Value, n: Value) -> Value:
     """``x * 2**n`` rounded once, for an integer n; a call to the C library where the CPU has no instruction for it."""
-    name = f"llvm.ldexp.f{x.bits}.i{n.bits}"
+    name = f"llvm.ldexp.{_suffix(x)}.{_suffix(n)}"
     kind = ir.FunctionType(x.llvm.type, [x.llvm.type, n.llvm.type])
     module = x.builder.module
     function = module.globals.get(name) or ir.Function(module, kind, name)

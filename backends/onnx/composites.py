@@ -26,6 +26,8 @@ def is_written_whole(node: Node, opset: int) -> bool:
     """Is this composite op one operator of the opset, in an element type that onnxruntime has a kernel for?"""
     (x, *_) = node.args
     since = _SINCE.get(type(node.op))
+    if isinstance(node.op, ScaledDotProductAttention) and node.op.rate:  # weights fall by random bits
+        return False
     if isinstance(node.op, Prelu) and node.shape != x.shape:  # ONNX broadcasts the slope, not x
         return False
     if since is not None:

@@ -213,17 +213,20 @@ class _HeadAttention(Layer):
     ) -> tuple[Node, Node | None]:
         """The context (..., heads, time, size), and the weights if they are wanted."""
         said: dict[str, Any] = {"causal": causal, "scale": 1 / math.sqrt(self.size)}
-        plain = None
         if not return_scores:
-            plain = gx.scaled_dot_product_attention(q, k, v, mask=joined(allowed, bias), **said)
-            if self.dropout == 0:
-                return plain, None
+            said["mask"] = joined(allowed, bias)
+            plain = gx.scaled_dot_product_attention(q, k, v, **said)
+            if self.dropout:
+                seed, step, stream = self.random_state(self.seed)
+                random: dict[str, Any] = {"dropout": self.dropout, "seed": seed, "step": step, "stream": stream}
+                plain = self.when_training(gx.scaled_dot_product_attention(q, k, v, **said, **random), plain)
+            return plain, None
         weights = attention_weights(q, k, mask=allowed, bias=bias, **said)
-        plain = weighted(weights, v) if plain is None else plain
+        plain = weighted(weights, v)
         if self.dropout:
             dropped = gx.dropout(weights, self.dropout, *self.random_state(self.seed))
             plain = self.when_training(weighted(dropped, v), plain)
-        return plain, weights if return_scores else None
+        return plain, weights
 
 
 def _beside_heads(positions: Node | None) -> Node | None:
@@ -249,7 +252,7 @@ class MultiHeadAttention(_HeadAttention):
 
     ``softmax(q k^T / sqrt(key_dim)) v`` in each head, where q, k and v are projections of the inputs; the results of
     all heads are projected back together. Self-attention is ``layer(x, x)``, cross-attention ``layer(x, memory)``.
-    Unless weights are asked for or dropped, no matrix of all queries by all keys exists.
+    Unless weights are asked for, no matrix of all queries by all keys exists.
 
     Args:
         num_heads: the number of heads.

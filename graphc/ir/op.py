@@ -139,6 +139,10 @@ class Op:
         """A composite op in terms of other ops."""
         raise NotImplementedError(f"{type(self).__name__} lacks decompose")
 
+    def in_parts(self, *args: Node) -> bool:
+        """Is a composite op on these operands better decomposed, also for a backend that takes it whole?"""
+        return False
+
     def vjp_parts(self, node: Node, cotangents: Sequence[Node | None]) -> Sequence[Node | None]:
         """:meth:`vjp` of an op with several results: a cotangent or None for each of them."""
         raise NotImplementedError(f"{type(self).__name__} lacks vjp_parts")

@@ -13,6 +13,7 @@ from graphc.lower.build import Built
 from graphc.lower.loop import Moving, Steps
 from graphc.lower.opaque import Matrix
 from graphc.lower.plan import (
+    AttentionItem,
     BufferPart,
     Check,
     ContractionItem,
@@ -56,6 +57,14 @@ class Contraction:
 
 
 @dataclass(eq=False)
+class Attention:
+    """Attention before buffers have numbers: those in the item are positions among the keys."""
+
+    item: AttentionItem
+    keys: tuple[Node, ...]
+
+
+@dataclass(eq=False)
 class Work:
     """One kernel application or product: what it reads and writes decides when it can run.
 
@@ -63,7 +72,7 @@ class Work:
         overwrites: keys whose values are gone afterwards: all others that read them run before.
     """
 
-    what: Built | Gemm | Contraction | Steps
+    what: Built | Gemm | Contraction | Attention | Steps
     reads: tuple[Node, ...]
     writes: tuple[Node, ...]
     label: str
@@ -149,6 +158,9 @@ class Assembly:
         if isinstance(work.what, Contraction):
             a, b, c = (self.buffer(key) for key in (work.what.a, work.what.b, work.what.c))
             return replace(work.what.item, a=a, b=b, c=c)
+        if isinstance(work.what, Attention):
+            keys = work.what.keys
+            return work.what.item.with_buffers(lambda number: self.buffer(keys[number]))
         assert isinstance(work.what, Gemm)
         g = work.what
         return GemmItem(
@@ -219,4 +231,6 @@ def _renumbered(item: Item, table: Sequence[int], first_check: int) -> Item:
     if isinstance(item, KernelItem):
         buffers = tuple(table[index] for index in item.buffers)
         return replace(item, buffers=buffers, check_base=item.check_base + first_check)
+    if isinstance(item, AttentionItem):
+        return item.with_buffers(lambda number: table[number])
     return replace(item, a=table[item.a], b=table[item.b], c=table[item.c])

@@ -20,6 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf
 from graphc.ir.sweep import Part
 from graphc.loops.kernel import EXPENSIVE
+from graphc.lower.attention import HeadsInside
 from graphc.lower.branch import BranchOp
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
@@ -47,8 +48,8 @@ from graphc.ops.update import UpdateSlice
 from graphc.ops.winograd import WinogradProduct
 
 OPAQUE = (
-    MatMul, PatchProduct, PatchParts, TakeAdd, ScatterAlong, UpdateSlice, UpdateRows, Concatenate, Cumulative, ArgSort,
-    LoopOp, BranchOp, Part, PackedPanels, PanelProduct, WinogradProduct,
+    MatMul, PatchProduct, PatchParts, HeadsInside, TakeAdd, ScatterAlong, UpdateSlice, UpdateRows, Concatenate,
+    Cumulative, ArgSort, LoopOp, BranchOp, Part, PackedPanels, PanelProduct, WinogradProduct,
 )  # fmt: skip
 """Ops that are a kernel of their own."""
 

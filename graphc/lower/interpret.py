@@ -18,6 +18,7 @@ from graphc.ir.dims import Size
 from graphc.loops.interp import evaluate_size, run_kernel
 from graphc.loops.kernel import Access
 from graphc.lower.plan import (
+    AttentionItem,
     Axis,
     ContractionItem,
     GemmItem,
@@ -25,6 +26,7 @@ from graphc.lower.plan import (
     KernelItem,
     Launch,
     Loop,
+    Lying,
     Place,
     Plan,
     PlanBuffer,
@@ -150,6 +152,8 @@ class _Run:
                 self._gemm(item)
             elif isinstance(item, ContractionItem):
                 self._contract(item)
+            elif isinstance(item, AttentionItem):
+                self._attend(item)
             elif isinstance(item, WinogradItem):
                 self._winograd(item)
             else:
@@ -205,6 +209,36 @@ class _Run:
                 )
             )
             c[...] = np.einsum("uvpijk,uvqijk->uvpq", a, b)
+        self.written[self.root(item.c)] = True
+
+    def _attend(self, item: AttentionItem) -> None:
+        leading = tuple(size_of(size, self.dims) for size in item.leading)
+        queries, keys, size, value_size = (
+            size_of(extent, self.dims) for extent in (item.queries, item.keys, item.size, item.value_size)
+        )
+
+        def matrices(lying: Lying, rows: int, columns: int) -> Array:
+            strides = [size_of(stride, self.dims) for stride in lying.strides]
+            axes = [(count, stride) for count, stride in zip((*leading, rows, columns), strides, strict=True)]
+            return self._elements(lying.buffer, size_of(lying.offset, self.dims), axes)
+
+        operands = [
+            matrices(item.query, queries, size), matrices(item.key, keys, size), matrices(item.value, keys, value_size)
+        ]  # fmt: skip
+        operands += [] if item.cotangent is None else [matrices(item.cotangent, queries, value_size)]
+        operands += [] if item.mask is None else [matrices(item.mask, queries, keys)]
+        seeds = [self.array(index).reshape(()) for index in (item.seed, item.step) if index is not None]
+        with np.errstate(all="ignore"):
+            found = item.op.reference(*operands, *seeds)
+        shapes = [(queries, value_size)]
+        if item.cotangent is not None:
+            shapes = [(queries, size), (keys, size), (keys, value_size)]
+            ends = np.cumsum([math.prod((*leading, *shape)) for shape in shapes])
+            found = np.split(found, ends[:-1])
+        else:
+            found = [found]
+        for part, lying, shape in zip(found, item.results, shapes, strict=True):
+            matrices(lying, *shape)[...] = np.reshape(part, (*leading, *shape))
         self.written[self.root(item.c)] = True
 
     def _winograd(self, item: WinogradItem) -> None:
@@ -290,6 +324,8 @@ def _label(buffer: PlanBuffer) -> str:
 
 
 def _reads(item: Item) -> set[int]:
+    if isinstance(item, AttentionItem):
+        return set(item.reads)
     if isinstance(item, GemmItem | ContractionItem | WinogradItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
@@ -297,7 +333,7 @@ def _reads(item: Item) -> set[int]:
 
 
 def _writes(item: Item) -> set[int]:
-    if isinstance(item, GemmItem | ContractionItem | WinogradItem):
+    if isinstance(item, GemmItem | ContractionItem | AttentionItem | WinogradItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.READ}

@@ -18,7 +18,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, TupleType
-from graphc.lower.assembly import Assembly, Contraction, Gemm, Work
+from graphc.lower.assembly import Assembly, Attention, Contraction, Gemm, Work
+from graphc.lower.attention import HeadsInside, attention_item
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
@@ -267,6 +268,10 @@ class Lowering:
                         self.work[-1].overwrites = (under,)
                 case PatchProduct() | PatchParts() | WinogradProduct():
                     self._add_contraction(node)
+                case HeadsInside():
+                    item, keys = attention_item(node, self._copy_of, free, self.key_of)
+                    reads = tuple(keys[:-1])
+                    self.work.append(Work(Attention(item, tuple(keys)), reads, (keys[-1],), node.op.op.name, (node,)))
                 case PackedPanels():
                     for built in build_panels(node, self.key_of(node), self.key_of, self.check_of):
                         self._add(built, "pack")

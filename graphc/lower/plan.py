@@ -6,8 +6,8 @@ arena) is computed when a program meets a new combination of sizes, without comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from graphc.ir.types import DType, TensorType
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
     from graphc.ir.node import Node, Parameter
+    from graphc.ir.op import Op
     from graphc.loops.kernel import Kernel
 
 
@@ -191,6 +192,99 @@ class ContractionItem:
 
 
 @dataclass(frozen=True)
+class Lying:
+    """Where a matrix of each head lies.
+
+    Attributes:
+        buffer: the buffer.
+        offset: where the first one begins, in elements.
+        strides: how far it is to the next along each of three leading axes, and from row to row and column to column.
+        width: of an element, in bytes.
+    """
+
+    buffer: int
+    offset: Size
+    strides: tuple[Size, ...]
+    width: int
+
+
+@dataclass(frozen=True)
+class AttentionItem:
+    """Attention of several heads, or its gradients by query, key and value, which then are one after the other.
+
+    Attributes:
+        op: the op that says what is computed; also how, where a plan is interpreted.
+        leading: the sizes of three leading axes; operands that repeat along one have a stride of 0 there.
+        queries, keys, size, value_size: the sizes of matrices: queries are (queries, size), values (keys, value_size).
+        seed, step: buffers of the scalars that dropout draws from, where there is any.
+        cotangent: None for attention itself.
+        c: the buffer of the result.
+        results: where it lies there; of gradients, where each of the three does.
+    """
+
+    op: Op
+    dtype: DType
+    leading: tuple[Size, Size, Size]
+    queries: Size
+    keys: Size
+    size: Size
+    value_size: Size
+    query: Lying
+    key: Lying
+    value: Lying
+    mask: Lying | None
+    cotangent: Lying | None
+    seed: int | None
+    step: int | None
+    c: int
+    results: tuple[Lying, ...]
+    scale: float
+    causal: bool
+    mask_adds: bool = False
+    rate: float = 0.0
+    stream: int = 0
+
+    @property
+    def lying(self) -> tuple[Lying | None, ...]:
+        """Query, key, value, mask, cotangent, result, and the gradients by query, key and value."""
+        operands = (self.query, self.key, self.value, self.mask, self.cotangent)
+        return (*operands, *((None, *self.results) if self.cotangent else (*self.results, None, None, None)))
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The buffers that it reads."""
+        operands = (self.query, self.key, self.value, self.mask, self.cotangent)
+        scalars = (self.seed, self.step)
+        return (*(a.buffer for a in operands if a is not None), *(s for s in scalars if s is not None))
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        return (*self.reads, self.c)
+
+    @property
+    def multiplications(self) -> Size:
+        """How many there are where nothing is hidden; gradients compute the scores again."""
+        each = self.size + self.value_size if self.cotangent is None else 3 * self.size + 2 * self.value_size
+        return product(self.leading) * self.queries * self.keys * each
+
+    def with_buffers(self, number: Callable[[int], int]) -> AttentionItem:
+        """The same with other numbers of buffers."""
+
+        def moved(lying: Lying) -> Lying:
+            return replace(lying, buffer=number(lying.buffer))
+
+        return replace(
+            self,
+            query=moved(self.query), key=moved(self.key), value=moved(self.value),
+            mask=None if self.mask is None else moved(self.mask),
+            cotangent=None if self.cotangent is None else moved(self.cotangent),
+            seed=None if self.seed is None else number(self.seed),
+            step=None if self.step is None else number(self.step),
+            c=number(self.c), results=tuple(map(moved, self.results)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class WinogradItem:
     """A convolution with a transformed kernel; see :class:`graphc.ops.winograd.WinogradProduct`.
 
@@ -223,7 +317,7 @@ class WinogradItem:
         return 16 * self.images * tiles * self.channels * self.filters
 
 
-Item = KernelItem | GemmItem | ContractionItem | WinogradItem
+Item = KernelItem | GemmItem | ContractionItem | WinogradItem | AttentionItem
 
 
 @dataclass(frozen=True)

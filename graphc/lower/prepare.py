@@ -9,6 +9,7 @@ from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
+from graphc.lower.attention import put_heads_inside
 from graphc.lower.branch import branch
 from graphc.lower.loop import LoopOp, stand_in
 from graphc.lower.padded import fuse_paddings
@@ -26,7 +27,8 @@ from graphc.ops.slicing import Slice
 
 def prepare(graph: Graph) -> Graph:
     """The graph as lowering takes it."""
-    return fuse_paddings(_replace_bodies(split_full_reductions(sum_row_products(split_gradients(graph)))))
+    graph = split_gradients(put_heads_inside(graph))
+    return fuse_paddings(_replace_bodies(split_full_reductions(sum_row_products(graph))))
 
 
 def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:

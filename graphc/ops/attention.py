@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
-from graphc.ir.dims import Size, ceildiv
+from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.node import Node, apply
-from graphc.ir.op import Op
-from graphc.ir.sweep import push
-from graphc.ir.types import DType, Shape, TensorType, broadcast_shapes
+from graphc.ir.sweep import pull, push
+from graphc.ir.types import DType, Shape, TensorType
+from graphc.ops.attending import BLOCK, Attending, over_blocks, over_leading, weights, with_all_axes
+from graphc.ops.attention_gradients import AttentionGradients
 from graphc.ops.base import (
-    FLOATS,
     Array,
     BadCase,
     Case,
@@ -25,83 +25,56 @@ from graphc.ops.base import (
     as_operands,
     explaining,
     op_class,
-    require_dtype,
     sum_to,
-    zeros_like,
 )
-from graphc.ops.compare import equal, greater_equal, isfinite, where
+from graphc.ops.compare import equal
 from graphc.ops.create import iota
-from graphc.ops.exponential import exp
 from graphc.ops.linear import matmul
 from graphc.ops.logic import logical_and
-from graphc.ops.movement import reshape, transpose
-from graphc.ops.padding import pad
-from graphc.ops.reduction import max, sum
-from graphc.ops.scan import scan
-from graphc.ops.slicing import take_range
+from graphc.ops.movement import reshape
 
+T = TypeVar("T")
 f32 = DType.float32
-BLOCK = 128
-"""Rows of the query that are computed together: their scores stay in the cache."""
-AT_ONCE_BYTES = 4 << 20
-"""Scores of several heads or samples that are computed together: few and large products instead of many small ones."""
 
 
 @op_class
-class ScaledDotProductAttention(Op):
-    """``softmax(query @ key^T * scale) @ value`` over the last axis of the scores, where the mask allows it.
+class ScaledDotProductAttention(Attending):
+    """``dropout(softmax(query @ key^T * scale)) @ value`` over the last axis of the scores, where the mask allows it.
 
     A bool mask says which keys a query may see; a floating one is added to the scores. ``causal`` lets query i see the
-    keys 0 to i. A query that may see no key gives zeros.
+    keys 0 to i. A query that may see no key gives zeros. The weights that fall are those of ``dropout(weights, rate,
+    seed, step, stream)``, of all weights in row-major order.
 
-    It is computed for a block of queries at a time, and so is its derivative, which computes the weights again:
-    nothing of the size of all scores is ever in memory, unless a mask of that size is given.
+    A backend that takes it whole computes it block by block, and so its derivative, which computes the weights and
+    the random bits again: nothing of the size of all scores is ever in memory, unless a mask of that size is given.
+    Others do so for a block of queries at a time, but not where weights fall.
 
     Shapes: query (..., n, d), key (..., m, d), value (..., m, v), mask (..., n, m) with sizes of 1 where it repeats;
-        leading axes broadcast; the result is (..., n, v).
-    Raises: ShapeError; DTypeError for operands that are not floating, or a mask of another type.
+        leading axes broadcast; where rate is not 0, scalars seed and step follow; the result is (..., n, v).
+    Raises: ShapeError; DTypeError for operands that are not floating, or a mask of another type; AxisError for a rate
+        outside [0, 1).
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1; Rabe and Staats 2021,
-        https://arxiv.org/abs/2112.05682
+        https://arxiv.org/abs/2112.05682; Dao et al. 2022, https://arxiv.org/abs/2205.14135
     """
 
-    scale: float
-    causal: bool = False
-
-    operands = ("query", "key", "value", "mask")
+    operands = ("query", "key", "value", "mask", "seed", "step")
     factors = ("query", "key", "value")
-    composite = True
 
     def infer(self, *types: TensorType) -> TensorType:
-        q, k, v, *masks = types
-        for given in (q, k, v):
-            require_dtype(given, FLOATS)
-            if given.rank < 2:
-                raise ShapeError(f"{given} has no axes of length and width", remedy="give (..., length, width)")
-        if not q.dtype is k.dtype is v.dtype:
-            raise DTypeError(f"query, key and value are {q}, {k} and {v}", remedy="convert them with gx.cast")
-        if q.shape[-1] != k.shape[-1]:
-            raise ShapeError(
-                f"a query has {q.shape[-1]} features, a key {k.shape[-1]}", remedy="project both to one width"
-            )
-        if k.shape[-2] != v.shape[-2]:
-            raise ShapeError(
-                f"there are {k.shape[-2]} keys and {v.shape[-2]} values", remedy="give a value for each key"
-            )
-        leading = broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        for mask in masks:
-            if mask.dtype is not DType.bool and mask.dtype is not q.dtype:
-                raise DTypeError(f"the mask is {mask}", remedy=f"make it bool, or {q.dtype} to be added to the scores")
-            scores = (*leading, q.shape[-2], k.shape[-2])
-            tail = scores[len(scores) - mask.rank :]
-            fits = mask.rank <= len(scores) and all(
-                size in (1, full) for size, full in zip(mask.shape, tail, strict=True)
-            )
-            if not fits:
-                raise ShapeError(f"the mask {mask} does not fit scores of shape {list(scores)}", remedy="reshape it")
-        return TensorType(q.dtype, (*leading, q.shape[-2], v.shape[-1]))
+        operands, masks, seeds = self.parts(types)
+        return self.result(operands, masks, seeds)
+
+    def parts(self, args: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+        """Query, key and value; perhaps a mask; perhaps seed and step."""
+        end = len(args) - (2 if self.rate else 0)
+        return args[:3], args[3:end], args[end:]
+
+    def in_parts(self, *args: Node) -> bool:
+        """One query is a row of scores; more leading axes than three are taken apart."""
+        return (args[0].shape[-2] == 1 and not self.rate) or builtins.max(arg.ndim for arg in args) > 5
 
     def reference(self, *args: Array) -> Array:
-        q, k, v, *masks = args
+        (q, k, v), masks, seeds = self.parts(args)
         scores = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.scale)
         allowed = np.ones(scores.shape[-2:], bool)
         if self.causal:
@@ -115,24 +88,45 @@ class ScaledDotProductAttention(Op):
         if scores.shape[-1] == 0:
             return np.zeros((*scores.shape[:-1], v.shape[-1]), q.dtype)
         largest = scores.max(axis=-1, keepdims=True)
-        weights = np.exp(scores - np.where(np.isfinite(largest), largest, 0)).astype(q.dtype)
-        total = weights.sum(axis=-1, keepdims=True)
-        return np.matmul(weights / np.where(total > 0, total, 1), v).astype(q.dtype)
+        found = np.exp(scores - np.where(np.isfinite(largest), largest, 0)).astype(q.dtype)
+        total = found.sum(axis=-1, keepdims=True)
+        found = found / np.where(total > 0, total, 1)
+        if seeds:
+            leading = np.broadcast_shapes(found.shape[:-2], v.shape[:-2])
+            found = self.dropout.reference(np.broadcast_to(found, (*leading, *found.shape[-2:])), *seeds)
+        return np.matmul(found, v).astype(q.dtype)
 
     def decompose(self, *args: Node) -> Node:
-        operands = _with_all_axes(args)
-        if args[0].shape[-2] == 1:
-            return reshape(self._one_row(*operands), self.infer(*(arg.type for arg in args)).shape)
-        (result,) = _over_leading(self._rows, operands)
-        return reshape(result, self.infer(*(arg.type for arg in args)).shape)
+        given, masks, seeds = self.parts(args)
+        shape = self.infer(*(arg.type for arg in args)).shape
+        if seeds:
+            return reshape(self.plain(*args), shape)
+        operands = with_all_axes((*given, *masks))
+        if given[0].shape[-2] == 1:
+            return reshape(self._one_row(*operands), shape)
+        (result,) = over_leading(self._rows, operands)
+        return reshape(result, shape)
 
     def vjp(self, node: Node, cotangent: Node) -> Sequence[Node | None]:
-        operands = _with_all_axes((*node.args, cotangent))
-        found = iter(_over_leading(self._gradients, operands))
-        return [
-            reshape(sum_to(next(found), x.shape), arg.shape) if arg.dtype.is_float else None
-            for x, arg in zip(operands, node.args, strict=False)
-        ]
+        given, masks, seeds = self.parts(node.args)
+        op = AttentionGradients(self.scale, self.causal, self.rate, self.stream)
+        whole = apply(op, *given, cotangent, *masks, *seeds)
+        found: list[Node | None] = []
+        leading = node.shape[:-2]
+        for part, arg in zip(op.pieces(whole, leading, given), given, strict=True):
+            found.append(reshape(sum_to(part, (*(1,) * (part.ndim - arg.ndim), *arg.shape)), arg.shape))
+        return [*found, *(self._pull_mask(node, mask, cotangent) for mask in masks), *(None for _ in seeds)]
+
+    def _pull_mask(self, node: Node, mask: Node, cotangent: Node) -> Node | None:
+        """The cotangent of a mask: as large as the mask, if that is of all scores."""
+        if not mask.dtype.is_float:
+            return None
+        given, masks, seeds = self.parts(node.args)
+        if seeds:
+            return pull((self.plain(*node.args),), (cotangent,), [mask])[mask]
+        operands = with_all_axes((*given, *masks, cotangent))
+        found = over_leading(self.gradients, operands)[-1]
+        return reshape(sum_to(found, operands[3].shape), mask.shape)
 
     def jvp(self, node: Node, tangents: Tangents) -> Node | None:
         plain = self.plain(*node.args)
@@ -141,24 +135,11 @@ class ScaledDotProductAttention(Op):
 
     def plain(self, *args: Node) -> Node:
         """The formula itself, with all scores at once."""
-        q, k, v, *masks = args
-        weights, total = _weights(*self._scores(q, k, 0, masks))
-        return matmul(weights, v) / total
-
-    def _scores(self, q: Node, k: Node, first: Node | int, masks: Sequence[Node]) -> tuple[Node, Node | None]:
-        """The scores of queries, of which the first is number ``first``, and where they count."""
-        scores = matmul(q, _turned(k)) * self.scale
-        allowed: Node | None = None
-        if self.causal:
-            shape = scores.shape[-2:]
-            rows = iota(shape, 0, "int64") + first
-            allowed = greater_equal(rows, iota(shape, 1, "int64"))
-        for mask in masks:
-            if mask.dtype is DType.bool:
-                allowed = mask if allowed is None else logical_and(allowed, mask)
-            else:
-                scores = scores + mask
-        return scores, allowed
+        (q, k, v), masks, seeds = self.parts(args)
+        if not seeds:
+            found, total = weights(*self.scores(q, k, 0, masks))
+            return matmul(found, v) / total
+        return matmul(apply(self.dropout, self.normalized(q, k, v, masks), *seeds), v)
 
     def _one_row(self, q: Node, k: Node, v: Node, *masks: Node) -> Node:
         """Each head has one query, as a token that is being written: all scores fit into one row.
@@ -172,51 +153,32 @@ class ScaledDotProductAttention(Op):
             k, v = (reshape(x, (*x.shape[:-3], *x.shape[-2:])) for x in (k, v))
             masks = tuple(reshape(mask, (*mask.shape[:-2], mask.shape[-1])) for mask in masks)
         rows = ScaledDotProductAttention(self.scale)
-        scores, allowed = rows._scores(q, k, 0, masks)
+        scores, allowed = rows.scores(q, k, 0, masks)
         if self.causal:  # the only query is the first
             first = equal(iota((k.shape[-2],), 0, "int64"), 0)
             allowed = first if allowed is None else logical_and(allowed, first)
-        weights, total = _weights(scores, allowed)
-        return matmul(weights / total, v)
-
-    # one matrix of queries, keys and values
+        found, total = weights(scores, allowed)
+        return matmul(found / total, v)
 
     def _rows(self, q: Node, k: Node, v: Node, *masks: Node) -> list[Node]:
         def block(first: Node | int, queries: Node, *mask: Node) -> list[Node]:
-            weights, total = _weights(*self._scores(queries, k, first, mask))
-            return [matmul(weights, v) / total]
+            found, total = weights(*self.scores(queries, k, first, mask))
+            return [matmul(found, v) / total]
 
-        return _over_blocks(block, q.shape[-2], [q, *masks], [])[1]
-
-    def _gradients(self, q: Node, k: Node, v: Node, *rest: Node) -> list[Node]:
-        """Cotangents of q, k, v and a floating mask."""
-        *masks, g = rest
-
-        def block(first: Node | int, dk: Node, dv: Node, queries: Node, gradient: Node, *mask: Node) -> list[Node]:
-            weights, total = _weights(*self._scores(queries, k, first, mask))
-            p = weights / total
-            dp = matmul(gradient, _turned(v))
-            ds = p * (dp - sum(p * dp, axis=-1, keepdims=True))
-            dq = matmul(ds, k) * self.scale
-            dk = dk + matmul(_turned(ds), queries) * self.scale
-            dv = dv + matmul(_turned(p), gradient)
-            biases = [ds for m in mask if m.dtype.is_float]
-            return [dk, dv, dq, *biases]
-
-        carried, (dq, *biases) = _over_blocks(block, q.shape[-2], [q, g, *masks], [zeros_like(k), zeros_like(v)])
-        return [dq, *carried, *biases]
+        return over_blocks(block, q.shape[-2], [q, *masks], [])[1]
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Leading axes that repeat, masks of both kinds, one key, none, more queries than a block."""
+        """Leading axes that repeat, masks of both kinds, one key, none, more queries than a block, dropout."""
 
-        def of(*shapes: Shape, causal: bool = False, mask: Array | None = None) -> Case:
+        def of(*shapes: Shape, causal: bool = False, mask: Array | None = None, rate: float = 0.0) -> Case:
             operands = tuple(TensorType(f32, shape) for shape in shapes)
-            extra = () if mask is None else (mask,)
-            return Case(cls(1 / math.sqrt(int(shapes[0][-1])), causal), (*operands, *extra))  # pyright: ignore[reportArgumentType]
+            extra = (*(() if mask is None else (mask,)), *((seed, seed) if rate else ()))
+            return Case(cls(1 / math.sqrt(int(shapes[0][-1])), causal, rate, 2), (*operands, *extra))  # pyright: ignore[reportArgumentType]
 
         seen = np.array([[True, False, True], [False, False, False]])
         bias = np.array([[[0.0, -1.0, 2.0]], [[-np.inf, 0.5, 0.0]]], np.float32)
+        seed = TensorType(DType.uint32, ())
         return (
             of((2, 3, 4), (2, 5, 4), (2, 5, 6)),
             of((2, 2, 3, 4), (2, 1, 5, 4), (1, 2, 5, 6), causal=True),
@@ -228,12 +190,15 @@ class ScaledDotProductAttention(Op):
             of((2, 0, 4), (2, 3, 4), (2, 3, 4)),
             of((3, 4), (0, 4), (0, 2)),
             of((BLOCK + 3, 2), (5, 2), (5, 3), causal=True),
+            of((2, 3, 4), (2, 5, 4), (1, 5, 6), rate=0.3),
+            of((2, 2, 4), (3, 4), (3, 4), mask=seen, rate=0.3),
         )
 
     @classmethod
     def bad_cases(cls) -> Sequence[BadCase]:
-        """Widths and lengths that differ, masks that do not fit, integers."""
+        """Widths and lengths that differ, masks that do not fit, integers, a rate and a step that cannot be."""
         q, k = TensorType(f32, (3, 4)), TensorType(f32, (5, 4))
+        seed = TensorType(DType.uint32, ())
         return (
             BadCase(cls(1.0), (q, TensorType(f32, (5, 3)), k), ShapeError, ("4 features, a key 3", "one width")),
             BadCase(cls(1.0), (q, k, TensorType(f32, (4, 4))), ShapeError, ("5 keys and 4 values",)),
@@ -241,100 +206,9 @@ class ScaledDotProductAttention(Op):
             BadCase(cls(1.0), (q, k, k, TensorType(DType.int32, (3, 5))), DTypeError, ("the mask", "bool")),
             BadCase(cls(1.0), (TensorType(DType.int32, (3, 4)), k, k), DTypeError, ("int32",)),
             BadCase(cls(1.0), (TensorType(f32, (4,)), k, k), ShapeError, ("no axes of length and width",)),
+            BadCase(cls(1.0, rate=1.0), (q, k, k, seed, seed), AxisError, ("rate 1.0", "[0, 1)")),
+            BadCase(cls(1.0, rate=0.1), (q, k, k, seed, q), DTypeError, ("step", "float32")),
         )
-
-
-def _weights(values: Node, allowed: Node | None) -> tuple[Node, Node]:
-    """Weights that are not yet divided by their sums, and these sums, 1 where no key counts."""
-    if allowed is not None:
-        values = where(allowed, values, -math.inf)
-    largest = max(values, axis=-1, keepdims=True)
-    weights = exp(values - where(isfinite(largest), largest, 0.0))
-    total = sum(weights, axis=-1, keepdims=True)
-    return weights, where(total > 0, total, 1.0)
-
-
-def _with_all_axes(args: Sequence[Node]) -> list[Node]:
-    rank = builtins.max(arg.ndim for arg in args)
-    return [reshape(arg, (*[1] * (rank - arg.ndim), *arg.shape)) for arg in args]
-
-
-def _over_leading(fn: Callable[..., list[Node]], operands: Sequence[Node]) -> list[Node]:
-    """``fn`` of the matrices in the last two axes, in a loop over each axis before them.
-
-    An operand whose size there is 1 is the same for all steps. The innermost axes whose scores are small together are
-    left to ``fn``, which takes them as a batch of matrices.
-    """
-    if operands[0].ndim == 2 or _at_once(operands):
-        return fn(*operands)
-    sizes = [x.shape[0] for x in operands]
-    length = next((size for size in sizes if size != 1), 1)
-    inner = [reshape(x, x.shape[1:]) if size == 1 else x for x, size in zip(operands, sizes, strict=True)]
-    if length == 1:
-        return [reshape(y, (1, *y.shape)) for y in _over_leading(fn, inner)]
-    moving = [x for x, size in zip(operands, sizes, strict=True) if size != 1]
-
-    def step(carry: object, elements: tuple[Node, ...]) -> tuple[object, tuple[Node, ...]]:
-        found = iter(elements)
-        mine = [x if size == 1 else next(found) for x, size in zip(inner, sizes, strict=True)]
-        return carry, tuple(_over_leading(fn, mine))
-
-    return list(scan(step, (), tuple(moving), length=length, whole=True)[1])
-
-
-def _at_once(operands: Sequence[Node]) -> bool:
-    """Are the scores of one block of rows, and small?"""
-    q, k, *_ = operands
-    leading = zip(*(x.shape[:-2] for x in operands), strict=True)
-    largest: list[Size] = [builtins.max(sizes, key=_known) for sizes in leading]
-    sizes = (*largest, q.shape[-2], k.shape[-2])
-    if not all(isinstance(size, int) for size in sizes) or _known(q.shape[-2]) > BLOCK:
-        return False
-    return math.prod(map(_known, sizes)) * q.dtype.itemsize <= AT_ONCE_BYTES
-
-
-def _known(size: Size) -> int:
-    """A size that may be compared; one that is not known is large."""
-    return size if isinstance(size, int) else AT_ONCE_BYTES
-
-
-def _turned(x: Node) -> Node:
-    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
-def _over_blocks(
-    fn: Callable[..., list[Node]], rows: Size, sequences: Sequence[Node], carries: Sequence[Node]
-) -> tuple[list[Node], list[Node]]:
-    """``fn(first row, *carries, *blocks)`` over blocks of rows: the last carries and the rows of the results.
-
-    A sequence with one row is the same for all blocks. What is missing in the last block is zeros, which count for
-    nothing in a carry as long as cotangents are among the sequences.
-    """
-    count = len(carries)
-    if isinstance(rows, int) and rows <= BLOCK:
-        out = fn(0, *carries, *sequences)
-        return out[:count], out[count:]
-    blocks = ceildiv(rows, BLOCK)
-    whole = [x.shape[0] == rows for x in sequences]
-    given = [_in_blocks(x, blocks) for x, is_whole in zip(sequences, whole, strict=True) if is_whole]
-    firsts = iota((blocks,), 0, "int64") * BLOCK
-
-    def step(carry: tuple[Node, ...], elements: tuple[Node, ...]) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-        first, *mine = elements
-        found = iter(mine)
-        out = fn(first, *carry, *(next(found) if w else x for x, w in zip(sequences, whole, strict=True)))
-        return tuple(out[:count]), tuple(out[count:])
-
-    last, results = scan(step, tuple(carries), (firsts, *given), whole=True)
-    joined = [reshape(y, (blocks * BLOCK, *y.shape[2:])) for y in results]
-    return list(last), [take_range(y, 0, 0, rows) for y in joined]
-
-
-def _in_blocks(x: Node, blocks: Size) -> Node:
-    missing = blocks * BLOCK - x.shape[0]
-    if missing != 0:
-        x = pad(x, (0, 0), (missing, 0))
-    return reshape(x, (blocks, BLOCK, *x.shape[1:]))
 
 
 def scaled_dot_product_attention(
@@ -344,6 +218,10 @@ def scaled_dot_product_attention(
     mask: Operand | None = None,
     causal: bool = False,
     scale: float | None = None,
+    dropout: float = 0.0,
+    seed: Operand = 0,
+    step: Operand = 0,
+    stream: int = 0,
 ) -> Node:
     """Attention: for each query the mean of the values, weighted by how well their keys fit.
 
@@ -352,10 +230,12 @@ def scaled_dot_product_attention(
         mask: bool, True where a query may see a key, or floating, added to the scores.
         causal: whether query i sees the keys 0 to i only.
         scale: what scores are multiplied by; 1 / sqrt(d) by default.
+        dropout: the part of the weights that falls; the others are divided by what is left.
+        seed, step, stream: which weights fall: as of ``gx.dropout`` of all weights (..., n, m).
 
     Shapes: query (..., n, d), key (..., m, d), value (..., m, v), mask (..., n, m); leading axes broadcast; the result
         is (..., n, v). With fewer heads of keys than of queries (axis -3), each serves several heads in a row.
-    Raises: ShapeError; DTypeError.
+    Raises: ShapeError; DTypeError; AxisError for a rate outside [0, 1).
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1; grouped heads: Ainslie et al. 2023,
         https://arxiv.org/abs/2305.13245
 
@@ -367,15 +247,16 @@ def scaled_dot_product_attention(
     with explaining("scaled_dot_product_attention"):
         q, k, v = as_operands(query, key, value)
         given = [] if mask is None else [as_node(mask)]
-        op = ScaledDotProductAttention(_scale(q, scale), bool(causal))
+        op = ScaledDotProductAttention(_scale(q, scale), bool(causal), float(dropout), stream if dropout else 0)
+        seeds = [as_node(seed, DType.uint32), as_node(step, DType.uint32)] if dropout else []
         heads = _groups(q, k, v)
         if heads is None:
-            return apply(op, q, k, v, *given)
+            return apply(op, q, k, v, *given, *seeds)
         groups, each = heads
         q = reshape(q, (*q.shape[:-3], groups, each, *q.shape[-2:]))
         k, v = (reshape(x, (*x.shape[:-2], 1, *x.shape[-2:])) for x in (k, v))
         given = [_grouped_mask(m, groups, each) for m in given]
-        result = apply(op, q, k, v, *given)
+        result = apply(op, q, k, v, *given, *seeds)
         return reshape(result, (*result.shape[:-4], groups * each, *result.shape[-2:]))
 
 

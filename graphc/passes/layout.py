@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import Add, Divide, Multiply, Negative, multiply, negative
@@ -406,6 +406,30 @@ def drop_idle_selection(node: Node) -> Node | None:
 
 
 @rule(
+    Slice,
+    example=(
+        lambda leaf: apply(Slice((0, 3), (2, 7), (1, 1)), apply(Concatenate(1), leaf(2, 3), leaf(2, 4))),
+        lambda leaf: apply(Slice((2,), (7,), (2,)), apply(Concatenate(0), leaf(2), leaf(5), leaf(1))),
+    ),
+)
+def take_slice_from_its_part(node: Node) -> Node | None:
+    """A slice of what was joined that begins and ends with one of the parts is a slice of that part."""
+    (whole,) = node.args
+    if not isinstance(whole.op, Concatenate) or not isinstance(node.op, Slice):
+        return None
+    axis, op = whole.op.axis, node.op
+    start: Size = 0
+    for part in whole.args:
+        stop = start + part.shape[axis]
+        if op.starts[axis] == start and op.stops[axis] == stop:
+            starts, stops = list(op.starts), list(op.stops)
+            starts[axis], stops[axis] = 0, part.shape[axis]
+            return apply(Slice(tuple(starts), tuple(stops), op.steps), part)
+        start = stop
+    return None
+
+
+@rule(
     Add,
     example=(
         lambda leaf: pad(leaf(2, 3), (0, 0), (0, 4)) + pad(leaf(2, 4), (0, 3), (0, 0)),
@@ -478,6 +502,7 @@ LAYOUT = RuleSet(
         merge_sum_into_product,
         join_padded_parts,
         drop_idle_selection,
+        take_slice_from_its_part,
         merge_flips,
     )
 )

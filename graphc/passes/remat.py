@@ -27,6 +27,7 @@ from graphc.ir.dims import Size, evaluate, names
 from graphc.ir.graph import Graph
 from graphc.ir.node import Constant, Input, Node, ParameterLeaf, intern
 from graphc.ir.types import TupleType
+from graphc.ops.attention import ScaledDotProductAttention
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute
@@ -140,6 +141,11 @@ class JointGraph:
         match op:
             case MatMul():
                 return 2 * elements * self._size(node.args[0].shape[-1]) / 100
+            case ScaledDotProductAttention():
+                keys, size = node.args[1].shape[-2:]
+                return (
+                    2 * elements * self._size(keys) * (1 + self._size(size) / max(self._size(node.shape[-1]), 1)) / 100
+                )
             case RandomBits():
                 return elements
             case Checked():

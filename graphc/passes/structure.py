@@ -78,7 +78,7 @@ class Decompose:
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         def decompose_composite(node: Node) -> Node | None:
-            if not node.op.composite or self.takes(node.op):
+            if not node.op.composite or (self.takes(node.op) and not node.op.in_parts(*node.args)):
                 return None
             return node.op.decompose(*node.args)
 

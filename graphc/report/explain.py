@@ -11,6 +11,7 @@ from graphc.ir.node import Node
 from graphc.lower.memory import item_bytes, layout
 from graphc.lower.plan import (
     ArenaLayout,
+    AttentionItem,
     ContractionItem,
     GemmItem,
     Item,
@@ -78,6 +79,9 @@ def _launch(plan: Plan, number: int, launch: Launch, arena: ArenaLayout, dims: M
             name += f", {2 * m * n * k * batch / 1e6:.3g} MFLOP"
         elif isinstance(first, ContractionItem):
             name = f"products of patches, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
+        elif isinstance(first, AttentionItem):
+            name = f"attention, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
+            name += " if nothing were hidden" if first.causal else ""
         elif isinstance(first, WinogradItem):
             name = f"Winograd products, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
         else:
@@ -104,7 +108,7 @@ def _origins(nodes: Iterable[Node]) -> list[str]:
 def _written(plan: Plan, items: list[Item], arena: ArenaLayout, dims: Mapping[str, int]) -> list[str]:
     places: list[str] = []
     for item in items:
-        if isinstance(item, GemmItem | ContractionItem | WinogradItem):
+        if isinstance(item, GemmItem | ContractionItem | AttentionItem | WinogradItem):
             indices = [item.c]
         else:
             written = zip(item.buffers, item.kernel.buffers, strict=True)

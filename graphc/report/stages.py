@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.node import Node
 from graphc.ir.text import print_node
 from graphc.loops.text import kernel_text
-from graphc.lower.plan import ContractionItem, GemmItem, Item, KernelItem, Plan, WinogradItem
+from graphc.lower.plan import AttentionItem, ContractionItem, GemmItem, Item, KernelItem, Plan, WinogradItem
 
 
 def print_stage(plan: Plan, stage: str) -> str:
@@ -70,6 +70,12 @@ def _item(item: Item) -> str:
         outer, inner = (" x ".join(str(axis.count) for axis in axes) for axes in (item.outer, item.sums))
         size = f"{outer} of {item.rows.count} x {item.columns}, over {inner}"
         return f"patches {item.c} = {item.a} * {item.b}: {size}"
+    if isinstance(item, AttentionItem):
+        read = ", ".join(map(str, item.reads))
+        sizes = (
+            f"{' x '.join(map(str, item.leading))} of {item.queries} x {item.keys}, {item.size} and {item.value_size}"
+        )
+        return f"{item.op.name} {item.c} of {read}: {sizes} wide"
     if isinstance(item, WinogradItem):
         places = " x ".join(map(str, (item.images, *item.counts)))
         return f"winograd {item.c} = {item.a} * {item.b}: {places} x {item.filters}, over {item.channels}"

@@ -21,6 +21,7 @@ from graphc.passes import MixedPrecision, decompose_for, simplify_graph, use_fac
 
 BF16 = DType.bfloat16
 MULTIPLYING = {
+    "attention_gradients": ("query", "key", "value", "cotangent"),
     "conv": ("x", "kernel"),
     "conv_kernel_grad": ("x", "g"),
     "conv_transpose": ("g", "kernel"),

@@ -19,7 +19,7 @@ from graphc.backends.onnx.runtime import open_session, run_session
 from graphc.ir.graph import make_graph
 from graphc.ir.op import registry
 from graphc.ir.types import DType, kind_of
-from graphc.lower.plan import ContractionItem, GemmItem, KernelItem
+from graphc.lower.plan import AttentionItem, ContractionItem, GemmItem, KernelItem
 from graphc.ops import functions
 from tests.ops.table import evaluate, largest_error, seeded
 from tests.project.checkout import ROOT
@@ -120,7 +120,7 @@ def test_every_function_shows_nodes(shown):
 def test_no_function_falls_back_to_anything_but_kernels_and_products(program):
     native, *_ = program
     kinds = {type(item) for launch in native.plan.launches for item in launch.items}
-    assert kinds <= {ContractionItem, GemmItem, KernelItem}
+    assert kinds <= {AttentionItem, ContractionItem, GemmItem, KernelItem}
 
 
 @pytest.mark.parametrize(("draw", "n"), [(ordinary, 2), (ordinary, 1), (apart, 3)])
