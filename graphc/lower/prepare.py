@@ -9,6 +9,7 @@ from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
+from graphc.lower.apart import lay_rows_apart
 from graphc.lower.attention import put_heads_inside
 from graphc.lower.branch import branch
 from graphc.lower.loop import LoopOp, stand_in
@@ -28,7 +29,8 @@ from graphc.ops.slicing import Slice
 def prepare(graph: Graph) -> Graph:
     """The graph as lowering takes it."""
     graph = split_gradients(put_heads_inside(graph))
-    return fuse_paddings(_replace_bodies(split_full_reductions(sum_row_products(graph))))
+    graph = fuse_paddings(_replace_bodies(split_full_reductions(sum_row_products(graph))))
+    return lay_rows_apart(graph)
 
 
 def owned_carries(scan: Scan, body: Graph) -> frozenset[int]:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.ir.dims import Size, product
+from graphc.ir.dims import product
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
-from graphc.ops.base import full
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import concatenate
 from graphc.ops.panels import PackedPanels, PanelProduct
-from graphc.ops.slicing import take_range
 from graphc.passes.fixed import FixedValues
 from graphc.rewrite import RewriteLog
 
@@ -29,12 +26,6 @@ LINES = 128
 """Bytes of a row of a panel: two lines of the cache, which tiles of two of the widest vectors read at once."""
 LARGEST_BYTES = 128 * 1024 * 1024
 """The panels of a larger matrix would take too much memory beside it."""
-SET_BYTES = 4096
-"""Lines that are so far apart share the few places that a first cache has for them."""
-ROWS_AT_ONCE = 8
-"""So many rows have a place each."""
-LINE = 16
-"""Elements that rows are laid further apart by."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class PackWeights:
                 return None
             columns = w.shape[1]
             assert isinstance(columns, int)
-            return apply(PanelProduct(columns), _laid_apart(x, rows), apply(PackedPanels(LINES // w.dtype.itemsize), w))
+            return apply(PanelProduct(columns), x, apply(PackedPanels(LINES // w.dtype.itemsize), w))
 
         return graph.rebuild(pack)
 
@@ -77,13 +68,3 @@ def _pays(w: Node) -> bool:
     if not isinstance(terms, int) or not isinstance(columns, int) or min(terms, columns) < LEAST_TERMS:
         return False
     return terms * columns >= LEAST_ELEMENTS and terms * columns * w.dtype.itemsize <= LARGEST_BYTES
-
-
-def _laid_apart(x: Node, rows: Size) -> Node:
-    """The same rows, at a distance at which those of a tile do not drive each other out of the first cache."""
-    terms = x.shape[-1]
-    assert isinstance(terms, int)
-    if terms * x.dtype.itemsize % SET_BYTES or (isinstance(rows, int) and rows <= ROWS_AT_ONCE):
-        return x
-    longer = concatenate([x, full((*x.shape[:-1], LINE), 0, x.dtype)], axis=-1)
-    return take_range(longer, x.ndim - 1, 0, terms)

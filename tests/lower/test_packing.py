@@ -10,7 +10,6 @@ from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType, TensorType
 from graphc.lower.plan import GemmItem
-from graphc.ops.movement import Concatenate
 from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.passes import decompose_for
 from graphc.passes.panels import LARGEST_BYTES, PackWeights
@@ -36,9 +35,13 @@ def ops(graph: Graph, kind: type) -> list[Node]:
     return [node for node in graph.nodes if isinstance(node.op, kind)]
 
 
-def in_panels(program: Program) -> list[bool]:
+def products(program: Program) -> list[GemmItem]:
     items = [item for launch in program.plan.launches for item in launch.items]
-    return [item.in_panels for item in items if isinstance(item, GemmItem)]
+    return [item for item in items if isinstance(item, GemmItem)]
+
+
+def in_panels(program: Program) -> list[bool]:
+    return [item.in_panels for item in products(program)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -76,18 +79,37 @@ def test_other_backends_never_see_panels():
 
 
 def test_rows_whose_lines_would_share_a_place_in_the_cache_lie_further_apart():
-    x, w = gx.placeholder("x", ("batch", 1024)), weight(1024, 32)
-    assert len(ops(packed({"y": x @ w}, x), Concatenate)) == 1
-    short, few = gx.placeholder("short", ("batch", 1000)), gx.placeholder("few", (4, 1024))
-    assert ops(packed({"y": short @ weight(1000, 32)}, short), Concatenate) == []
-    assert ops(packed({"y": few @ w}, few), Concatenate) == []
-    program = gx.compile({"y": gx.tanh(x) @ w}, inputs=[x], backend="numba")
-    given = drawn(40, 1024)
-    exact = np.tanh(given.astype(np.float64)) @ w.value.astype(np.float64)
-    np.testing.assert_allclose(program(x=given)["y"], exact, rtol=0, atol=1e-4)
-    # what computes the rows writes them there
-    assert sum(launch.label.count("tanh") for launch in program.plan.launches) == 1
-    assert len(program.plan.launches) == 2
+    w = weight(1024, 32)
+    for shape, distance in ((("batch", 1024), 1040), (("batch", 3, 1024), 1040), ((4, 1024), 1024)):
+        x = gx.placeholder("x", shape)
+        program = gx.compile({"y": gx.tanh(x) @ w, "z": gx.tanh(x)}, inputs=[x], backend="numba")
+        # what computes the rows writes them there
+        assert [launch.label for launch in program.plan.launches] == ["tanh", "matmul"]
+        (item,) = products(program)
+        assert item.lda == distance
+        given = drawn(*(15 if size == "batch" else size for size in shape))
+        exact = np.tanh(given.astype(np.float64))
+        found = program(x=given)
+        np.testing.assert_allclose(found["y"], exact @ w.value.astype(np.float64), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found["z"], exact, rtol=0, atol=1e-6)
+    short = gx.placeholder("short", ("batch", 1000))
+    program = gx.compile({"y": gx.tanh(short) @ weight(1000, 33)}, inputs=[short], backend="numba")
+    assert [item.lda for item in products(program)] == [1000]
+
+
+def test_rows_of_an_input_are_copied_apart_and_memory_does_not_grow_with_depth():
+    x, w = gx.placeholder("x", (20, 1024)), weight(1024, 1024)
+    y, bytes_of = x @ w, {}
+    given, exact = drawn(20, 1024) / 64, None
+    for depth in (1, 2, 3, 4):
+        program = gx.compile({"y": y}, inputs=[x], backend="numba")
+        bytes_of[depth] = program.memory().peak_bytes
+        if exact is None:
+            exact = given @ w.value.astype(np.float64)
+            np.testing.assert_allclose(program(x=given)["y"], exact, rtol=0, atol=1e-4)
+        y = gx.tanh(y) @ w
+    assert bytes_of[1] == 4 * 20 * 1040
+    assert bytes_of[2] <= bytes_of[3] == bytes_of[4]
 
 
 @pytest.mark.parametrize(
