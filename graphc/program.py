@@ -214,12 +214,14 @@ class Program:
         for values in self._prepared:
             if values.made is not values.wanted:
                 values.renew()
-        if self._updated:
-            self._tell()
+        if self._updated:  # as _tell does: most have nobody to tell, and calls take few microseconds
+            if self._dependents or self._dependents_seen != Parameter.dependents_made:
+                self._tell()
             try:
                 failure = fit.bound.run(arrays, out)
             finally:
-                self._tell()
+                if self._dependents or self._dependents_seen != Parameter.dependents_made:
+                    self._tell()
         else:
             failure = fit.bound.run(arrays, out)
         if failure is not None:

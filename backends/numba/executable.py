@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,7 +102,7 @@ class NumbaExecutable:
         self.state_lock = make_lock() if plan.commit < len(plan.launches) else None
         self._bound: OrderedDict[tuple[tuple[str, int], ...], NumbaBound] = OrderedDict()
         self._bound_lock = make_lock()
-        self._arena = _aligned(0)
+        self.lanes: deque[_Lane] = deque()
 
     def bind(self, dims: Mapping[str, int]) -> NumbaBound:
         """Plan memory for these sizes. Compiles no machine code; the last 64 combinations are kept."""
@@ -116,14 +116,6 @@ class NumbaExecutable:
             self._bound.move_to_end(key)
         return bound
 
-    def arena(self, size: int) -> NDArray[np.uint8]:
-        """Memory for intermediates: where steps run one at a time, the same for batches of all sizes."""
-        if self.state_lock is None:
-            return _aligned(size)
-        if self._arena.nbytes < size:  # what is outgrown stays with its tables: altogether three times the largest
-            self._arena = _aligned(max(size, 3 * self._arena.nbytes // 2))
-        return self._arena
-
     def source(self) -> str:
         """The generated source of all kernels, each under its name and file."""
         parts: dict[str, list[str]] = {}
@@ -135,7 +127,7 @@ class NumbaExecutable:
 
 
 class NumbaBound:
-    """A plan with its sizes, and a pool of contexts (tables and arenas) for the calls that are under way."""
+    """A plan with its sizes, and for each lane that a call has run in, a table of its own."""
 
     def __init__(self, executable: NumbaExecutable, dims: dict[str, int]) -> None:
         from graphc.lower.memory import layout
@@ -144,8 +136,8 @@ class NumbaBound:
         self._table = _Table(executable, dims, self.layout)
         self._execute: Any = EXECUTOR(executable.native["execute"])
         self._lock = executable.state_lock
-        self._arena = executable.arena
-        self._pool: deque[_Context] = deque([_Context(self._table, executable.arena)])
+        self._lanes = executable.lanes
+        self._contexts: dict[_Lane, _Context] = {}
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Failure | None:
         """Run one step; see :class:`graphc.backend.Bound`."""
@@ -160,9 +152,12 @@ class NumbaBound:
 
     def _run(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> Failure | None:
         try:
-            context = self._pool.pop()
+            lane = self._lanes.pop()
         except IndexError:
-            context = _Context(self._table, self._arena)
+            lane = _Lane()
+        context = self._contexts.get(lane)
+        if context is None:
+            context = self._contexts[lane] = _Context(self._table, lane)
         if objects.LAYOUT is None:
             self._fill_in_addresses(context, inputs, outputs)
             result = self._execute(context.address, 0, 0)
@@ -171,7 +166,7 @@ class NumbaBound:
         failure = None
         if result == CHECK_FAILED:
             failure = Failure(int(context.words[STATUS_CHECK]) - 1, int(context.words[STATUS_DETAIL]))
-        self._pool.append(context)
+        self._lanes.append(lane)
         return self._run_apart(inputs, outputs) if result == ARRAYS_OVERLAP else failure
 
     def _run_apart(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> Failure | None:
@@ -443,14 +438,27 @@ class _Arrays:
         self.constants: list[NDArray[Any]] = [np.ascontiguousarray(array) for array in plan.constants]
 
 
-class _Context:
-    """A table and an arena for one call at a time."""
+class _Lane:
+    """Memory for the intermediates of one call at a time, the same for batches of all sizes."""
 
-    def __init__(self, table: _Table, arena: Callable[[int], NDArray[np.uint8]]) -> None:
+    def __init__(self) -> None:
+        self._arena = _aligned(0)
+
+    def arena(self, size: int) -> NDArray[np.uint8]:
+        """At least so many bytes."""
+        if self._arena.nbytes < size:  # what is outgrown stays with its tables: altogether three times the largest
+            self._arena = _aligned(max(size, 3 * self._arena.nbytes // 2))
+        return self._arena
+
+
+class _Context:
+    """A table for the calls in one lane."""
+
+    def __init__(self, table: _Table, lane: _Lane) -> None:
         self.words = _aligned(table.words.nbytes).view(np.int64)
         self.words[:] = table.words
         self.address = self.words.ctypes.data
-        self.arena = arena(table.arena_bytes)
+        self.arena = lane.arena(table.arena_bytes)
         base = self.arena.ctypes.data
         for word, offset in table.arena_words:
             self.words[word] = base + offset

@@ -227,7 +227,7 @@ def test_two_threads_may_run_one_binding_at_once():
     for worker in workers:
         worker.join()
     assert not errors
-    assert 1 <= len(bound._pool) <= 4
+    assert 1 <= len(bound._contexts) <= 4
 
 
 def test_updates_from_two_threads_are_all_counted():

@@ -149,7 +149,7 @@ def test_the_number_of_threads_may_change_while_steps_run():
     for trainer in trainers:
         trainer.join()
     np.testing.assert_array_equal(weights, 3 * sum(steps))
-    assert len(bound._pool) == 1  # those who wait for their turn hold no memory
+    assert len(bound._contexts) == 1  # those who wait for their turn hold no memory
 
 
 def test_idle_workers_sleep():
