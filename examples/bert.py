@@ -27,10 +27,15 @@ def hide(ids: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def reader(size: int, d_model: int, depth: int, length: int, dropout: float) -> Model:
-    """BERT with one more token than there are words, and the head that says which word stands at each place."""
+    """BERT with one more token than there are words, and the head that says which word stands at each place.
+
+    Attention sees distances, too (``rotary``): from places alone a small BERT takes thousands of steps to find out which
+    words are neighbours, and until then it knows little more than how frequent each is.
+    """
     bert = gx.models.Bert(
-        size + 1, depth, d_model, d_model // 32, 4 * d_model, length, num_segments=0, dropout=dropout, masked_lm=True
-    )
+        size + 1, depth, d_model, d_model // 32, 4 * d_model, length, num_segments=0, dropout=dropout, masked_lm=True,
+        normalize_first=True, rotary=True,
+    )  # fmt: skip
     model = Model(bert.inputs, bert.output["masked_lm"])
     loss = gx.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
     model.compile(gx.optimizers.AdamW(0.002, weight_decay=0.01, epsilon=1e-6, global_clipnorm=1.0), loss)
@@ -78,9 +83,9 @@ def main(out: Path) -> None:
 
 
 def train(out: Path) -> None:
-    """All verses but 1,000: of the words hidden in these more are found than by always saying the most frequent one."""
+    """All verses but 1,000: of the words hidden in these three times as many are found as the most frequent one makes."""
     gx.set_seed(0)
-    rng, steps, rate = np.random.default_rng(0), 500, 0.003
+    rng, steps, rate = np.random.default_rng(0), 3000, 0.003
     texts = shuffled(list(verses().values()))
     known, held_out = texts[1000:], texts[:1000]
     words = data.WordTokenizer(max_tokens=3000).fit(known)
@@ -96,16 +101,16 @@ def train(out: Path) -> None:
     for step in range(steps):
         model.optimizer.learning_rate = rate * min((step + 1) / 100, 0.02 + (1 + np.cos(np.pi * step / steps)) / 2)
         losses.append(float(model.train_on_batch(*hide(ids[rng.integers(0, len(ids), 32)], len(words), rng))))
-        if (step + 1) % 100 == 0:
+        if (step + 1) % 500 == 0:
             right = score(model, seen, wanted)
-            print(f"step {step + 1}: loss {np.mean(losses[-100:]):.3f}, {right:.1%} of the hidden words found, "
+            print(f"step {step + 1}: loss {np.mean(losses[-500:]):.3f}, {right:.1%} of the hidden words found, "
                   f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
     for text in ("And God ___, Let there be ___.", "The LORD is my ___; I shall not want.",
                  "And Moses ___ his hand over the ___.", "the ___ of Israel"):  # fmt: skip
         print(fill_in(model, words, text))
     _paint(out / "bert-trained.svg", losses, 50)
-    if right <= by_usual:
-        raise SystemExit("no better than the most frequent word")
+    if right < 3 * by_usual:
+        raise SystemExit("not three times as many as the most frequent word makes")
 
 
 def _paint(path: Path, losses: list[float], width: int) -> None:
