@@ -29,8 +29,8 @@ def hide(ids: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarr
 def reader(size: int, d_model: int, depth: int, length: int, dropout: float) -> Model:
     """BERT with one more token than there are words, and the head that says which word stands at each place.
 
-    Attention sees distances, too (``rotary``): from places alone a small BERT takes thousands of steps to find out which
-    words are neighbours, and until then it knows little more than how frequent each is.
+    Attention sees distances, too (``rotary``): from places alone a small BERT takes thousands of steps to find out
+    which words are neighbours, and until then it knows little more than how frequent each is.
     """
     bert = gx.models.Bert(
         size + 1, depth, d_model, d_model // 32, 4 * d_model, length, num_segments=0, dropout=dropout, masked_lm=True,
@@ -83,7 +83,7 @@ def main(out: Path) -> None:
 
 
 def train(out: Path) -> None:
-    """All verses but 1,000: of the words hidden in these three times as many are found as the most frequent one makes."""
+    """All verses but 1,000: of the words hidden in these it finds three times what the most frequent one makes."""
     gx.set_seed(0)
     rng, steps, rate = np.random.default_rng(0), 3000, 0.003
     texts = shuffled(list(verses().values()))
