@@ -29,7 +29,7 @@ WORKLOADS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What each column's script calls a workload; PyTorch's attention is among the ceilings."""
 NOT_BUILT = "not built yet"
-BUILT = ("mlp", "elementwise", "lstm", "transformer", "gpt2", "decode")
+BUILT = ("mlp", "elementwise", "lstm", "transformer", "gpt2", "decode", "attention")
 FIGURES = (
     "steps_per_s", "gbs", "tgt_tokens_per_s", "tokens_per_s", "images_per_s", "tflops", "model_tflops",
     "first_call_s", "compile_s", "peak_gib",

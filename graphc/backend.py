@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -200,6 +200,11 @@ def reason_against(backend: Backend) -> str | None:
         return backend.available()
     except Exception as error:  # a plug-in may fail in any way; one that cannot even say so cannot run
         return f"asking it failed with {type(error).__name__}: {error}; reinstall or uninstall its package"
+
+
+def fits_of(backend: Backend) -> Callable[[object], bool]:
+    """Says of a node with an op that the backend takes whether it does so for these operands."""
+    return getattr(backend, "fits", lambda node: True)
 
 
 def compile_plan(plan: object, backend: Backend) -> Executable:

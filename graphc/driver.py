@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from graphc.backend import compile_plan, find_backend
+from graphc.backend import compile_plan, find_backend, fits_of
 from graphc.errors import GraphError
 from graphc.ir import location
 from graphc.ir.graph import Graph, make_graph
@@ -80,7 +80,9 @@ def compile(
             with location.at(place), _uncollected():
                 simplified, log = simplify_graph(graph)
                 simplified = use_factors(simplified, policy.factors)
-                decomposed = decompose_for(simplified, target.takes, factors=policy.factors, prepares=target.lowers)
+                decomposed = decompose_for(
+                    simplified, target.takes, factors=policy.factors, prepares=target.lowers, fits=fits_of(target)
+                )
                 rest, prepared = set_apart(decomposed, target, key is not None)
                 if memory_budget is None:
                     return Lowered(simplified, log, _lowered(rest, target, policy.tf32), prepared)
@@ -116,7 +118,8 @@ def make_plan(graph: Graph, backend: Backend, policy: Precision = FLOAT32) -> Pl
 
     What the backend does not take whole is decomposed, what came of it simplified, and if it wants kernels, lowered.
     """
-    return _lowered(decompose_for(graph, backend.takes, factors=policy.factors), backend, policy.tf32)
+    decomposed = decompose_for(graph, backend.takes, factors=policy.factors, fits=fits_of(backend))
+    return _lowered(decomposed, backend, policy.tf32)
 
 
 def _lowered(graph: Graph, backend: Backend, tf32: bool) -> Plan:

@@ -42,7 +42,15 @@ class CupyBackend:
         return installation.has_cupy() or installation.gpu_count() > 0
 
     def takes(self, op: object) -> bool:
-        return False
+        from graphc.ops.attention import ScaledDotProductAttention
+        from graphc.ops.attention_gradients import AttentionGradients
+
+        return isinstance(op, ScaledDotProductAttention | AttentionGradients)
+
+    def fits(self, node: Any) -> bool:
+        from graphc.backends.cupy.attended import fits
+
+        return fits(node)
 
     def compile(self, plan: Any) -> GpuExecutable:
         from graphc.backends.cupy.executable import GpuExecutable

@@ -2,7 +2,8 @@
 // of the other side, tile by tile (Dao 2023, https://arxiv.org/abs/2307.08691).
 
 // Where a matrix of each head lies, and how far apart in elements what follows along the three leading axes, rows and
-// columns are. Every field of these structures takes 8 bytes. Results, an added mask and sums are float32.
+// columns are. Every field of these structures takes 8 bytes. An added mask and sums are float32, and so are results
+// unless they are said to be of the operands' type.
 struct Lying {
     void* first;
     long long steps[5];
@@ -12,7 +13,7 @@ struct Attention {
     float *statistics, *deltas;  // of each query: log2 of the sum of its exponentials; result . cotangent
     const unsigned int *seed, *step;
     long long stream, sizes[3], rows, columns, width, value_width;  // sizes of the leading axes
-    long long aligned;  // may rows be read 16 bytes at a time?
+    long long aligned, narrow_result, narrow_gradients;  // may rows be read 16 bytes at a time?
     double scale, kept;
 };
 
@@ -105,21 +106,33 @@ template <bool CAUSAL, int MASK, bool DROPOUT> struct Scoring {
 };
 
 // Writes rows of which a lane holds two neighbours in each eight, times `factor`.
-template <int WIDTH>
-static __device__ __forceinline__ void store_row(float* to, long long step, int width, bool aligned,
-                                                 const float (&sum)[WIDTH / 8][4], int half, float factor) {
-    typedef Packed<float, 2> Two;
+template <class T, int WIDTH>
+static __device__ __forceinline__ void store_row(T* to, long long step, int width, bool aligned,
+                                                 const float (&sum)[WIDTH / 8][4], int half, float factor,
+                                                 T (*rounded)(float)) {
 #pragma unroll
     for (int d = 0; d < WIDTH / 8; d++) {
         const int column = 8 * d + threadIdx.x % 4 * 2;
-        const Two two = {{sum[d][2 * half] * factor, sum[d][2 * half + 1] * factor}};
+        const Packed<T, 2> two = {{rounded(sum[d][2 * half] * factor), rounded(sum[d][2 * half + 1] * factor)}};
         if (aligned) {
-            if (column < width) *(Two*)(to + column) = two;
+            if (column < width) *(Packed<T, 2>*)(to + column) = two;
         } else {
             if (column < width) to[column * step] = two.values[0];
             if (column + 1 < width) to[(column + 1) * step] = two.values[1];
         }
     }
+}
+template <class Kind, int WIDTH>
+static __device__ __forceinline__ void store_row(const Lying& place, const Head& head, int row, int width, bool aligned,
+                                                 bool narrow, const float (&sum)[WIDTH / 8][4], int half,
+                                                 float factor) {
+    typedef typename Kind::Element Element;
+    if (narrow)
+        store_row<Element, WIDTH>(head.find<Element>(place, row), place.steps[4], width, aligned, sum, half, factor,
+                                  Kind::store);
+    else
+        store_row<float, WIDTH>(head.find<float>(place, row), place.steps[4], width, aligned, sum, half, factor,
+                                Float32::store);
 }
 
 // A block for each tile of queries of each head, the last tile first, which of a causal one has most to do. Keys and
@@ -155,36 +168,40 @@ static __device__ __forceinline__ void attention_forward(const Attention& a) {
                                                  columns - first, value_width, aligned);
         end_copies();
         float p[M][N][4] = {};
-        Product<Kind, WIDTH>::template scores<16>(p, query_tile + 16 * M * warp * PITCH, key_tile);
-        scoring.template turn_into_exponents<false>(p, own_row, first, scoring.has_edge(own_row, first + COLUMNS));
+        // what lies behind all queries of a warp is nothing to it
+        const bool counts = !CAUSAL || first < own_row + 16 * M;
+        if (counts) {
+            Product<Kind, WIDTH>::template scores<16>(p, query_tile + 16 * M * warp * PITCH, key_tile);
+            scoring.template turn_into_exponents<false>(p, own_row, first, scoring.has_edge(own_row, first + COLUMNS));
 #pragma unroll
-        for (int i = 0; i < 2 * M; i++) {
-            const int m = i / 2, h = i % 2;
-            const int row = own_row + 8 * i + lane / 4;
-            float now = largest[m][h];
+            for (int i = 0; i < 2 * M; i++) {
+                const int m = i / 2, h = i % 2;
+                const int row = own_row + 8 * i + lane / 4;
+                float now = largest[m][h];
 #pragma unroll
-            for (int n = 0; n < N; n++)
+                for (int n = 0; n < N; n++)
 #pragma unroll
-                for (int j = 0; j < 2; j++) now = fmaxf(now, p[m][n][2 * h + j]);
-            now = fmaxf(now, from_lane(now, 1));
-            now = fmaxf(now, from_lane(now, 2));
-            const float shift = now == -INFINITY ? 0.0f : now, before = power_of_two(largest[m][h] - shift);
-            largest[m][h] = now;
-            total[m][h] *= before;
+                    for (int j = 0; j < 2; j++) now = fmaxf(now, p[m][n][2 * h + j]);
+                now = fmaxf(now, from_lane(now, 1));
+                now = fmaxf(now, from_lane(now, 2));
+                const float shift = now == -INFINITY ? 0.0f : now, before = power_of_two(largest[m][h] - shift);
+                largest[m][h] = now;
+                total[m][h] *= before;
 #pragma unroll
-            for (int d = 0; d < WIDTH / 8; d++) {
-                result[m][d][2 * h] *= before;
-                result[m][d][2 * h + 1] *= before;
-            }
-#pragma unroll
-            for (int n = 0; n < N; n++)
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    float& x = p[m][n][2 * h + j];
-                    x = power_of_two(x - shift);
-                    total[m][h] += x;
-                    if (DROPOUT && !scoring.keeps(row, first + 8 * n + lane % 4 * 2 + j)) x = 0;
+                for (int d = 0; d < WIDTH / 8; d++) {
+                    result[m][d][2 * h] *= before;
+                    result[m][d][2 * h + 1] *= before;
                 }
+#pragma unroll
+                for (int n = 0; n < N; n++)
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        float& x = p[m][n][2 * h + j];
+                        x = power_of_two(x - shift);
+                        total[m][h] += x;
+                        if (DROPOUT && !scoring.keeps(row, first + 8 * n + lane % 4 * 2 + j)) x = 0;
+                    }
+            }
         }
         wait_for_copies<0>();
         __syncthreads();
@@ -192,7 +209,7 @@ static __device__ __forceinline__ void attention_forward(const Attention& a) {
             load_tile<Kind, WIDTH, COLUMNS, THREADS>(key_tile, key + (first + COLUMNS) * a.key.steps[3], a.key.steps,
                                                      columns - first - COLUMNS, width, aligned);
         end_copies();
-        Product<Kind, WIDTH>::rows(result, p, value_tile);
+        if (counts) Product<Kind, WIDTH>::rows(result, p, value_tile);
     }
 
 #pragma unroll
@@ -204,8 +221,8 @@ static __device__ __forceinline__ void attention_forward(const Attention& a) {
         if (row >= rows) continue;
         const long long place = head.number * a.rows + row;
         const float factor = sum == 0 ? 0.0f : 1.0f / (DROPOUT ? sum * (float)a.kept : sum);
-        store_row<WIDTH>(head.find<float>(a.result, row), a.result.steps[4], value_width, aligned, result[i / 2], i % 2,
-                         factor);
+        store_row<Kind, WIDTH>(a.result, head, row, value_width, aligned, a.narrow_result, result[i / 2], i % 2,
+                               factor);
         // where no key counts, infinity makes all weights 0 again
         if (a.statistics && lane % 4 == 0)
             a.statistics[place] = sum == 0 ? INFINITY : largest[i / 2][i % 2] + log2f(sum);
@@ -220,9 +237,13 @@ template <class Kind, int WARPS> static __device__ __forceinline__ void attentio
     const Head head(a, place / a.rows);
     const Element* cotangent = head.find<Element>(a.cotangent, place % a.rows);
     const float* result = head.find<float>(a.result, place % a.rows);
+    const Element* narrow = head.find<Element>(a.result, place % a.rows);
     float sum = 0;
-    for (int i = threadIdx.x % 32; i < a.value_width; i += 32)
-        sum += result[i * a.result.steps[4]] * Kind::load(cotangent[i * a.cotangent.steps[4]]);
+    for (int i = threadIdx.x % 32; i < a.value_width; i += 32) {
+        const long long at = i * a.result.steps[4];
+        const float mine = a.narrow_result ? Kind::load(narrow[at]) : result[at];
+        sum += mine * Kind::load(cotangent[i * a.cotangent.steps[4]]);
+    }
 #pragma unroll
     for (int distance = 16; distance; distance >>= 1) sum += from_lane(sum, distance);
     if (threadIdx.x % 32 == 0) a.deltas[place] = sum;
@@ -293,6 +314,7 @@ static __device__ __forceinline__ void attention_gradient(const Attention& a) {
         wait_for_copies<0>();
         __syncthreads();
         if (STAGES > 1 && first + PASS < end) bring(first + PASS);
+        if (CAUSAL && (OF_KEYS ? first + PASS <= own : first >= own + 16 * M)) continue;
         const unsigned char* stage = passing + first / PASS % STAGES * 2 * PASS * PITCH;
         const float* known = numbers + first / PASS % STAGES * 2 * PASS;
         float p[M][N][4] = {}, ds[M][N][4] = {};
@@ -321,10 +343,10 @@ static __device__ __forceinline__ void attention_gradient(const Attention& a) {
     for (int i = 0; i < 2 * M; i++) {
         const int mine = own + 8 * i + lane / 4;
         if (mine >= length) continue;
-        store_row<WIDTH>(head.find<float>(first_result, mine), first_result.steps[4], width, aligned, first_sum[i / 2],
-                         i % 2, (float)a.scale);
+        store_row<Kind, WIDTH>(first_result, head, mine, width, aligned, a.narrow_gradients, first_sum[i / 2], i % 2,
+                               (float)a.scale);
         if (OF_KEYS)
-            store_row<WIDTH>(head.find<float>(a.value_gradient, mine), a.value_gradient.steps[4], value_width, aligned,
-                             second_sum[i / 2], i % 2, 1.0f);
+            store_row<Kind, WIDTH>(a.value_gradient, head, mine, value_width, aligned, a.narrow_gradients,
+                                   second_sum[i / 2], i % 2, 1.0f);
     }
 }

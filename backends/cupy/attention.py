@@ -21,6 +21,8 @@ WIDTHS = (16, 32, 64, 96, 128)
 WARPS, WARP, DELTA_WARPS = 4, 32, 8
 PADDING = 16
 """Bytes between the rows of a tile."""
+HALF = 2
+"""Bytes of a 16-bit float."""
 
 
 class Part(Enum):
@@ -194,17 +196,14 @@ class Call:
         widths = (width, width, value_width)
         read = [*zip((self.query, self.key, self.value), widths, strict=True), (self.cotangent, value_width)]
         written = [(self.result, value_width), *zip(self.gradients, widths, strict=True)]
-        aligned = all(
-            placed.is_aligned(columns, unit)
-            for places, unit in ((read, 16), (written, 8))
-            for placed, columns in places
-            if placed.address
-        )
+        aligned = all(placed.is_aligned(columns, 16) for placed, columns in read if placed.address)
+        aligned = aligned and all(a.is_aligned(columns, 2 * a.itemsize) for a, columns in written if a.address)
         operands = (self.query, self.key, self.value, self.mask, self.cotangent)
         places = [word for a in (*operands, self.result, *self.gradients) for word in (a.address, *a.steps)]
         numbers = (self.statistics, self.deltas, self.seed, self.step, self.stream, *self.leading, *self.sizes)
         # the part that is kept is compared with random floats, and so a float itself
-        return (*places, *numbers, int(aligned), _bits(self.scale), _bits(float(np.float32(1 - self.rate))))
+        narrow = (int(self.result.itemsize == HALF), int(self.gradients[0].itemsize == HALF))
+        return (*places, *numbers, int(aligned), *narrow, _bits(self.scale), _bits(float(np.float32(1 - self.rate))))
 
     @property
     def gradient_spans(self) -> list[tuple[int, int]]:

@@ -156,7 +156,11 @@ class CudaDevice:
         with self._current():
             module = cupy.cuda.function.Module()
             module.load(code)
-            return CudaModule(module, {name: module.get_function(name) for name in unit.functions})
+            functions = {name: module.get_function(name) for name in unit.functions}
+            for variant in unit.attention:  # 48 KiB unless more is asked for
+                attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                driver.funcSetAttribute(functions[variant.name].ptr, attribute, variant.shared_bytes)
+            return CudaModule(module, functions)
 
     @_explained
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from graphc.backends.cupy.attended import keep_statistics
 from graphc.backends.cupy.bound import GpuBound, Pending, aligned
 from graphc.backends.cupy.device import Array, Device, Memory
 from graphc.backends.cupy.halves import read_halves
@@ -29,10 +30,10 @@ class GpuExecutable:
     """
 
     def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
-        self.plan = plan = read_halves(plan)
+        self.plan = plan = keep_statistics(read_halves(plan))
         self.device = device
         self.tf32 = tf32 or plan.tf32
-        self.unit = make_unit(plan)
+        self.unit = make_unit(plan, self.tf32)
         self.module = device.load(self.unit)
         with device.lock:
             self.cell = device.allocate(CELL_BYTES, "the cell of checks")

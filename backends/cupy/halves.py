@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from graphc.backends.cupy.narrow import copies, narrow_kernel, rounded_type, stored_types
 from graphc.ir.types import DType, TensorType
 from graphc.loops.kernel import Access, Kernel
-from graphc.lower.plan import GemmItem, Item, KernelItem, Place, Plan
+from graphc.lower.plan import AttentionItem, GemmItem, Item, KernelItem, Lying, Place, Plan
 
 f32 = DType.float32
+Product = GemmItem | AttentionItem
+"""What multiplies: all its factors are of one type."""
 
 
 def read_halves(plan: Plan) -> Plan:
@@ -47,8 +49,8 @@ class _Types:
     plan: Plan
     held: dict[int, DType] = field(default_factory=dict[int, DType])
     kernels: dict[int, list[_Use]] = field(default_factory=dict[int, list[_Use]])
-    factors: dict[int, list[GemmItem]] = field(default_factory=dict[int, list[GemmItem]])
-    results: dict[int, list[GemmItem]] = field(default_factory=dict[int, list[GemmItem]])
+    factors: dict[int, list[Product]] = field(default_factory=dict[int, list[Product]])
+    results: dict[int, list[Product]] = field(default_factory=dict[int, list[Product]])
 
     def find(self) -> dict[int, DType]:
         """The new type of each buffer that gets one."""
@@ -78,10 +80,12 @@ class _Types:
                     self.kernels.setdefault(root_of(plan, index), []).append(use)
                     if buffer.access is Access.UPDATE:
                         refused.add(root_of(plan, index))
-            elif isinstance(item, GemmItem):
-                for index in (item.a, item.b):
+            elif isinstance(item, Product):
+                for index in _factors(item):
                     self.factors.setdefault(root_of(plan, index), []).append(item)
                 self.results.setdefault(root_of(plan, item.c), []).append(item)
+                if isinstance(item, AttentionItem) and item.mask is not None:
+                    refused.add(root_of(plan, item.mask.buffer))
             else:
                 refused |= {root_of(plan, index) for index in item.buffers}
         return refused
@@ -115,8 +119,8 @@ class _Types:
                     del self.held[root]
                     changed = True
 
-    def _type_of_factors(self, item: GemmItem) -> DType | None:
-        types = {self._type_of(index) for index in (item.a, item.b)}
+    def _type_of_factors(self, item: Product) -> DType | None:
+        types = {self._type_of(index) for index in _factors(item)}
         return types.pop() if len(types) == 1 else None
 
     def _type_of(self, index: int) -> DType | None:
@@ -139,6 +143,8 @@ def _narrowed(plan: Plan, types: dict[int, DType]) -> Plan:
         if isinstance(item, GemmItem):
             dtype = types.get(item.a, plan.buffers[item.a].type.dtype)
             return item if dtype is item.dtype else replace(item, dtype=dtype)
+        if isinstance(item, AttentionItem):
+            return _with_widths(item, types)
         if not isinstance(item, KernelItem):
             return item
         pairs = zip(item.kernel.buffers, item.buffers, strict=True)
@@ -155,6 +161,20 @@ def _narrowed(plan: Plan, types: dict[int, DType]) -> Plan:
     )
     launches = tuple(replace(launch, items=tuple(map(change, launch.items))) for launch in plan.launches)
     return replace(plan, buffers=buffers, launches=launches)
+
+
+def _with_widths(item: AttentionItem, types: dict[int, DType]) -> AttentionItem:
+    """The item with places of elements of these types."""
+
+    def changed(lying: Lying) -> Lying:
+        dtype = types.get(lying.buffer)
+        return lying if dtype is None else replace(lying, width=dtype.itemsize)
+
+    return replace(
+        item, query=changed(item.query), key=changed(item.key), value=changed(item.value),
+        cotangent=None if item.cotangent is None else changed(item.cotangent),
+        results=tuple(map(changed, item.results)),
+    )  # fmt: skip
 
 
 def _without_copies(plan: Plan) -> Plan:
@@ -197,9 +217,9 @@ class _Uses:
             for item in launch.items:
                 for index in _read_by(item):
                     self.read.setdefault(root_of(plan, index), []).append(position)
-                for index in _written_by(item):
+                for index in written_by(item):
                     self.written.setdefault(root_of(plan, index), []).append(position)
-                    if isinstance(item, GemmItem):
+                    if isinstance(item, Product):
                         self.by_products.add(index)
         self.asked = {index for loop in plan.loops for index in (loop.going, loop.steps) if index is not None}
 
@@ -271,6 +291,8 @@ def _replaced(plan: Plan, new: dict[int, int], gone: set[int]) -> Plan:
             return item
         if isinstance(item, KernelItem):
             return replace(item, buffers=tuple(new.get(index, index) for index in item.buffers))
+        if isinstance(item, AttentionItem):
+            return item.with_buffers(lambda index: new.get(index, index))
         a, b, c = (new.get(index, index) for index in item.buffers)
         return replace(item, a=a, b=b, c=c)
 
@@ -300,14 +322,24 @@ def _items(plan: Plan) -> Iterator[Item]:
         yield from launch.items
 
 
+def _factors(item: Product) -> tuple[int, ...]:
+    if isinstance(item, GemmItem):
+        return (item.a, item.b)
+    operands = (item.query, item.key, item.value, item.cotangent)
+    return tuple(lying.buffer for lying in operands if lying is not None)
+
+
 def _read_by(item: Item) -> set[int]:
+    if isinstance(item, AttentionItem):
+        return set(item.reads)
     if not isinstance(item, KernelItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 
 
-def _written_by(item: Item) -> set[int]:
+def written_by(item: Item) -> set[int]:
+    """The buffers that an item writes."""
     if not isinstance(item, KernelItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)

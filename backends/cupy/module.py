@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from graphc.backends.cupy.attended import KeptAttention
+from graphc.backends.cupy.attention import Variant
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
     SHORT_PRODUCT,
@@ -73,7 +75,7 @@ def blocks_of(kernel: Kernel, sizes: Sequence[int]) -> int:
     return evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
 
 
-Work = Group | GemmItem
+Work = Group | GemmItem | KeptAttention
 
 
 @dataclass(frozen=True)
@@ -99,20 +101,22 @@ class Unit:
     entries: tuple[tuple[Kernel, Entry], ...]
     small_products: bool = False
     scratch: tuple[Scratch, ...] = ()
+    attention: tuple[Variant, ...] = ()
 
     @property
     def source(self) -> str:
         """The translation unit."""
-        return module_source(self.entries, self.small_products)
+        return module_source(self.entries, self.small_products, self.attention)
 
     @property
     def functions(self) -> tuple[str, ...]:
         """What it defines for launches."""
         products = (THIN_PRODUCT, SHORT_PRODUCT) if self.small_products else ()
-        return (POST_RESULTS, *products, *(function_name(kernel, entry) for kernel, entry in self.entries))
+        attention = (variant.name for variant in self.attention)
+        return (POST_RESULTS, *products, *attention, *(function_name(kernel, entry) for kernel, entry in self.entries))
 
 
-def make_unit(plan: Plan) -> Unit:
+def make_unit(plan: Plan, tf32: bool = False) -> Unit:
     """Map the kernels of a plan."""
     mapper = _Mapper(plan)
     work: list[tuple[Work, ...]] = []
@@ -125,7 +129,9 @@ def make_unit(plan: Plan) -> Unit:
             if group.unaligned is not None:
                 entries[group.unaligned, group.entry] = None
     small = any(may_be_small(item) for works in work for item in works)
-    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch))
+    attention = (item for works in work for item in works if isinstance(item, KeptAttention))
+    variants = dict.fromkeys(variant for item in attention for variant in item.variants(tf32).values())
+    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch), tuple(variants))
 
 
 def is_long(split: Split, item: KernelItem, dims: Mapping[str, int]) -> bool:
@@ -156,7 +162,7 @@ class _Mapper:
 
     def works(self, launch: Launch, guarded: bool) -> tuple[Work, ...]:
         """The items of a launch, those with the same kernel as one group."""
-        found: list[Work] = [item for item in launch.items if isinstance(item, GemmItem)]
+        found: list[Work] = [item for item in launch.items if isinstance(item, GemmItem | KeptAttention)]
         by_kernel: dict[tuple[Kernel, bool], list[KernelItem]] = {}
         for item in launch.items:
             if isinstance(item, KernelItem):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphc.backends.cupy.attended import KeptAttention
+from graphc.backends.cupy.attention import Part
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
 from graphc.backends.cupy.module import NARROW, Group, is_long, may_be_small
 from graphc.backends.cupy.places import Addresses, Places
@@ -102,6 +104,8 @@ class _Builder:
             for work in self.unit.work[position]:
                 if isinstance(work, Group):
                     self.group(work)
+                elif isinstance(work, KeptAttention):
+                    self.attention(work)
                 else:
                     self.product(work)
             position += 1
@@ -193,6 +197,26 @@ class _Builder:
             self.tf32,
         )
         self._add(work, after, reads, writes)
+
+    def attention(self, item: KeptAttention) -> None:
+        """The launches of attention or its gradients, each as soon as what it reads is there."""
+        call = item.call(self.places.dims, self._address)
+        operands, between = [self._span(index) for index in item.reads], [self._span(index) for index in item.between]
+        deltas = [] if item.deltas is None else [self._span(item.deltas)]
+        gradients = call.gradient_spans
+        for part, variant in item.variants(self.tf32).items():
+            launch = call.launch(variant)
+            match part:
+                case Part.FORWARD:
+                    reads, writes = operands, between if item.fresh else [self._span(item.c), *between]
+                case Part.DELTAS:
+                    reads, writes = [*operands, *between], deltas
+                case Part.KEYS:
+                    reads, writes = [*operands, *between, *deltas], gradients[1:]
+                case Part.QUERIES:
+                    reads, writes = [*operands, *between, *deltas], gradients[:1]
+            if launch is not None:
+                self._add(launch, self.touched.by(reads, writes), reads, writes)
 
     def post(self, ring: int, turn: int) -> None:
         """Hand the cell to the host."""

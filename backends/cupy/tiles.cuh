@@ -5,6 +5,7 @@
 struct Bfloat16 {
     typedef unsigned short Element;
     static __device__ __forceinline__ float load(unsigned short a) { return from_bfloat16(a); }
+    static __device__ __forceinline__ unsigned short store(float a) { return to_bfloat16(a); }
     static __device__ __forceinline__ unsigned int pack(float low, float high) { return pack_bfloat16(low, high); }
     static __device__ __forceinline__ void round(unsigned int (&)[4]) {}
     static __device__ __forceinline__ void multiply(float (&sum)[4], const unsigned int (&a)[4], unsigned int b0,
@@ -15,6 +16,7 @@ struct Bfloat16 {
 struct Float16 {
     typedef unsigned short Element;
     static __device__ __forceinline__ float load(unsigned short a) { return from_float16(a); }
+    static __device__ __forceinline__ unsigned short store(float a) { return to_float16(a); }
     static __device__ __forceinline__ unsigned int pack(float low, float high) { return pack_float16(low, high); }
     static __device__ __forceinline__ void round(unsigned int (&)[4]) {}
     static __device__ __forceinline__ void multiply(float (&sum)[4], const unsigned int (&a)[4], unsigned int b0,
@@ -25,6 +27,7 @@ struct Float16 {
 struct Tf32 {
     typedef float Element;
     static __device__ __forceinline__ float load(float a) { return a; }
+    static __device__ __forceinline__ float store(float a) { return a; }
     static __device__ __forceinline__ void round(unsigned int (&words)[4]) {
 #pragma unroll
         for (int i = 0; i < 4; i++) words[i] = to_tf32(__int_as_float((int)words[i]));
@@ -37,6 +40,7 @@ struct Tf32 {
 struct Float32 {
     typedef float Element;
     static __device__ __forceinline__ float load(float a) { return a; }
+    static __device__ __forceinline__ float store(float a) { return a; }
 };
 
 // Bytes from one row of a tile to the next: 16 more than it holds, so that the 8 rows of a matrix, 16 bytes of each,

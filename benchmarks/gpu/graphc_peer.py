@@ -144,6 +144,27 @@ def decode(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
     return lambda: program.start(data), {"program": program, "slow": True, "calls": count}
 
 
+def attention(backward: bool) -> tuple[Step, dict[str, Any]]:
+    """Causal attention of 12 heads on 2,048 tokens, batch 8, in bfloat16; backward, the result and all three gradients.
+
+    As many operations are counted as the products would have without what causality hides; three and a half times as
+    many with gradients, whichever are computed again.
+    """
+    shape = (1, 2, 16, 8) if TINY else (8, 12, 2048, 64)
+    batch, heads, time_, width = shape
+    q, k, v, g = (gx.placeholder(name, shape, "bfloat16") for name in "qkvg")
+    y = gx.scaled_dot_product_attention(q, k, v, causal=True)
+    outputs, inputs = {"y": y}, [q, k, v]
+    if backward:
+        outputs |= dict(zip(("dq", "dk", "dv"), gx.vjp([y], [q, k, v], [g]), strict=True))
+        inputs.append(g)
+    program = gx.compile(outputs, inputs, backend=FP32)
+    arrays = [on_device(rng.standard_normal(shape).astype(q.dtype.numpy)) for _ in inputs]
+    results = [on_device(np.zeros(shape, q.dtype.numpy)) for _ in outputs]
+    flops = 2 * batch * heads * time_ * time_ * width * (3.5 if backward else 1)
+    return lambda: program.call(arrays, results), {"program": program, "flops": flops}
+
+
 WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any]]]]]] = {
     "mlp": [("mlp_train", "tf32", lambda: mlp(TF32)), ("mlp_train", "fp32", lambda: mlp(FP32))],
     "elementwise": [
@@ -157,8 +178,12 @@ WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any
     "transformer_bf16": [("transformer_base_train", "bf16", lambda: attention_model(TF32, MIXED))],
     "gpt2": [("gpt2_small_train", "bf16", lambda: language_model(TF32, MIXED))],
     "decode": [("gpt_decode", "bf16", lambda: decode(FP32))],
+    "attention": [
+        ("attention_fwd", "bf16", lambda: attention(backward=False)),
+        ("attention_fwd_bwd", "bf16", lambda: attention(backward=True)),
+    ],
 }
-PLANNED = ("resnet_bf16", "resnet_tf32", "attention")
+PLANNED = ("resnet_bf16", "resnet_tf32")
 
 
 def measure(step: Step, slow: bool) -> Iterator[float]:
@@ -189,6 +214,8 @@ def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]])
             more[figure] = round(facts[figure] / middle)
     if "calls" in facts:
         more = {"tokens_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
+    if "flops" in facts:
+        more = {"tflops": round(facts["flops"] / middle / 1e12, 1), "first_call_s": round(first_s, 2)}
     if "bytes" in facts:
         more = {"gbs": round(facts["bytes"] / middle / 1e9), "first_call_s": round(first_s, 2)}
     record(

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.op import Op
 from graphc.ir.types import DType
 from graphc.passes.base import Pass, Record, RewritePass, run_passes
@@ -29,7 +30,7 @@ from graphc.passes.scales import FoldScales
 from graphc.passes.selection import SelectEarly
 from graphc.passes.simplify import CANONICAL, SIMPLIFY, ImproveScans
 from graphc.passes.specialize import SPECIAL
-from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase
+from graphc.passes.structure import CheckRoots, Decompose, DropMarkers, ResolvePhase, always
 from graphc.passes.touched import UpdateTouchedRows
 from graphc.passes.widen import WidenHalves
 from graphc.passes.winograd import UseWinograd
@@ -51,22 +52,25 @@ def mixed_passes(factors: DType) -> tuple[Pass, ...]:
 
 
 def decompose_passes(
-    takes: Callable[[Op], bool], factors: DType | None = None, prepares: bool = False
+    takes: Callable[[Op], bool],
+    factors: DType | None = None,
+    prepares: bool = False,
+    fits: Callable[[Node], bool] = always,
 ) -> tuple[Pass, ...]:
     """The passes after simplification, for a backend that takes these composites whole.
 
     What is decomposed gets its canonical form, but is not recognized again.
 
     Args:
-        takes: says of a composite op whether the backend executes it whole.
+        takes, fits: say of a composite op whether the backend executes it whole, and of a node whether it fits that.
         factors: the 16-bit floats that products in what is decomposed read, too.
         prepares: whether values of parameters alone are computed once for many calls.
     """
     first, last = ((FoldScales(),), (UseWinograd(takes),)) if prepares else ((), ())
     inside = () if factors is None else (MixedPrecision(factors, results=False),)
     return (
-        *first, SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes), *inside, SPECIALIZE,
-        SelectEarly(), PackWeights(takes), *last,
+        *first, SelectBranches(takes), UpdateTouchedRows(takes), WidenHalves(), Decompose(takes, fits), *inside,
+        SPECIALIZE, SelectEarly(), PackWeights(takes), *last,
     )  # fmt: skip
 
 
@@ -98,6 +102,7 @@ def decompose_for(
     record: Record | None = None,
     factors: DType | None = None,
     prepares: bool = False,
+    fits: Callable[[Node], bool] = always,
 ) -> Graph:
     """The graph without the composite ops that ``takes`` refuses; see :func:`decompose_passes`."""
-    return run_passes(graph, decompose_passes(takes, factors, prepares), record=record)
+    return run_passes(graph, decompose_passes(takes, factors, prepares, fits), record=record)

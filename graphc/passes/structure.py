@@ -65,22 +65,32 @@ def _checked(node: Node, label: str) -> Node:
         return apply(CheckFinite(label), node)
 
 
+def always(node: Node) -> bool:
+    """Whatever the operands are."""
+    return True
+
+
 @dataclass(frozen=True)
 class Decompose:
     """Replace composite ops that the backend does not take by what they are made of, down to primitives.
 
     Attributes:
         takes: says of a composite op whether the backend executes it whole.
+        fits: says of a node with such an op whether it does so with these operands, too.
     """
 
     takes: Callable[[Op], bool]
+    fits: Callable[[Node], bool] = always
     name: str = "decompose"
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         def decompose_composite(node: Node) -> Node | None:
-            if not node.op.composite or (self.takes(node.op) and not node.op.in_parts(*node.args)):
+            if not node.op.composite or self._is_whole(node):
                 return None
             return node.op.decompose(*node.args)
 
         rules = RuleSet((FunctionRule((Op,), decompose_composite, ()),))
         return graph.with_roots(rewrite(graph.roots, rules, log))
+
+    def _is_whole(self, node: Node) -> bool:
+        return self.takes(node.op) and not node.op.in_parts(*node.args) and self.fits(node)

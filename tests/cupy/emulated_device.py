@@ -96,7 +96,9 @@ class EmulatedDevice:
         return HostMemory(data, nbytes)
 
     def load(self, unit: Unit) -> EmulatedModule:
-        library = compile_kernels(unit.entries, unit.source, small_products=unit.small_products)
+        library = compile_kernels(
+            unit.entries, unit.source, small_products=unit.small_products, attention=unit.attention
+        )
         return EmulatedModule(library, {name: name for name in unit.functions})
 
     def pinned(self, nbytes: int) -> np.ndarray:

@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc as gx
+from graphc.backends.cupy import CupyBackend
+from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import WIDTHS, Call, Part, Placed, Variant, variants
 from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType
+from graphc.lower.memory import layout
 from graphc.ops.random import Dropout
+from tests.cupy.emulated_device import EmulatedDevice
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
 
 SEED, STEP, STREAM = np.array(7, np.uint32), np.array(3, np.uint32), 5
@@ -216,3 +221,114 @@ def test_every_kernel_fits_the_shared_memory_of_any_gpu():
             for part in (Part.FORWARD, Part.KEYS, Part.QUERIES):
                 for dropout in (False, True):
                     assert Variant(part, kind, width, dropout=dropout).shared_bytes <= 99 * 1024
+
+
+def backend(**options: Any) -> CupyBackend:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    return CupyBackend(device=EmulatedDevice(shuffled=True), **options)
+
+
+def functions(program: gx.Program) -> list[str]:
+    """Which kernels of attention a program has."""
+    return [variant.name for variant in program.executable.unit.attention]
+
+
+def transformer_step(target: Any, **options: Any) -> tuple[gx.Program, dict[str, np.ndarray]]:
+    """A step of training of a block with causal attention in two heads, with dropout of weights, by plain descent."""
+    local = np.random.default_rng(2)
+    batch, time, width, heads, words = 2, 9, 16, 2, 11
+    ids, labels = (gx.placeholder(name, (batch, time), "int64") for name in ("ids", "labels"))
+    made: list[gx.Parameter] = []
+
+    def weight(*shape: int) -> gx.Parameter:
+        made.append(gx.parameter(f"w{len(made)}", (0.4 * local.standard_normal(shape)).astype(np.float32)))
+        return made[-1]
+
+    table = weight(words, width)
+    x = gx.take(table, ids, axis=0)
+    q, k, v = (
+        gx.transpose(gx.reshape(y, (batch, time, heads, width // heads)), (0, 2, 1, 3))
+        for y in gx.split(x @ weight(width, 3 * width), 3, axis=-1)
+    )
+    attended = gx.scaled_dot_product_attention(q, k, v, causal=True, dropout=0.2, seed=4, step=1, stream=7)
+    x = x + gx.reshape(gx.transpose(attended, (0, 2, 1, 3)), (batch, time, width)) @ weight(width, width)
+    x = x + gx.relu(x @ weight(width, 2 * width)) @ weight(2 * width, width)
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(labels, x @ gx.transpose(table)))
+    updates = {p: p - 0.5 * g for p, g in zip(made, gx.grad(loss, made), strict=True)}
+    feeds = {name: local.integers(0, words, (batch, time)) for name in ("ids", "labels")}
+    return gx.compile({"loss": loss}, [ids, labels], updates, backend=target, training=True, **options), feeds
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "tolerance"),
+    [({}, "float32", 1e-5), ({"precision": "tf32"}, "tf32", 2e-3), ({"precision": "mixed_bfloat16"}, "bfloat16", 2e-2)],
+    ids=["float32", "tf32", "mixed_bfloat16"],
+)
+def test_a_transformer_trains_as_on_the_cpu(options, kind, tolerance):
+    """Three steps, whose weights fall by the same random bits; no matrix of scores is in memory."""
+    program, feeds = transformer_step(backend(), **options)
+    twin, _ = transformer_step("reference")
+    assert {name.split("_")[1] for name in functions(program)} == {"forward", "deltas", "keys", "queries"}
+    assert all(kind in name for name in functions(program))
+    for _ in range(3):
+        np.testing.assert_allclose(program(**feeds)["loss"], twin(**feeds)["loss"], rtol=tolerance)
+    for p, q in zip(program.parameters, twin.parameters, strict=True):
+        np.testing.assert_allclose(p.value, q.value, rtol=0.1, atol=10 * tolerance, err_msg=p.label)
+
+
+def test_gradients_read_what_the_forward_pass_kept():
+    """One forward kernel for both; memory does not grow with the square of the length."""
+    q, k, v = (gx.placeholder(name, (1, 2, "n", 16)) for name in "qkv")
+    y = gx.scaled_dot_product_attention(q, k, v)
+    outputs = {"y": y, **dict(zip("abc", gx.grad(gx.sum(y * y), [q, k, v]), strict=True))}
+    program = gx.compile(outputs, [q, k, v], backend=backend())
+    items = [i for launch in program.executable.plan.launches for i in launch.items if isinstance(i, KeptAttention)]
+    forward, gradients = items
+    assert gradients.kept == forward.result
+    assert gradients.statistics == forward.statistics is not None
+    assert not gradients.fresh
+    sizes = {n: layout(program.executable.plan, {"n": n}).peak_bytes for n in (512, 1024)}
+    assert sizes[1024] <= 2 * sizes[512]
+    data = [on_device(np.random.default_rng(i).standard_normal((1, 2, 20, 16)).astype(np.float32)) for i in range(3)]
+    twin = gx.compile(outputs, [q, k, v], backend="reference")
+    found, wanted = (p(**dict(zip("qkv", data, strict=True))) for p in (program, twin))
+    for name in outputs:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5)
+    assert len(functions(program)) == 4
+
+
+def test_gradients_alone_compute_what_they_need():
+    """There is no forward pass to keep anything; operands of 16-bit floats are read as they are."""
+    q, g = gx.placeholder("q", (3, "n", 24), "float16"), gx.placeholder("g", (3, "n", 24), "float16")
+    found = gx.vjp([gx.scaled_dot_product_attention(q, q, q, causal=True)], [q], [g])
+    programs = [gx.compile({"d": found[0]}, [q, g], backend=target) for target in (backend(), "reference")]
+    names = functions(programs[0])
+    assert len(names) == 4
+    assert all("float16" in name for name in names)
+    rng = np.random.default_rng(1)
+    feeds = {name: rng.standard_normal((3, 18, 24)).astype(np.float16) for name in "qg"}
+    a, b = (program(**feeds)["d"].astype(np.float64) for program in programs)
+    np.testing.assert_allclose(a, b, atol=2e-2)
+
+
+@pytest.mark.parametrize(("dtype", "width", "rows"), [("float64", 8, 5), ("float32", 136, 5), ("float32", 8, 1)])
+def test_what_has_no_kernel_is_taken_apart(dtype, width, rows):
+    """Other types, wider heads, and a single query, which is a row of scores."""
+    q, k = gx.placeholder("q", (2, rows, width), dtype), gx.placeholder("k", (2, "m", width), dtype)
+    y = gx.scaled_dot_product_attention(q, k, k)
+    programs = [gx.compile({"y": y}, [q, k], backend=target) for target in (backend(), "reference")]
+    assert not functions(programs[0])
+    rng = np.random.default_rng(1)
+    feeds = {"q": rng.standard_normal((2, rows, width)), "k": rng.standard_normal((2, 6, width))}
+    a, b = (program(**{n: x.astype(dtype) for n, x in feeds.items()})["y"] for program in programs)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_gives_the_same_bits_each_time():
+    runs = []
+    for _ in range(2):
+        program, feeds = transformer_step(backend())
+        runs.append([program(**feeds)["loss"], *(p.value for p in program.parameters)])
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
