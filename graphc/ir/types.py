@@ -107,6 +107,7 @@ _KIND = {
     DType.float64: Kind.FLOAT,
 }
 _NUMPY: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.value) for dtype in DType if dtype is not DType.bfloat16}
+_FROM_NUMPY = {numpy: dtype for dtype, numpy in _NUMPY.items()}
 _FROM_TEXT = {**{short: dtype for dtype, short in _SHORT.items()}, "bfloat16": DType.bfloat16}
 
 
@@ -125,6 +126,8 @@ def as_dtype(value: object) -> DType:
     """
     if isinstance(value, DType):
         return value
+    if isinstance(value, np.dtype) and value in _FROM_NUMPY:  # NumPy takes long to say its name
+        return _FROM_NUMPY[value]
     if isinstance(value, str) and value in _FROM_TEXT:
         return _FROM_TEXT[value]
     try:
