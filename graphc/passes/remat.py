@@ -427,8 +427,11 @@ def _is_several(node: Node) -> bool:
 
 
 def _apart(node: Node) -> Node:
-    """A value that something computed again reads: kept apart from the same value as the forward pass reads it."""
-    return intern(Recompute(), (node,), node.type, node.loc)
+    """A value that something computed again reads: kept apart from the same value as the forward pass reads it.
+
+    All results of a loop together are no value: each of them is kept apart where it is read.
+    """
+    return node if _is_several(node) else intern(Recompute(), (node,), node.type, node.loc)
 
 
 def _with_args(node: Node, args: Sequence[Node]) -> Node:
