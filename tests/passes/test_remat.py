@@ -165,7 +165,7 @@ def test_a_model_trains_within_a_budget():
 def test_the_results_of_a_loop_are_kept_each_for_itself():
     """Without kernels: the graph holds together, and its plan needs less."""
     dense = (gx.layers.Dense(32, activation="tanh") for _ in range(4))
-    model = gx.Sequential([gx.Input((8, 4)), *dense, gx.layers.LSTM(8)])
+    model = gx.Sequential([gx.Input((8, 4)), *dense, gx.layers.LSTM(8), gx.layers.Dense(3)])
     model.compile("sgd", "mse", backend="reference")
     graph = decompose_for(model.programs["train"].simplified, lambda op: False)
     plain = run_passes(graph, (KeepLess(),))
