@@ -80,6 +80,20 @@ def test_it_is_for_float32_and_backends_that_take_it():
     assert len(products(gx.compile({"y": y}, [x], backend=DIRECT).plan, ContractionItem)) == 1
 
 
+def test_kept_plans_tell_backends_with_and_without_it_apart():
+    assert NumbaBackend().plan_key() != DIRECT.plan_key()
+
+
+def test_halves_are_widened_before_and_rounded_behind_it():
+    x, kernel = gx.placeholder("x", ("batch", 6, 6, 16), "bfloat16"), gx.parameter("k", f32(3, 3, 16, 32), "bfloat16")
+    y = gx.conv(x, kernel, padding="same")
+    step, plain = gx.compile({"y": y}, inputs=[x]), gx.compile({"y": y}, inputs=[x], backend="reference")
+    assert products(step.plan)
+    given = f32(2, 6, 6, 16).astype(x.dtype.numpy)
+    found, wanted = (program(x=given)["y"].astype(np.float32) for program in (step, plain))
+    np.testing.assert_allclose(found, wanted, rtol=2**-7, atol=1e-3)
+
+
 def test_frozen_kernels_have_it_in_both_directions_of_a_training_step():
     x, w = gx.placeholder("x", ("batch", 8, 8, 32)), gx.parameter("w", f32(3, 3, 32, 32))
     frozen, head = gx.parameter("k", f32(3, 3, 32, 32)), gx.parameter("h", f32(3, 3, 32, 32))
