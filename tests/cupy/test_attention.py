@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import graphc as gx
-from graphc.backends.cupy import CupyBackend
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import WIDTHS, Call, Part, Placed, Variant, variants
 from graphc.backends.cupy.nvrtc import compile_cubin
@@ -223,12 +222,6 @@ def test_every_kernel_fits_the_shared_memory_of_any_gpu():
                     assert Variant(part, kind, width, dropout=dropout).shared_bytes <= 99 * 1024
 
 
-def backend(**options: Any) -> CupyBackend:
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    return CupyBackend(device=EmulatedDevice(shuffled=True), **options)
-
-
 def functions(program: gx.Program) -> list[str]:
     """Which kernels of attention a program has."""
     return [variant.name for variant in program.executable.unit.attention]
@@ -265,9 +258,9 @@ def transformer_step(target: Any, **options: Any) -> tuple[gx.Program, dict[str,
     [({}, "float32", 1e-5), ({"precision": "tf32"}, "tf32", 2e-3), ({"precision": "mixed_bfloat16"}, "bfloat16", 2e-2)],
     ids=["float32", "tf32", "mixed_bfloat16"],
 )
-def test_a_transformer_trains_as_on_the_cpu(options, kind, tolerance):
+def test_a_transformer_trains_as_on_the_cpu(gpu, options, kind, tolerance):
     """Three steps, whose weights fall by the same random bits; no matrix of scores is in memory."""
-    program, feeds = transformer_step(backend(), **options)
+    program, feeds = transformer_step(gpu, **options)
     twin, _ = transformer_step("reference")
     assert {name.split("_")[1] for name in functions(program)} == {"forward", "deltas", "keys", "queries"}
     assert all(kind in name for name in functions(program))
@@ -277,12 +270,12 @@ def test_a_transformer_trains_as_on_the_cpu(options, kind, tolerance):
         np.testing.assert_allclose(p.value, q.value, rtol=0.1, atol=10 * tolerance, err_msg=p.label)
 
 
-def test_gradients_read_what_the_forward_pass_kept():
+def test_gradients_read_what_the_forward_pass_kept(gpu):
     """One forward kernel for both; memory does not grow with the square of the length."""
     q, k, v = (gx.placeholder(name, (1, 2, "n", 16)) for name in "qkv")
     y = gx.scaled_dot_product_attention(q, k, v)
     outputs = {"y": y, **dict(zip("abc", gx.grad(gx.sum(y * y), [q, k, v]), strict=True))}
-    program = gx.compile(outputs, [q, k, v], backend=backend())
+    program = gx.compile(outputs, [q, k, v], backend=gpu)
     items = [i for launch in program.executable.plan.launches for i in launch.items if isinstance(i, KeptAttention)]
     forward, gradients = items
     assert gradients.kept == forward.result
@@ -298,11 +291,11 @@ def test_gradients_read_what_the_forward_pass_kept():
     assert len(functions(program)) == 4
 
 
-def test_gradients_alone_compute_what_they_need():
+def test_gradients_alone_compute_what_they_need(gpu):
     """There is no forward pass to keep anything; operands of 16-bit floats are read as they are."""
     q, g = gx.placeholder("q", (3, "n", 24), "float16"), gx.placeholder("g", (3, "n", 24), "float16")
     found = gx.vjp([gx.scaled_dot_product_attention(q, q, q, causal=True)], [q], [g])
-    programs = [gx.compile({"d": found[0]}, [q, g], backend=target) for target in (backend(), "reference")]
+    programs = [gx.compile({"d": found[0]}, [q, g], backend=target) for target in (gpu, "reference")]
     names = functions(programs[0])
     assert len(names) == 4
     assert all("float16" in name for name in names)
@@ -313,11 +306,11 @@ def test_gradients_alone_compute_what_they_need():
 
 
 @pytest.mark.parametrize(("dtype", "width", "rows"), [("float64", 8, 5), ("float32", 136, 5), ("float32", 8, 1)])
-def test_what_has_no_kernel_is_taken_apart(dtype, width, rows):
+def test_what_has_no_kernel_is_taken_apart(gpu, dtype, width, rows):
     """Other types, wider heads, and a single query, which is a row of scores."""
     q, k = gx.placeholder("q", (2, rows, width), dtype), gx.placeholder("k", (2, "m", width), dtype)
     y = gx.scaled_dot_product_attention(q, k, k)
-    programs = [gx.compile({"y": y}, [q, k], backend=target) for target in (backend(), "reference")]
+    programs = [gx.compile({"y": y}, [q, k], backend=target) for target in (gpu, "reference")]
     assert not functions(programs[0])
     rng = np.random.default_rng(1)
     feeds = {"q": rng.standard_normal((2, rows, width)), "k": rng.standard_normal((2, 6, width))}
@@ -325,10 +318,60 @@ def test_what_has_no_kernel_is_taken_apart(dtype, width, rows):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_gives_the_same_bits_each_time():
+def test_a_step_gives_the_same_bits_each_time(gpu):
     runs = []
     for _ in range(2):
-        program, feeds = transformer_step(backend())
+        program, feeds = transformer_step(gpu)
         runs.append([program(**feeds)["loss"], *(p.value for p in program.parameters)])
     for a, b in zip(*runs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_programs_attend_as_the_reference_does(gpu, device):
+    """Several ways in one program, at lengths that fill many blocks where there is a GPU."""
+    n, m = (37, 21) if isinstance(device, EmulatedDevice) else (1031, 517)
+    rng = np.random.default_rng(4)
+    outputs, inputs, feeds = {}, [], {}
+    ways = [
+        ("float32", 64, {"causal": True}, False),
+        ("float32", 20, {"dropout": 0.3, "seed": 2, "step": 5, "stream": 1}, True),
+        ("bfloat16", 128, {"causal": True, "dropout": 0.3, "seed": 2, "stream": 1}, False),
+        ("float16", 64, {"scale": 0.1}, True),
+    ]
+    for number, (dtype, width, said, masked) in enumerate(ways):
+        shapes = {"q": (2, 4, n, width), "k": (2, 2, m, width), "v": (2, 2, m, width), "g": (2, 4, n, width)}
+        given = {name: gx.placeholder(f"{name}{number}", shape, dtype) for name, shape in shapes.items()}
+        feeds |= {x.name: rng.standard_normal(x.shape).astype(x.dtype.numpy) for x in given.values()}
+        q, k, v, g = given.values()
+        inputs += given.values()
+        mask = None
+        if masked:
+            mask = gx.placeholder(f"mask{number}", (2, 1, 1, m), "bool")
+            inputs.append(mask)
+            feeds[mask.name] = rng.random((2, 1, 1, m)) < 0.5
+        y = gx.scaled_dot_product_attention(q, k, v, mask, **said)
+        found = (y, *gx.vjp([y], [q, k, v], [g]))
+        outputs |= {f"{name}{number}": value for name, value in zip(("y", "dq", "dk", "dv"), found, strict=True)}
+    found, wanted = (gx.compile(outputs, inputs, backend=target)(**feeds) for target in (gpu, "reference"))
+    for name, b in wanted.items():
+        a, b = found[name].astype(np.float64), b.astype(np.float64)
+        tolerance = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}[ways[int(name[-1])][0]]
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()), err_msg=name)
+
+
+def test_attention_in_a_loop_has_gradients(gpu):
+    """Each step keeps nothing for the other loop, which computes what it needs."""
+    x = gx.placeholder("x", (3, 2, 9, 8))
+    w = gx.parameter("w", np.eye(8, dtype=np.float32))
+
+    def step(total: gx.Node, now: gx.Node) -> tuple[gx.Node, gx.Node]:
+        y = gx.scaled_dot_product_attention(now @ w, now + total, now, causal=True)
+        return total + y, y
+
+    _, states = gx.scan(step, gx.zeros((2, 9, 8)), x)
+    (gradient,) = gx.grad(gx.sum(states**2), [w])
+    programs = [gx.compile({"d": gradient}, [x], backend=target) for target in (gpu, "reference")]
+    assert functions(programs[0])
+    data = np.random.default_rng(3).standard_normal((3, 2, 9, 8)).astype(np.float32)
+    a, b = (program(x=data)["d"] for program in programs)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
