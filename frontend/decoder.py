@@ -78,6 +78,7 @@ class Decoder:
         constants: Nest = None,
         lengths: Node | None = None,
         backend: str = "auto",
+        precision: str | None = None,
     ) -> None:
         self._step = step
         self._inputs = list(inputs)
@@ -87,7 +88,7 @@ class Decoder:
             "state": state, "start": start, "length": length, "end": end, "pad": pad, "constants": constants,
             "lengths": lengths,
         }  # fmt: skip
-        self._backend = backend
+        self._backend, self._precision = backend, precision
         self._programs: dict[Any, Any] = {}
         self._limits: dict[str, Any] = {
             "temperature": gx.placeholder("temperature", ()),
@@ -212,7 +213,8 @@ class Decoder:
         return self._programs[key]
 
     def _compile(self, outputs: Mapping[str, Node], further: Any = ()) -> Any:
-        return gx.compile(outputs, inputs=[*self._inputs, *further], backend=self._backend)
+        inputs = [*self._inputs, *further]
+        return gx.compile(outputs, inputs=inputs, backend=self._backend, precision=self._precision)
 
     def _begun(self) -> tuple[dict[str, Any], Nest]:
         state, last = generation.begin(self._step, self._state, self._start, self._constants, self._lengths)
@@ -245,7 +247,8 @@ class Decoder:
             generation.sampler(**limits, stream=0) if drawn else generation.likeliest,
         )
         inputs = [*taken.values(), *fixed.values(), *masks.values(), *limits.values()]
-        return gx.compile({**_named(after), "shown": shown}, inputs=inputs, backend=self._backend)
+        outputs = {**_named(after), "shown": shown}
+        return gx.compile(outputs, inputs=inputs, backend=self._backend, precision=self._precision)
 
 
 def _named(table: Mapping[str, Nest]) -> dict[str, Node]:

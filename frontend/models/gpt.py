@@ -107,6 +107,7 @@ class Gpt(Model):
         length_penalty: float = 0.0,
         callback: Callable[[Any], object] | None = None,
         backend: str = "auto",
+        precision: str | None = None,
     ) -> Decoded:
         """Go on with texts: greedily, unless arguments ask for drawn tokens or a beam search.
 
@@ -122,7 +123,7 @@ class Gpt(Model):
             temperature, top_k, top_p, seed: draw tokens: see :func:`graphc.generation.sample`.
             beams, length_penalty: search for the likeliest texts: see :func:`graphc.generation.beam_search`.
             callback: called with the tokens (batch,) of each step as soon as there are any.
-            backend: as for ``gx.compile``.
+            backend, precision: as for ``gx.compile``.
 
         Returns:
             the tokens that were written, (batch, length), or (batch, beams, length), their number and log probability.
@@ -135,14 +136,20 @@ class Gpt(Model):
                 remedy="write less, or make the model with a greater max_length",
             )
         arrays = {"prompt": array} if counted is None else {"prompt": array, "mask": counted}
-        decoder = self.writer(length, end, pad, counted is not None, backend)
+        decoder = self.writer(length, end, pad, counted is not None, backend, precision)
         return write(decoder, arrays, temperature, top_k, top_p, seed, beams, length_penalty, callback)
 
     def writer(
-        self, length: int, end: int | None = None, pad: int = 0, masked: bool = False, backend: str = "auto"
+        self,
+        length: int,
+        end: int | None = None,
+        pad: int = 0,
+        masked: bool = False,
+        backend: str = "auto",
+        precision: str | None = None,
     ) -> Decoder:
         """What :meth:`generate` writes with: its inputs are ``prompt``, (batch, time), and with ``masked`` ``mask``."""
-        key = (length, end, pad, masked, backend)
+        key = (length, end, pad, masked, backend, precision)
         if key not in self._decoders:
             prompt = gx.placeholder("prompt", ("batch", "time"), "int64")
             mask = gx.placeholder("mask", ("batch", "time"), "bool") if masked else None
@@ -155,5 +162,7 @@ class Gpt(Model):
             )
             state, start = cached.begin(prompt, mask)
             inputs = [prompt] if mask is None else [prompt, mask]
-            self._decoders[key] = Decoder(cached.step, inputs, state, start, length, end, pad, backend=backend)
+            self._decoders[key] = Decoder(
+                cached.step, inputs, state, start, length, end, pad, backend=backend, precision=precision
+            )
         return self._decoders[key]

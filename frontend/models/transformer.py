@@ -123,6 +123,7 @@ class Transformer(Model):
         length_penalty: float = 0.0,
         callback: Callable[[Any], object] | None = None,
         backend: str = "auto",
+        precision: str | None = None,
     ) -> Decoded:
         """Write a target for each source: greedily, unless arguments ask for drawn tokens or a beam search.
 
@@ -138,7 +139,7 @@ class Transformer(Model):
             temperature, top_k, top_p, seed: draw tokens: see :func:`graphc.generation.sample`.
             beams, length_penalty: search for the likeliest targets: see :func:`graphc.generation.beam_search`.
             callback: called with the tokens (batch,) of each step as soon as there are any.
-            backend: as for ``gx.compile``.
+            backend, precision: as for ``gx.compile``.
 
         Returns:
             the tokens that were written, (batch, length), or (batch, beams, length), their number and log probability.
@@ -150,12 +151,20 @@ class Transformer(Model):
                 remedy="write less, or make the model with a greater max_length",
             )
         arrays = {"source": np.asarray(source, np.int64)}
-        decoder = self.writer(length, start, end, pad, backend)
+        decoder = self.writer(length, start, end, pad, backend, precision)
         return write(decoder, arrays, temperature, top_k, top_p, seed, beams, length_penalty, callback)
 
-    def writer(self, length: int, start: int, end: int | None = None, pad: int = 0, backend: str = "auto") -> Decoder:
+    def writer(
+        self,
+        length: int,
+        start: int,
+        end: int | None = None,
+        pad: int = 0,
+        backend: str = "auto",
+        precision: str | None = None,
+    ) -> Decoder:
         """What :meth:`generate` writes with: its input is ``source``, (batch, steps)."""
-        key = (length, start, end, pad, backend)
+        key = (length, start, end, pad, backend, precision)
         if key not in self._decoders:
             source = gx.placeholder("source", ("batch", "steps"), "int64")
             cached = CachedDecoder(
@@ -169,6 +178,6 @@ class Transformer(Model):
             first = gx.full((source.shape[0], 1), start, "int64")
             state, token = cached.begin(first, gx.full(first.shape, True, "bool"), constants)
             self._decoders[key] = Decoder(
-                cached.step, [source], state, token, length, end, pad, constants, backend=backend
+                cached.step, [source], state, token, length, end, pad, constants, backend=backend, precision=precision
             )
         return self._decoders[key]

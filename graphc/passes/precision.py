@@ -32,6 +32,7 @@ from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Reshape, Transpo
 from graphc.ops.padding import Pad
 from graphc.ops.reduction import Max
 from graphc.ops.scan import Scan, stand_in
+from graphc.ops.update import UpdateSlice
 from graphc.ops.windows import ShiftWindows, Windows
 from graphc.rewrite import RewriteLog
 
@@ -39,7 +40,7 @@ f32 = DType.float32
 _LEAVES = (Input, ParameterLeaf, Constant)
 _RENAMES = (Reshape, Transpose)
 """What a product reads in its operand's memory."""
-_COPIES = (BroadcastTo, Concatenate, Flip, Pad, ShiftWindows, Windows)
+_COPIES = (BroadcastTo, Concatenate, Flip, Pad, ShiftWindows, UpdateSlice, Windows)
 """What moves elements to where products read them: 16 bits rather than 32."""
 
 
@@ -223,7 +224,7 @@ class _Level:
         if isinstance(x.op, Cast) and x.args[0].dtype is self.policy.dtype:
             return x.args[0]
         if isinstance(x.op, (*_RENAMES, *_COPIES)):
-            return apply(x.op, *map(self.narrow, x.args))
+            return apply(x.op, *(self.narrow(arg) if arg.dtype is f32 else arg for arg in x.args))
         number = self.inputs.get(id(x))
         if number is None or number >= self.carries:
             return cast_to(x, self.policy.dtype)
@@ -288,5 +289,5 @@ class _Level:
 def _sources(x: Node) -> list[Node]:
     """What computes the elements that a product reads."""
     if isinstance(x.op, (*_RENAMES, *_COPIES)):
-        return [source for arg in x.args for source in _sources(arg)]
+        return [source for arg in x.args if arg.dtype is f32 for source in _sources(arg)]
     return [x]

@@ -8,6 +8,7 @@ import pytest
 import graphc as gx
 from graphc.backends.cupy import CupyBackend
 from graphc.errors import IndexRangeError
+from graphc.ops.scan import Scan
 from tests.cupy.emulated_device import EmulatedDevice
 
 
@@ -112,6 +113,22 @@ def gpt():
 
 
 PROMPTS = np.array([[1, 2, 3], [4, 5, 6]])
+
+
+def test_generation_in_mixed_precision_carries_keys_and_values_in_16_bits(gpu, gpt):
+    wanted = gpt.generate(PROMPTS, 6, backend="reference", precision="mixed_bfloat16")
+    found = gpt.generate(PROMPTS, 6, backend=gpu, precision="mixed_bfloat16")
+    np.testing.assert_array_equal(found.tokens, wanted.tokens)
+    np.testing.assert_allclose(found.log_probs, wanted.log_probs, rtol=2e-2, atol=2e-2)
+    plain = gpt.generate(PROMPTS, 6, backend="reference")
+    np.testing.assert_allclose(found.log_probs, plain.log_probs, rtol=0.1, atol=0.1)
+    program = gpt.writer(6, backend=gpu, precision="mixed_bfloat16").program()
+    (loop,) = (node.op for node in program.simplified.nodes if isinstance(node.op, Scan))
+    shapes = [(carry.dtype.is_half, carry.ndim) for carry in loop.body.inputs[: loop.carries] if carry.ndim > 2]
+    assert shapes
+    assert all(is_half for is_half, _ in shapes)  # nothing is kept in float32 beside them
+
+
 WAYS = {
     "greedy": {},
     "sampled": {"temperature": 1.5, "seed": 3},
