@@ -25,8 +25,7 @@ SCORES_BYTES, PULLED_BYTES = 64 * 1024, 256 * 1024
 """Blocks of scores are at most this large, forward and backward, where there are up to three of them: the second cache
 holds what a unit reads. Backward, all keys of a query in one block save two of seven products."""
 MOST_VECTORS = 4
-FEW_BLOCKS = 4
-"""Causal attention of fewer blocks takes narrower ones, of which less is hidden."""
+"""Of queries in a block. Causal attention takes one: of narrow blocks less is hidden, on the diagonal."""
 STATES = 4
 ADDRESSES = 8
 """Words of a record before its numbers: query, key, value, mask, cotangent, seed, step, result."""
@@ -87,9 +86,7 @@ def attention(item: AttentionItem, dims: Mapping[str, int]) -> Attention:
 
 def _vectors(queries: int, keys: int, lanes: int, causal: bool, room: int) -> int:
     """How many vectors of queries a block has; ``room`` is how many bytes shall hold all keys, if they can."""
-    most = MOST_VECTORS
-    if causal and lanes * most < queries < FEW_BLOCKS * lanes * most:
-        most //= 2
+    most = 1 if causal else MOST_VECTORS
     while most > 1 and most * keys * vector_bytes() > room >= keys * vector_bytes():
         most //= 2
     blocks = max(-(-queries // (most * lanes)), 1)

@@ -131,7 +131,8 @@ def needs_opset_18(case: Case) -> bool:
     types = [v.dtype if isinstance(v, TensorType) else DType(np.asarray(v).dtype.name) for v in case.operands]
     by_bits = case.op.name in ("and", "or", "xor", "not") and types[0] is not DType.bool
     scatters_extremes = case.op.name == "scatter_along" and case.op.fn in ("min", "max")
-    return by_bits or scatters_extremes or case.op.name in (*RANDOM, *ROUNDED)
+    drops_weights = getattr(case.op, "rate", 0) != 0
+    return by_bits or scatters_extremes or drops_weights or case.op.name in (*RANDOM, *ROUNDED)
 
 
 @pytest.mark.parametrize("name", ["random_bits", "dropout", "xor", "not"])
