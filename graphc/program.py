@@ -230,9 +230,10 @@ class Program:
 
     def _fetch(self) -> None:
         """Bring up to date what the executable reads on the CPU, and make old elsewhere what it will write."""
+        updated = set(map(id, self._updated))
         for parameter in self._mirrored():
             for mirror in parameter.mirrors:
-                if any(parameter is updated for updated in self._updated):
+                if id(parameter) in updated:
                     mirror.expire()
                 else:
                     mirror.fetch()
