@@ -88,7 +88,8 @@ class Variant:
                 return Tiling(2, 8 if plain and self.mask == "NO_MASK" else 4) if small else Tiling(1, 8)
             return Tiling(2 if plain and small else 1, 4)
         if halves:
-            return Tiling(2 if plain and small else 1, 4)
+            crowded = self.part is Part.KEYS and self.mask != "NO_MASK"
+            return Tiling(2 if plain and small and not crowded else 1, 2 if crowded and not small else 4)
         return Tiling(1, 4) if small else Tiling(1, 2, 2 if self.width < 128 else 1)
 
     @property
