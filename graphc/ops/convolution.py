@@ -484,6 +484,8 @@ def paddings(
         pairs = [(entry, entry) if isinstance(entry, int) else tuple(entry) for entry in given]
         if len(pairs) != count or any(len(pair) != 2 for pair in pairs):
             raise AxisError(f"padding is {padding!r}", remedy=f"give a number or a pair for each of {count} axes")
+        if any(isinstance(size, int) and size < 0 for pair in pairs for size in pair):
+            raise AxisError(f"padding is {padding!r}", remedy="give counts from 0 on, and cut with x[...] or gx.pad")
         rows = [(low, high) for low, high in pairs]
     return tuple(low for low, _ in rows), tuple(high for _, high in rows)
 

@@ -105,7 +105,12 @@ class Windows(Op):
         axes = tuple(range(self.axis, self.axis + count))
         if not axes:
             return x
-        every = np.lib.stride_tricks.sliding_window_view(x, spans(self.sizes, self.dilations), axes)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+        reach = spans(self.sizes, self.dilations)
+        sizes = x.shape[self.axis : self.axis + count]
+        if any(size < span for size, span in zip(sizes, reach, strict=True)):  # sizes with names may leave no window
+            counts = [max((n - span) // step + 1, 0) for n, span, step in zip(sizes, reach, self.strides, strict=True)]
+            return np.zeros((*x.shape[: self.axis], *counts, *self.sizes, *x.shape[self.axis + count :]), x.dtype)
+        every = np.lib.stride_tricks.sliding_window_view(x, reach, axes)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
         chosen: list[slice] = [slice(None)] * every.ndim
         for place, axis in enumerate(axes):
             chosen[axis] = slice(None, None, self.strides[place])

@@ -173,6 +173,21 @@ def test_one_program_serves_every_size():
                 np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def test_an_image_with_no_room_for_a_window_has_no_results():
+    """A size with a name may be one too small when the program runs."""
+    x, kernel = gx.placeholder("x", ("batch", "height", 5, 3)), gx.parameter("k", np.ones((3, 2, 3, 4), np.float32))
+    outputs = {"conv": gx.conv(x, kernel), "max": gx.max_pool(x, (3, 2)), "mean": gx.average_pool(x, (3, 2))}
+    loss = sum((gx.sum(gx.square(layer)) for layer in outputs.values()), gx.constant(0.0))
+    outputs |= dict(zip(("dx", "dk"), gx.grad(loss, [x, kernel]), strict=True))
+    image = np.ones((2, 2, 5, 3), np.float32)
+    for backend in ("numba", "reference"):
+        found = gx.compile(outputs, inputs=[x], backend=backend)(x=image)
+        shapes = [found[name].shape for name in ("conv", "max", "mean")]
+        assert shapes == [(2, 0, 4, 4), (2, 0, 2, 3), (2, 0, 2, 3)]
+        assert not found["dx"].any()
+        assert not found["dk"].any()
+
+
 def test_of_groups_only_one_image_is_ever_spread_out():
     x, kernel = gx.placeholder("x", ("batch", 16, 16, 8)), gx.placeholder("k", (3, 3, 4, 8))
     step = gx.compile({"y": gx.conv(x, kernel, groups=2)}, inputs=[x, kernel], backend="numba")
@@ -190,6 +205,8 @@ def test_of_groups_only_one_image_is_ever_spread_out():
         (lambda x: gx.conv(x, gx.zeros((3, 3, 3))), "x has 4 axes, the kernel 3"),
         (lambda x: gx.max_pool(x, (2, 2, 2)), r"sizes is \(2, 2, 2\)"),
         (lambda x: gx.conv_transpose(x, gx.zeros((3, 3, 2, 3)), output_padding=-1), "output_padding is -1"),
+        (lambda x: gx.conv(x, gx.zeros((3, 3, 3, 2)), padding=[(0, -1), (1, 1)]), r"padding is \[\(0, -1"),
+        (lambda x: gx.max_pool(x, 2, padding=-1), "padding is -1"),
         (lambda x: gx.windows(x, 2, axis=(0, 2)), "not neighbours"),
     ],
 )
