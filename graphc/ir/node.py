@@ -331,6 +331,12 @@ class Parameter(Node):
             if dependent is not None:
                 dependent.expire()
 
+    def __getstate__(self) -> object:
+        """What a copy gets: the value, and nothing that was made from it here."""
+        self.fetch()
+        state: Any = super().__getstate__()
+        return state[0], {**state[1], "mirrors": (), "dependents": (), "_lent": False}
+
     def add_mirror(self, mirror: Mirror) -> None:
         """Have a buffer on another device."""
         with _joining:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -282,6 +284,25 @@ def test_any_sequence_of_changes_and_calls(seed):
         which = rng.integers(len(programs))
         found, wanted = programs[which](x=x)["y"], judges[which](x=x)["y"]
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+# copies
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))])
+def test_a_copy_has_the_value_and_programs_of_its_own(copied):
+    w = parameter(6, 4)
+    program = gx.compile({"y": X @ gx.exp(w)}, [X], backend="numba")
+    before = program(x=x)["y"]
+    other = copied(w)
+    held = other.array
+    held[...] = 0.0
+    np.testing.assert_array_equal(program(x=x)["y"], before)
+    assert runs_of(program) == 1  # nobody told it of anything
+    zeros = gx.compile({"y": X @ gx.exp(other)}, [X], backend="numba")
+    np.testing.assert_allclose(zeros(x=x)["y"], x @ np.ones((6, 4)), rtol=1e-5)
+    held[...] = 1.0
+    np.testing.assert_allclose(zeros(x=x)["y"], x @ np.full((6, 4), np.e), rtol=1e-5)
 
 
 # sharing
