@@ -129,6 +129,7 @@ def test_intermediate_values_take_two_bytes_and_operands_of_products_are_convert
 
 @both
 def test_training_saving_and_export(dtype, tmp_path):
+    gx.set_seed(0)
     model = gx.Sequential(
         [
             gx.Input((6,), dtype=dtype.value),
