@@ -140,7 +140,8 @@ def _floor(ceilings: Mapping[str, Any]) -> str:
         f"- float32 matrix products, GFLOP/s: {sgemm}\n"
         f"- reading and writing main memory: {ceilings['memory_update_gb_per_s']:g} GB/s\n"
         f"- one call out of Python: {duration(ceilings['call_s'])}\n\n"
-        "No step can be faster than its matrix products at the best rate measured here, nor than its least traffic "
+        "No step that multiplies as the workload is defined (Winograd's convolutions multiply less) can be faster than "
+        "its matrix products at the best rate measured here, nor than its least traffic "
         "(training: each parameter and both moments of Adam read and written once; inference: each weight read "
         "once) at the rate of an array of that size, plus one call.\n\n"
     )
