@@ -8,7 +8,6 @@ failed step changes nothing.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +22,9 @@ from graphc.lower.attention import HeadsInside, attention_item
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, operand_indices, sources, sources_of
+from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, sources_of
 from graphc.lower.cumulative import build_cumulative
+from graphc.lower.in_place import InPlace, read_leaves_of, stored_node
 from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
 from graphc.lower.opaque import (
@@ -44,14 +44,13 @@ from graphc.lower.recall import build_cluster
 from graphc.lower.schedule import schedule
 from graphc.lower.sort import build_argsort
 from graphc.lower.update import UPDATES, build_rows, build_update, rows_in_place, updates_in_place
-from graphc.lower.views import is_view, through_views
+from graphc.lower.views import is_view
 from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
-from graphc.ops.control import Recompute, StopGradient
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
-from graphc.ops.movement import Concatenate, Reshape, Transpose, broadcast_to
+from graphc.ops.movement import Concatenate, Transpose, broadcast_to
 from graphc.ops.panels import PackedPanels, PanelProduct
 from graphc.ops.patches import PatchProduct
 from graphc.ops.rows import UpdateRows
@@ -87,7 +86,7 @@ class Lowering:
         self.checks = find_checks(self.graph)
         for number, check in enumerate(self.checks):
             self.check_number.setdefault(id(check.node), number)
-        pinned = frozenset(id(_stored(node)) for node in self.graph.roots)
+        pinned = frozenset(id(stored_node(node)) for node in self.graph.roots)
         fusion = Fusion(self.graph, pinned, self._update_cone())
         self.clusters = fusion.run()
         self._place_leaves()
@@ -95,7 +94,12 @@ class Lowering:
         copies = self._place_outputs(fusion, updated)
         rows = rows_in_place(self.graph)
         self._place_updates(updated, rows)
-        in_place = {**self._updates_in_place(fusion), **rows}
+        chosen = InPlace(self.graph, fusion, self.clusters).choose(self.places.keys())
+        slots = {id(p): slot for slot, p in enumerate(self.graph.parameters)}
+        for stored, target in chosen.items():
+            self.key[stored] = target
+            self.places[stored] = (Place.STATE, slots[id(target)])
+        in_place = {**chosen, **rows}
         for cluster in self.clusters:
             self._add_cluster(cluster)
         for node, key in copies:
@@ -105,7 +109,7 @@ class Lowering:
 
     def _update_cone(self) -> frozenset[int]:
         """The next values of parameters, and the elementwise work that only they need."""
-        cone = {id(_stored(node)) for _, node in self.graph.updates}
+        cone = {id(stored_node(node)) for _, node in self.graph.updates}
         outputs = {id(node) for _, node in self.graph.outputs}
         for node in reversed(self.graph.nodes):
             users = self.graph.users[id(node)]
@@ -138,7 +142,7 @@ class Lowering:
         """Give each output its buffer; what cannot be computed there directly is copied."""
         copies: list[tuple[Node, Node]] = []
         for slot, (_, node) in enumerate(self.graph.outputs):
-            stored = _stored(node)
+            stored = stored_node(node)
             if slot in self.still:
                 continue
             if id(stored) in fusion.home and id(stored) not in self.places and id(stored) not in updated:
@@ -164,77 +168,6 @@ class Lowering:
                     self.places[id(under)] = self.places.pop(id(node))
                 self._add(build_copy(node.args[0], under, self.key_of, self.check_of), "copy")
             self.key[id(node)] = self._slice(node.type, Moving(under, 0))
-
-    def _updates_in_place(self, fusion: Fusion) -> dict[int, Parameter]:
-        """Which updates the kernel that computes them can write straight into the parameter.
-
-        The kernel must be elementwise and read the parameter only at the element that it writes; nobody else may read
-        the new value, another update included; and every other reader of the old value, as well as every run-time
-        check, must come earlier.
-        """
-        chosen: dict[int, Parameter] = {}
-        slots = {id(p): slot for slot, p in enumerate(self.graph.parameters)}
-        readers = self._readers(fusion)
-        by_cluster: dict[int, list[tuple[Parameter, Node]]] = {}
-        count = Counter(id(_stored(node)) for _, node in self.graph.updates)
-        for target, node in self.graph.updates:
-            stored = _stored(node)
-            cluster = fusion.home.get(id(stored))
-            taken = id(stored) in self.places or count[id(stored)] > 1
-            if cluster is None or taken or cluster.inner or stored.type.dtype is not target.dtype:
-                continue
-            if cluster.is_opaque and not isinstance(stored.op, PackedPanels):
-                continue
-            used_elsewhere = any(home is not cluster for home in readers.get(id(stored), []))
-            if used_elsewhere or any(isinstance(n.op, Checked) for n in cluster.nodes):
-                continue
-            if not _reads_only_own_element(cluster, target, stored):
-                continue
-            chosen[id(stored)] = target
-            by_cluster.setdefault(id(cluster), []).append((target, stored))
-        self._drop_conflicts(fusion, by_cluster, readers, chosen)
-        for stored_id, target in chosen.items():
-            self.key[stored_id] = target
-            self.places[stored_id] = (Place.STATE, slots[id(target)])
-        return chosen
-
-    def _readers(self, fusion: Fusion) -> dict[int, list[Cluster | None]]:
-        readers: dict[int, list[Cluster | None]] = {}
-        for cluster in self.clusters:
-            for node in cluster.nodes:
-                for source in _read_leaves(node):
-                    readers.setdefault(id(source), []).append(cluster)
-        for _, node in (*self.graph.outputs, *self.graph.updates):
-            if id(_stored(node)) not in fusion.home:  # a copy reads it
-                for source in _read_leaves_of(node):
-                    readers.setdefault(id(source), []).append(None)
-        return readers
-
-    def _drop_conflicts(
-        self,
-        fusion: Fusion,
-        by_cluster: dict[int, list[tuple[Parameter, Node]]],
-        readers: dict[int, list[Cluster | None]],
-        chosen: dict[int, Parameter],
-    ) -> None:
-        """Keep only the updates in place for which an order of all kernels exists."""
-        needs = {id(c): {id(p) for p in fusion.producers(c)} for c in self.clusters}
-        known = {id(c): c for c in self.clusters}
-        for cluster_id, pairs in by_cluster.items():
-            before = {
-                id(reader)
-                for target, _ in pairs
-                for reader in readers.get(id(target), [])
-                if reader is not None and id(reader) != cluster_id
-            }
-            copied = any(reader is None for target, _ in pairs for reader in readers.get(id(target), []))
-            after = _closure(needs, cluster_id)
-            checked = any(any(map(_may_fail, known[c].nodes)) for c in after if c in known)
-            if copied or checked or before & after:
-                for _, stored in pairs:
-                    del chosen[id(stored)]
-                continue
-            needs[cluster_id] = needs[cluster_id] | before
 
     # work
 
@@ -326,8 +259,8 @@ class Lowering:
                     found.update(id(s) for s in read if home.get(id(s)) is not cluster)
                     found.update(id(s) for s in _data_dependent(node))
             for root in self.graph.roots:
-                found.update(id(s) for s in _read_leaves_of(root))
-                found.add(id(_stored(root)))
+                found.update(id(s) for s in read_leaves_of(root))
+                found.add(id(stored_node(root)))
             self._outside = found
         return self._outside
 
@@ -482,7 +415,7 @@ class Lowering:
     def _add_late_copies(self, in_place: dict[int, Parameter]) -> None:
         """Updates that were computed elsewhere are copied into their parameters at the end."""
         for target, node in self.graph.updates:
-            stored = _stored(node)
+            stored = stored_node(node)
             if in_place.get(id(stored)) is target or node is target:
                 continue
             source = stored
@@ -528,71 +461,15 @@ def label_of(cluster: Cluster) -> str:
     return "_".join(shown) if shown else "copy"
 
 
-def _stored(node: Node) -> Node:
-    """The node whose dense value is this node's: through reshapes and identities."""
-    while isinstance(node.op, Reshape | StopGradient | Recompute):
-        node = node.args[0]
-    return node
-
-
 def _fresh_key(node: Node) -> Node:
     return Node(Input("buffer", node.type), (), node.type, node.loc)
-
-
-def _read_leaves(node: Node) -> list[Node]:
-    """Everything with a buffer that a node reads: computed nodes, parameters, inputs, constants."""
-    return list(sources(node))
-
-
-def _read_leaves_of(node: Node) -> list[Node]:
-    if is_view(node):
-        return _read_leaves(node)
-    return [node]
 
 
 def _data_dependent(node: Node) -> list[Node]:
     """Operands read at positions that depend on data or that move: these need a buffer even inside the cluster."""
     if isinstance(node.op, Take | TakeAlong):
-        return [s for s in _read_leaves_of(node.args[0])]
+        return [s for s in read_leaves_of(node.args[0])]
     return []
-
-
-def _reads_only_own_element(cluster: Cluster, target: Parameter, stored: Node) -> bool:
-    own = cluster.at[id(stored)]
-    if stored.shape != target.shape:
-        return False
-    for node in cluster.nodes:
-        indices = operand_indices(node, cluster)
-        for arg, index in zip(node.args, indices, strict=True):
-            if not any(source is target for source in _read_leaves_of(arg)):
-                continue
-            if index is None:
-                return False
-            source, place = through_views(arg, index, cluster.extents)
-            if source is not target or place != own:
-                return False
-    return True
-
-
-def _may_fail(node: Node) -> bool:
-    """Does it check something when it runs, perhaps in a loop or a branch?"""
-    return isinstance(node.op, Checked) or any(map(find_checks, node.op.bodies))
-
-
-def _closure(needs: dict[int, set[int]], start: int) -> set[int]:
-    """Everything that needs ``start``, directly or not."""
-    users: dict[int, list[int]] = {}
-    for user, found in needs.items():
-        for need in found:
-            users.setdefault(need, []).append(user)
-    seen: set[int] = set()
-    stack = list(users.get(start, []))
-    while stack:
-        item = stack.pop()
-        if item not in seen:
-            seen.add(item)
-            stack.extend(users.get(item, []))
-    return seen
 
 
 def _dense_batch(node: Node) -> tuple[Size, ...]:
