@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.ir.dims import Size, coefficient, least, product
+from graphc.ir.dims import Size, least, product
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, apply
 from graphc.ir.op import Op
 from graphc.ir.types import Shape, TensorType
-from graphc.lower.index import linear, loop_index, loop_names, strides_of
+from graphc.lower.index import strides_of
 from graphc.lower.plan import AttentionItem, Lying
-from graphc.lower.views import is_view, through_views
+from graphc.lower.views import distances, is_view
 from graphc.ops.attention import ScaledDotProductAttention
 from graphc.ops.attention_gradients import AttentionGradients
 from graphc.ops.movement import Reshape, reshape, transpose
@@ -203,19 +203,8 @@ def _pieces(shapes: Sequence[Shape], buffer: int, width: int, inside: bool) -> t
 
 def _strides(node: Node, is_mask: bool) -> tuple[Node, list[Size], Size] | None:
     """The node with the buffer, the distances along each axis and the offset; None where it must be copied."""
-    index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
-    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
-    source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
-    if source.dtype is not node.dtype:
+    lying = distances(node)
+    if lying is None or any(least(distance) < 0 for distance in lying[1]):
         return None
-    rest = linear(place, source.shape)
-    strides: list[Size] = []
-    for axis in range(node.ndim):
-        found = coefficient(rest, f"%i{axis}")
-        if found is None or least(found) < 0:
-            return None
-        strides.append(found)
-        rest = rest - found * index[axis]
-    if loop_names(rest) or (not is_mask and strides[-1] != 1 and node.shape[-1] != 1):
-        return None
-    return source, strides, rest
+    scattered = not is_mask and lying[1][-1] != 1 and node.shape[-1] != 1
+    return None if scattered else lying

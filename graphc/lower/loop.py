@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.dims import Size, coefficient
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.node import Input, Node
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType, TupleType
-from graphc.lower.index import linear, loop_index, loop_names, strides_of
+from graphc.lower.index import strides_of
 from graphc.lower.plan import Plan
-from graphc.lower.views import is_view, through_views
+from graphc.lower.views import distances
 from graphc.ops.scan import Scan
 
 
@@ -90,23 +90,14 @@ def slab(node: Node, leading: bool) -> tuple[Node, Size, Size] | None:
         node: the operand.
         leading: whether it is a sequence, whose elements are dense, and ``stride`` elements apart.
     """
-    index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
-    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
-    source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
-    if source.dtype is not node.dtype:
+    lying = distances(node)
+    if lying is None:
         return None
-    rest = linear(place, source.shape)
-    stride: Size = 0
-    for axis, dense in enumerate(strides_of(node.shape)):
-        found = coefficient(rest, f"%i{axis}")
-        if found is None:
-            return None
-        rest = rest - found * index[axis]
-        if leading and axis == 0:
-            stride = found
-        elif found != dense and node.shape[axis] != 1:
-            return None
-    return None if loop_names(rest) else (source, rest, stride)
+    source, found, offset = lying
+    inner = list(zip(found, strides_of(node.shape), node.shape, strict=True))[int(leading) :]
+    if any(distance != dense and size != 1 for distance, dense, size in inner):
+        return None
+    return source, offset, found[0] if leading else 0
 
 
 @dataclass(eq=False)

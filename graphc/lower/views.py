@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphc.ir.dims import Bounds, Size, floordiv, mod
+from graphc.ir.dims import Bounds, Size, coefficient, floordiv, mod
 from graphc.ir.node import Node
 from graphc.ir.op import Op
 from graphc.ir.types import DType, Shape
-from graphc.lower.index import Index, linear, strides_of
+from graphc.lower.index import Index, linear, loop_index, loop_names, strides_of
 from graphc.ops.cast import Cast
 from graphc.ops.control import CustomVjp, Recompute, StopGradient
 from graphc.ops.movement import BroadcastTo, Flip, Reshape, Transpose
@@ -124,3 +124,24 @@ def _unflatten(position: Size, shape: Shape, bounds: Bounds) -> Index:
         part = floordiv(position, stride, bounds)
         result.append(part if axis == 0 else mod(part, size, bounds))
     return tuple(result)
+
+
+def distances(node: Node) -> tuple[Node, list[Size], Size] | None:
+    """How a node lies in memory, read through its views: the node with the buffer, distances along axes, the offset.
+
+    None where it does not lie at such distances, or is converted on the way.
+    """
+    index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
+    bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
+    source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
+    if source.dtype is not node.dtype:
+        return None
+    rest = linear(place, source.shape)
+    found: list[Size] = []
+    for axis in range(node.ndim):
+        distance = coefficient(rest, f"%i{axis}")
+        if distance is None:
+            return None
+        found.append(distance)
+        rest = rest - distance * index[axis]
+    return None if loop_names(rest) else (source, found, rest)
