@@ -13,7 +13,6 @@ from graphc.loops.kernel import (
     Const,
     Declare,
     Expr,
-    Fail,
     For,
     If,
     Kernel,
@@ -22,6 +21,7 @@ from graphc.loops.kernel import (
     Stmt,
     Store,
     Var,
+    expressions,
     walk,
 )
 
@@ -72,7 +72,7 @@ def rounded_type(kernel: Kernel, name: str) -> DType | None:
     for statement in walk(kernel.body):
         if isinstance(statement, Let) and statement.var.name in aliases:
             continue
-        for expression in _values(statement):
+        for expression in expressions(statement):
             look(expression, None)
     return next(iter(found)) if len(found) == 1 else None
 
@@ -112,25 +112,6 @@ def _types(value: Expr, defined: Mapping[str, Expr], known: Mapping[str, DType])
             return {known[buffer]}
         case _:
             return {f32}
-
-
-def _values(statement: Stmt) -> tuple[Expr, ...]:
-    """The expressions of a statement whose values may be floats."""
-    match statement:
-        case Let(value=value) | Assign(value=value) | Accumulate(value=value):
-            return (value,)
-        case Declare(initial=initial):
-            return (initial,)
-        case Store(index=index, value=value):
-            return (index, value)
-        case If(condition=condition):
-            return (condition,)
-        case Fail(condition=condition, check=check, detail=detail):
-            return (condition, check, detail)
-        case For(start=start, stop=stop):
-            return (start, stop)
-        case _:
-            return ()
 
 
 @dataclass
