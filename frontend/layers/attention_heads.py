@@ -53,7 +53,7 @@ class _HeadAttention(Layer):
         bias_constraint: Any,
         use_gate: bool,
         seed: int | None,
-        rotary: float | None,
+        rotary: float | bool | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,7 +68,7 @@ class _HeadAttention(Layer):
         self.use_gate = use_gate
         self.sliding_window = sliding_window
         self.seed = seed
-        self.rotary = rotary
+        self.rotary = rotary_base(self, rotary)
         self._common: dict[str, Any] = {
             "use_bias": use_bias,
             "kernel_initializer": initializers.get(kernel_initializer),
@@ -247,6 +247,21 @@ def positive(layer: Layer, name: str, value: Any) -> int:
     return value
 
 
+def rotary_base(layer: Layer, value: float | bool | None) -> float | None:
+    """The base of the wavelengths of rotary positions, 10,000 for True; None for none.
+
+    Raises:
+        AxisError: a base of 1 or less, which would give all pairs one wavelength, or make the first the longest.
+    """
+    if value is None or value is False:
+        return None
+    if value is not True and value <= 1:
+        raise AxisError(
+            f"rotary of {type(layer).__name__} is {value!r}", at=user_line(), remedy="give True, or a base above 1"
+        )
+    return 10_000.0 if value is True else float(value)
+
+
 class MultiHeadAttention(_HeadAttention):
     """Attention in several heads: each query gets a mean of the values, weighted by how well it fits their keys.
 
@@ -269,7 +284,7 @@ class MultiHeadAttention(_HeadAttention):
         kernel_constraint, bias_constraint: what weights go through in every step of training.
         use_gate: multiply the heads' results by a sigmoid of a projection of the queries.
         seed: fixes the masks of dropout whatever ``gx.set_seed`` says.
-        rotary: turn queries and keys by their positions, with this longest wavelength (10,000 as a rule): see
+        rotary: turn queries and keys by their positions, with this base of the wavelengths (True: 10,000): see
             :class:`RotaryEmbedding`.
 
     Shapes:
@@ -305,7 +320,7 @@ class MultiHeadAttention(_HeadAttention):
         bias_constraint: Any = None,
         use_gate: bool = False,
         seed: int | None = None,
-        rotary: float | None = None,
+        rotary: float | bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -364,7 +379,7 @@ class GroupQueryAttention(_HeadAttention):
         bias_constraint: Any = None,
         use_gate: bool = False,
         seed: int | None = None,
-        rotary: float | None = None,
+        rotary: float | bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(

@@ -8,7 +8,7 @@ from typing import Any
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import activations, initializers
 from graphc.frontend.config import user_line
-from graphc.frontend.layers.attention_heads import GroupQueryAttention, MultiHeadAttention, positive
+from graphc.frontend.layers.attention_heads import GroupQueryAttention, MultiHeadAttention, positive, rotary_base
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import Dense
 from graphc.frontend.layers.layer_normalization import LayerNormalization, RMSNormalization
@@ -102,7 +102,7 @@ class _Block(Layer):
         num_key_value_heads: int | None = None,
         key_dim: int | None = None,
         use_bias: bool = True,
-        rotary: float | None = None,
+        rotary: float | bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -114,7 +114,7 @@ class _Block(Layer):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.activation = activation
-        self.rotary = rotary
+        self.rotary = rotary_base(self, rotary)
         self.use_bias = use_bias
         self._first_values: dict[str, Any] = {
             "kernel_initializer": initializers.get(kernel_initializer),

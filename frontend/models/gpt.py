@@ -78,7 +78,7 @@ class Gpt(Model):
         self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
         said: dict[str, Any] = {
             "activation": "gelu", "normalize_first": True, "dropout": dropout, "kernel_initializer": first,
-            "rotary": 10_000.0 if positions == "rotary" else None, **options,
+            "rotary": positions == "rotary", **options,
         }  # fmt: skip
         self.decoder = TransformerDecoder(
             num_layers, d_ff or 4 * d_model, num_heads, positions == "relative", cross_attention=False,

@@ -193,6 +193,18 @@ def test_rotation_inside_makes_scores_depend_on_distances():
     assert np.ptp(ratios) > 1e-3
 
 
+def test_rotary_true_is_a_base_of_ten_thousand_and_small_bases_are_refused():
+    x = f32(rng, 1, 6, 8)
+    layer = built(layers.MultiHeadAttention(2, 4, rotary=True), (6, 8), (6, 8))
+    same = built(layers.MultiHeadAttention(2, 4, rotary=1e4), (6, 8), (6, 8))
+    same.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(attend(layer, x)[0], attend(same, x)[0])
+    assert layers.MultiHeadAttention(2, 4, rotary=False).rotary is None
+    assert layers.TransformerEncoderLayer(8, 2, rotary=True).rotary == 1e4
+    with pytest.raises(gx.errors.AxisError, match="give True, or a base above 1"):
+        layers.TransformerDecoderLayer(8, 2, rotary=1.0)
+
+
 def test_a_bias_is_added_to_the_scores_with_and_without_a_mask():
     x, bias, mask = f32(rng, 2, 5, 8), f32(rng, 2, 5, 5), np.tril(np.ones((1, 5, 5), bool))
     layer = built(layers.MultiHeadAttention(2, 4), (5, 8), (5, 8))
