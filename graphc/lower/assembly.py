@@ -17,6 +17,7 @@ from graphc.lower.plan import (
     BufferPart,
     Check,
     ContractionItem,
+    ConvolutionItem,
     GemmItem,
     Item,
     KernelItem,
@@ -50,7 +51,7 @@ class Gemm:
 class Contraction:
     """Products of patches before buffers have numbers: the item, and the keys of what it reads and writes."""
 
-    item: ContractionItem | WinogradItem
+    item: ContractionItem | WinogradItem | ConvolutionItem
     a: Node
     b: Node
     c: Node

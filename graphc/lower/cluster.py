@@ -31,6 +31,7 @@ from graphc.lower.views import broadcast_index, is_view, through_views
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange
 from graphc.ops.control import Recompute
+from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
 from graphc.ops.create import Iota, SizeOf
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
@@ -49,7 +50,8 @@ from graphc.ops.winograd import WinogradProduct
 
 OPAQUE = (
     MatMul, PatchProduct, PatchParts, HeadsInside, TakeAdd, ScatterAlong, UpdateSlice, UpdateRows, Concatenate,
-    Cumulative, ArgSort, LoopOp, BranchOp, Part, PackedPanels, PanelProduct, WinogradProduct,
+    Cumulative, ArgSort, LoopOp, BranchOp, Part, PackedPanels, PanelProduct, WinogradProduct, Conv, ConvTranspose,
+    ConvKernelGrad,
 )  # fmt: skip
 """Ops that are a kernel of their own."""
 

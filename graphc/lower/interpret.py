@@ -21,6 +21,7 @@ from graphc.lower.plan import (
     AttentionItem,
     Axis,
     ContractionItem,
+    ConvolutionItem,
     GemmItem,
     Item,
     KernelItem,
@@ -156,6 +157,8 @@ class _Run:
                 self._attend(item)
             elif isinstance(item, WinogradItem):
                 self._winograd(item)
+            elif isinstance(item, ConvolutionItem):
+                self._convolve(item)
             else:
                 self._kernel(item)
 
@@ -250,6 +253,16 @@ class _Run:
         self.array(item.c)[...] = op.reference(self.array(item.a), self.array(item.b))
         self.written[self.root(item.c)] = True
 
+    def _convolve(self, item: ConvolutionItem) -> None:
+        op = item.op.with_sizes(lambda size: size_of(size, self.dims))
+        arrays = [
+            self.array(index).reshape([size_of(size, self.dims) for size in shape])
+            for index, shape in zip(item.buffers, item.shapes, strict=True)
+        ]
+        with np.errstate(all="ignore"):
+            arrays[2][...] = op.reference(*arrays[:2])
+        self.written[self.root(item.c)] = True
+
     def _axis(self, axis: Axis) -> tuple[int, int, int, int]:
         return tuple(size_of(size, self.dims) for size in (axis.count, axis.a, axis.b, axis.c))  # pyright: ignore[reportReturnType]
 
@@ -326,14 +339,14 @@ def _label(buffer: PlanBuffer) -> str:
 def _reads(item: Item) -> set[int]:
     if isinstance(item, AttentionItem):
         return set(item.reads)
-    if isinstance(item, GemmItem | ContractionItem | WinogradItem):
+    if isinstance(item, GemmItem | ContractionItem | WinogradItem | ConvolutionItem):
         return {item.a, item.b}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 
 
 def _writes(item: Item) -> set[int]:
-    if isinstance(item, GemmItem | ContractionItem | AttentionItem | WinogradItem):
+    if not isinstance(item, KernelItem):
         return {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.READ}

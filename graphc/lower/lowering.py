@@ -23,6 +23,7 @@ from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
 from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, sources_of
+from graphc.lower.convolution import convolution
 from graphc.lower.cumulative import build_cumulative
 from graphc.lower.in_place import InPlace, read_leaves_of, stored_node
 from graphc.lower.index import Index
@@ -38,7 +39,7 @@ from graphc.lower.opaque import (
 )
 from graphc.lower.panels import build_panels, panel_product
 from graphc.lower.patches import PatchParts, contraction, winograd
-from graphc.lower.plan import Check, Place, Plan
+from graphc.lower.plan import Check, ContractionItem, ConvolutionItem, Place, Plan, WinogradItem
 from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.recall import build_cluster
 from graphc.lower.schedule import schedule
@@ -47,6 +48,7 @@ from graphc.lower.update import UPDATES, build_rows, build_update, rows_in_place
 from graphc.lower.views import is_view
 from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
+from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
 from graphc.ops.cumulative import Cumulative
 from graphc.ops.indexing import Take, TakeAlong
 from graphc.ops.linear import MatMul
@@ -199,8 +201,12 @@ class Lowering:
                         under = self.moving[id(key)].of
                         self.work[-1].reads += (under,)
                         self.work[-1].overwrites = (under,)
-                case PatchProduct() | PatchParts() | WinogradProduct():
-                    self._add_contraction(node)
+                case PatchProduct() | PatchParts():
+                    self._add_contraction(node, contraction(node))
+                case WinogradProduct():
+                    self._add_contraction(node, winograd(node))
+                case Conv() | ConvTranspose() | ConvKernelGrad():
+                    self._add_contraction(node, convolution(node))
                 case HeadsInside():
                     item, keys = attention_item(node, self._copy_of, free, self.key_of)
                     reads = tuple(keys[:-1])
@@ -281,11 +287,10 @@ class Lowering:
         reads = (left.key, right.key)
         self.work.append(Work(gemm, reads, (self.key_of(node),), "matmul", (node,)))
 
-    def _add_contraction(self, node: Node) -> None:
+    def _add_contraction(self, node: Node, item: ContractionItem | WinogradItem | ConvolutionItem) -> None:
         """A product of patches; its operands lie densely in buffers."""
         a, b = (self._dense(arg) for arg in node.args)
         c = self.key_of(node)
-        item = winograd(node) if isinstance(node.op, WinogradProduct) else contraction(node)
         self.work.append(Work(Contraction(item, a, b, c), (a, b), (c,), node.op.name, (node,)))
 
     def _dense(self, node: Node) -> Node:

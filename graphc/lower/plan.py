@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from graphc.ir.dims import Size, ceildiv, evaluate, product
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, Shape, TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -317,7 +317,72 @@ class WinogradItem:
         return 16 * self.images * tiles * self.channels * self.filters
 
 
-Item = KernelItem | GemmItem | ContractionItem | WinogradItem | AttentionItem
+class Sought(Enum):
+    """Which of the three operands of a convolution is computed from the other two; see graphc/ops/convolution.py."""
+
+    RESULT = "result"  # y of x and the kernel
+    INPUT = "input"  # x of y and the kernel: also the gradient by x, and the transposed convolution
+    KERNEL = "kernel"  # the kernel of x and y: the gradient by it
+
+
+@dataclass(frozen=True)
+class ConvolutionItem:
+    """One of the three products of a convolution, for a backend that takes these whole.
+
+    Whatever is computed, x is ``(batch, *sizes, channels)``, the kernel ``(*window, channels / groups, filters)`` and y
+    ``(batch, *counts, filters)``, each dense, with channels last. An element ``o`` of y meets element
+    ``o * stride + k * dilation - low`` of x in element ``k`` of a window; behind both ends of x there are zeros. Group
+    ``g`` of the channels meets group ``g`` of the filters, both in order.
+
+    Attributes:
+        op: what is computed: Conv, ConvTranspose or ConvKernelGrad, which is also how a plan is interpreted.
+        sought: which of the three c is; a and b are the other two: x and the kernel, y and the kernel, or x and y.
+        batch, sizes, counts: how many images, the sizes of those of x, and of y.
+        window, strides, dilations, low: one for each axis between the batch and the channels.
+        channels, filters: of x and of y, in all groups.
+    """
+
+    op: Op
+    dtype: DType
+    a: int
+    b: int
+    c: int
+    sought: Sought
+    batch: Size
+    sizes: tuple[Size, ...]
+    counts: tuple[Size, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    low: tuple[Size, ...]
+    groups: int
+    channels: Size
+    filters: Size
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        return (self.a, self.b, self.c)
+
+    @property
+    def shapes(self) -> tuple[Shape, Shape, Shape]:
+        """Of a, b and c; their buffers hold as many elements, perhaps in another shape."""
+        x, y = (self.batch, *self.sizes, self.channels), (self.batch, *self.counts, self.filters)
+        kernel = (*self.window, self.channels // self.groups, self.filters)
+        match self.sought:
+            case Sought.RESULT:
+                return x, kernel, y
+            case Sought.INPUT:
+                return y, kernel, x
+            case Sought.KERNEL:
+                return x, y, kernel
+
+    @property
+    def multiplications(self) -> Size:
+        """How many there are, those with zeros around x included."""
+        return self.batch * product(self.counts) * product(self.window) * (self.channels // self.groups) * self.filters
+
+
+Item = KernelItem | GemmItem | ContractionItem | WinogradItem | AttentionItem | ConvolutionItem
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from graphc.lower.plan import (
     ArenaLayout,
     AttentionItem,
     ContractionItem,
+    ConvolutionItem,
     GemmItem,
     Item,
     KernelItem,
@@ -84,6 +85,8 @@ def _launch(plan: Plan, number: int, launch: Launch, arena: ArenaLayout, dims: M
             name += " if nothing were hidden" if first.causal else ""
         elif isinstance(first, WinogradItem):
             name = f"Winograd products, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
+        elif isinstance(first, ConvolutionItem):
+            name = f"convolution, {2 * evaluate(first.multiplications, dims) / 1e6:.3g} MFLOP"
         else:
             name = f"kernel {first.kernel.name}" + (f" over {len(items)} sets of buffers" if len(items) > 1 else "")
         rows.append(f"    {name}: {_bytes(moved)} moved")
@@ -108,7 +111,7 @@ def _origins(nodes: Iterable[Node]) -> list[str]:
 def _written(plan: Plan, items: list[Item], arena: ArenaLayout, dims: Mapping[str, int]) -> list[str]:
     places: list[str] = []
     for item in items:
-        if isinstance(item, GemmItem | ContractionItem | AttentionItem | WinogradItem):
+        if not isinstance(item, KernelItem):
             indices = [item.c]
         else:
             written = zip(item.buffers, item.kernel.buffers, strict=True)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from graphc.ir.node import Node
 from graphc.ir.text import print_node
 from graphc.loops.text import kernel_text
-from graphc.lower.plan import AttentionItem, ContractionItem, GemmItem, Item, KernelItem, Plan, WinogradItem
+from graphc.lower.plan import (
+    AttentionItem,
+    ContractionItem,
+    ConvolutionItem,
+    GemmItem,
+    Item,
+    KernelItem,
+    Plan,
+    WinogradItem,
+)
 
 
 def print_stage(plan: Plan, stage: str) -> str:
@@ -79,6 +88,10 @@ def _item(item: Item) -> str:
     if isinstance(item, WinogradItem):
         places = " x ".join(map(str, (item.images, *item.counts)))
         return f"winograd {item.c} = {item.a} * {item.b}: {places} x {item.filters}, over {item.channels}"
+    if isinstance(item, ConvolutionItem):
+        places = " x ".join(map(str, (item.batch, *item.counts)))
+        over = " x ".join(map(str, (*item.window, item.channels // item.groups)))
+        return f"{item.op.name} {item.c} = {item.a} * {item.b}: {places} x {item.filters}, over {over}"
     buffers = ", ".join(f"{b.access.value} {i}" for i, b in zip(item.buffers, item.kernel.buffers, strict=True))
     sizes = f"; sizes {', '.join(map(str, item.sizes))}" if item.sizes else ""
     return f"{item.kernel.name}({buffers}) over {item.extent}{sizes}"
