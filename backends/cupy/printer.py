@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.backends.cupy.forms import (
+    ADD,
+    ANY,
+    ARITHMETIC,
+    BY_TYPE,
+    COMBINE,
+    KEYWORDS,
+    MATH,
+    NATURAL,
+    TO_BOOL,
+    TYPES,
+    UNARY,
+)
 from graphc.errors import BackendError
 from graphc.ir.types import DType, Kind
 from graphc.loops.kernel import (
@@ -39,114 +52,10 @@ from graphc.loops.kernel import (
     subexpressions,
     walk,
 )
-from graphc.loops.printer import ATOM, Form, Printer, call, infix, prefix
+from graphc.loops.printer import ATOM, Form, Printer, call, prefix
 
 if TYPE_CHECKING:
     from graphc.backends.cupy.attention import Variant
-
-_CHOICE, _OR, _AND, _BIT_OR, _BIT_XOR, _BIT_AND, _EQUAL, _ORDER, _SHIFT, _ADD, _MUL, _UNARY = range(1, 13)
-
-TYPES = {
-    DType.bool: "bool",
-    DType.uint32: "unsigned int",
-    DType.int32: "int",
-    DType.int64: "long long",
-    DType.float16: "unsigned short",  # the bits: nothing is computed in these two
-    DType.bfloat16: "unsigned short",
-    DType.float32: "float",
-    DType.float64: "double",
-}
-
-
-# C's precedences of the next ones surprise people: what might be misread stands in parentheses
-def _comparison(symbol: str, precedence: int) -> Form:
-    return Form(f"{{0}} {symbol} {{1}}", precedence, (_ADD, _ADD))
-
-
-def _bitwise(symbol: str, precedence: int) -> Form:
-    return Form(f"{{0}} {symbol} {{1}}", precedence, (_UNARY, _UNARY))
-
-
-_ANY = {
-    "eq": _comparison("==", _EQUAL),
-    "ne": _comparison("!=", _EQUAL),
-    "lt": _comparison("<", _ORDER),
-    "le": _comparison("<=", _ORDER),
-    "gt": _comparison(">", _ORDER),
-    "ge": _comparison(">=", _ORDER),
-    "select": Form("{0} ? {1} : {2}", _CHOICE, (_CHOICE + 1,) * 3),
-    "min": call("minimum", 2),
-    "max": call("maximum", 2),
-    "floordiv": call("floor_divide", 2),
-    "mod": call("modulo", 2),
-    "sign": call("sign_of", 1),
-    "isnan": call("is_nan", 1),
-    "isfinite": call("is_finite", 1),
-    "sigmoid": call("sigmoid", 1),
-    "softplus": call("softplus", 1),
-    "threefry": call("threefry", 4),
-}
-_ARITHMETIC = {
-    "add": infix("+", _ADD),
-    "sub": infix("-", _ADD),
-    "mul": infix("*", _MUL),
-    "neg": prefix("-", _UNARY),
-}
-_NATURAL = {"floordiv": infix("/", _MUL), "mod": infix("%", _MUL)}
-_BITS = {
-    "and": _bitwise("&", _BIT_AND),
-    "or": _bitwise("|", _BIT_OR),
-    "xor": _bitwise("^", _BIT_XOR),
-    "not": prefix("~", _UNARY),
-    "shr": _bitwise(">>", _SHIFT),
-    "pow": call("power", 2),
-    "fmod": call("truncated_remainder", 2),
-}
-_BOOL = {
-    "and": infix("&&", _AND),
-    "or": Form("{0} || {1}", _OR, (_AND + 1, _AND + 1)),
-    "xor": _comparison("!=", _EQUAL),
-    "not": prefix("!", _UNARY),
-}
-_UNSIGNED = {**_ARITHMETIC, **_BITS, "shl": _bitwise("<<", _SHIFT), "abs": Form("{0}", 0)}
-_SIGNED = {
-    **_BITS,
-    "add": call("wrapping_add", 2),
-    "sub": call("wrapping_sub", 2),
-    "mul": call("wrapping_mul", 2),
-    "neg": call("wrapping_neg", 1),
-    "abs": call("absolute", 1),
-    "shl": call("shift_left", 2),
-}
-_MATH = {
-    **{fn: fn for fn in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "erf", "erfc")},
-    **{fn: fn for fn in ("sin", "cos", "tan", "asin", "acos", "atan", "floor", "ceil", "rint", "trunc")},
-    "ndtr": "normcdf",
-    **{fn: fn for fn in ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
-    "abs": "fabs",
-}
-_MATH_OF_TWO = {"pow": "pow", "atan2": "atan2", "fmod": "fmod"}
-_DOUBLE = {
-    **_ARITHMETIC,
-    "div": infix("/", _MUL),
-    **{fn: call(name, 1) for fn, name in _MATH.items()},
-    **{fn: call(name, 2) for fn, name in _MATH_OF_TWO.items()},
-}
-_FLOAT = {
-    **_DOUBLE,
-    **{fn: call(f"{name}f", 1) for fn, name in _MATH.items()},
-    **{fn: call(f"{name}f", 2) for fn, name in _MATH_OF_TWO.items()},
-}
-_BY_TYPE = {
-    DType.bool: _BOOL,
-    DType.uint32: _UNSIGNED,
-    DType.int32: _SIGNED,
-    DType.int64: _SIGNED,
-    DType.float32: _FLOAT,
-    DType.float64: _DOUBLE,
-}
-_TO_BOOL = Form("{0} != 0", _EQUAL, (_EQUAL + 1,))
-_COMBINE = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max", "and": "And", "or": "Or"}
 
 _WIDTH = 110
 PARAMETER_BYTES = 4096
@@ -159,21 +68,6 @@ UNROLLED = 16
 AT_ONCE = 8
 """Iterations of a reduction whose loads are under way at the same time."""
 _ZERO, _ONE = Const(0, DType.int64), Const(1, DType.int64)
-
-_KEYWORDS = """
-alignas alignof asm auto bool break case catch char class const constexpr const_cast continue decltype default delete
-do double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable
-namespace new noexcept nullptr operator private protected public register reinterpret_cast restrict return short
-signed sizeof static static_assert static_cast struct switch template this throw true try typedef typeid typename
-union unsigned using virtual void volatile wchar_t while and or not xor bitand bitor compl and_eq or_eq xor_eq not_eq
-threadIdx blockIdx blockDim gridDim warpSize INFINITY NAN status main
-from_float16 from_bfloat16 to_float16 to_bfloat16
-absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo power reciprocal record_failure
-rotate_left shift_left sigmoid sign_of softplus threefry truncated_remainder
-wrapping_add wrapping_sub wrapping_mul wrapping_neg
-Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf atan2 atan2f copysign copysignf exp log pow powf
-table set halted first_check
-"""
 
 
 def header() -> str:
@@ -245,7 +139,7 @@ def table_capacity(kernel: Kernel) -> int:
 
 
 class _CudaPrinter(Printer):
-    reserved = frozenset(_KEYWORDS.split()) | {f"{name}{f}" for name in _MATH.values() for f in ("", "f")}
+    reserved = frozenset(KEYWORDS.split()) | {f"{name}{f}" for name in MATH.values() for f in ("", "f")}
 
     def __init__(self, source: Kernel, entry: Entry) -> None:
         super().__init__()
@@ -349,14 +243,14 @@ class _CudaPrinter(Printer):
             case If(condition=condition, body=body):
                 self._braces(f"if ({self.expression(condition)})", body)
             case Fail(condition=condition, check=check, detail=detail):
-                number = f"first_check + {self._index(check, _ADD + 1)}"
+                number = f"first_check + {self._index(check, ADD + 1)}"
                 record = f"record_failure(status, {number}, {self.expression(detail)})"
                 self.line(f"if ({self.expression(condition)}) {record};")
             case Barrier():
                 self.line("__syncthreads();")
             case Combine(var=var, fn=fn):
                 name = self.name(var.name)
-                self.line(f"{name} = combine<{_COMBINE[fn]}, {self.source.threads}>({name});")
+                self.line(f"{name} = combine<{COMBINE[fn]}, {self.source.threads}>({name});")
 
     def _loop(self, loop: For) -> None:
         self.indices.add(loop.var)
@@ -382,7 +276,7 @@ class _CudaPrinter(Printer):
         if isinstance(loop.start, Const) and loop.start != _ZERO:
             start = f"{self.constant(loop.start, operand=False)[0]} + threadIdx.x"
         elif loop.start != _ZERO:
-            start = f"{self._index(loop.start, _ADD)} + threadIdx.x"
+            start = f"{self._index(loop.start, ADD)} + threadIdx.x"
         match loop.stop:
             case Apply(fn="min", args=(stop, Apply(fn="add", args=(first, Const(value=most))))) if (
                 first == loop.start and most == threads
@@ -408,7 +302,7 @@ class _CudaPrinter(Printer):
     def _pack(self, pack: Pack) -> None:
         local, array = self.name(pack.local), self.name(pack.array)
         const = "" if pack.stores else "const "
-        place = f"*({const}{_packed(pack.dtype, pack.size)}*)({array} + {self._index(pack.index, _ADD + 1)})"
+        place = f"*({const}{_packed(pack.dtype, pack.size)}*)({array} + {self._index(pack.index, ADD + 1)})"
         self.line(f"{place} = {local};" if pack.stores else f"{local} = {place};")
 
     def _braces(self, head: str, body: tuple[Stmt, ...]) -> None:
@@ -426,20 +320,20 @@ class _CudaPrinter(Printer):
             source = apply.args[0].dtype
             return Form("{0}", 0) if source is dtype else call(_conversion(source, dtype), 1)
         if fn == "cast":
-            return _TO_BOOL if dtype is DType.bool else prefix(f"({TYPES[dtype]})", _UNARY)
-        if fn in _NATURAL and dtype is DType.int64 and all(self._is_natural(argument) for argument in apply.args):
+            return TO_BOOL if dtype is DType.bool else prefix(f"({TYPES[dtype]})", UNARY)
+        if fn in NATURAL and dtype is DType.int64 and all(self._is_natural(argument) for argument in apply.args):
             if isinstance(apply.args[1], Const) and apply.args[1].value:
-                return _NATURAL[fn]
-        if fn in _ARITHMETIC and (id(apply) in self.in_bounds or self._is_index(apply)):
-            return _ARITHMETIC[fn]
-        return _ANY.get(fn) or _BY_TYPE[dtype][fn]
+                return NATURAL[fn]
+        if fn in ARITHMETIC and (id(apply) in self.in_bounds or self._is_index(apply)):
+            return ARITHMETIC[fn]
+        return ANY.get(fn) or BY_TYPE[dtype][fn]
 
     def constant(self, constant: Const, operand: bool) -> tuple[str, int]:
         value, dtype = constant.value, constant.dtype
         if dtype is DType.bool:
             return str(value).lower(), ATOM
         if dtype.is_half:
-            return f"(unsigned short){np.array(value, dtype.numpy).view(np.uint16)}", _UNARY
+            return f"(unsigned short){np.array(value, dtype.numpy).view(np.uint16)}", UNARY
         if dtype.is_float:
             return _float_text(float(value), dtype)
         if dtype.kind is Kind.UINT:
@@ -447,8 +341,8 @@ class _CudaPrinter(Printer):
         is_int = np.iinfo(np.int32).min < value <= np.iinfo(np.int32).max
         suffix = "" if dtype is DType.int32 or (operand and is_int) else "LL"
         if value == np.iinfo(dtype.value).min:  # C has no literal for it
-            return f"{value + 1}{suffix} - 1", _ADD
-        return f"{value}{suffix}", _UNARY if value < 0 else ATOM
+            return f"{value + 1}{suffix} - 1", ADD
+        return f"{value}{suffix}", UNARY if value < 0 else ATOM
 
     def _index(self, expression: Expr, least: int = 0) -> str:
         """The text of an index or bound: in bounds, so that its sums and products do not overflow."""
@@ -456,7 +350,7 @@ class _CudaPrinter(Printer):
         return self.expression(expression, least)
 
     def _mark_in_bounds(self, expression: Expr) -> None:
-        if isinstance(expression, Apply) and expression.fn in _ARITHMETIC:
+        if isinstance(expression, Apply) and expression.fn in ARITHMETIC:
             self.in_bounds.add(id(expression))
             for argument in expression.args:
                 self._mark_in_bounds(argument)
@@ -507,9 +401,9 @@ def _float_text(value: float, dtype: DType) -> tuple[str, int]:
     sign = "-" if math.copysign(1.0, value) < 0 and not math.isnan(value) else ""
     if math.isnan(value) or math.isinf(value):
         word = "NAN" if math.isnan(value) else "INFINITY"
-        return f"{sign}{word if single else f'(double){word}'}", ATOM if single and not sign else _UNARY
+        return f"{sign}{word if single else f'(double){word}'}", ATOM if single and not sign else UNARY
     text = f"{np.float32(value)!s}f" if single else repr(value)
-    return text, _UNARY if sign else ATOM
+    return text, UNARY if sign else ATOM
 
 
 def _reads(statements: tuple[Stmt, ...], name: str) -> bool:

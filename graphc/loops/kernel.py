@@ -35,6 +35,8 @@ every thread runs its body: what stands outside ``thread`` loops is computed ali
 deals its iterations out: thread t runs ``start + t``, ``start + t + threads``, and so on. Stores, Fails and
 private Locals stand inside ``thread`` loops, Packs too; Barrier, Combine and shared Locals outside. Scalars are
 private to a thread, so an Accumulate in a ``thread`` loop leaves partial results which Combine brings together.
+With ``groups > 1`` an iteration has no more threads than a warp, and a block of the device runs ``groups`` of them side
+by side, each with threads, shared Locals, Barriers and Combines of its own.
 """
 
 from __future__ import annotations
@@ -272,7 +274,8 @@ class Kernel:
 
     Arguments, in order: the address of each buffer, then each size, then the address of the status cell when
     ``has_checks``. ``sizes`` are the names of int64 arguments; ``extent`` is an expression of them.
-    ``threads`` is the number of threads of a block, 0 before mapping to a GPU.
+    ``threads`` is the number of threads of an iteration of the block loop, 0 before mapping to a GPU; ``groups`` is
+    how many iterations share a block of the device.
     """
 
     name: str
@@ -282,6 +285,18 @@ class Kernel:
     body: tuple[Stmt, ...]
     has_checks: bool = False
     threads: int = 0
+    groups: int = 1
+
+    @property
+    def block_threads(self) -> int:
+        """The number of threads of a block of the device."""
+        return self.threads * self.groups
+
+    @property
+    def shared_bytes(self) -> int:
+        """What the shared Locals of a block of the device take, each a multiple of 16 bytes."""
+        locals_ = (s for s in walk(self.body) if isinstance(s, Local) and s.shared)
+        return self.groups * sum(-(-s.size * s.dtype.itemsize // 16) * 16 for s in locals_)
 
 
 def walk(statements: tuple[Stmt, ...]) -> Iterator[Stmt]:
