@@ -17,8 +17,8 @@ from typing import Any, Self, cast
 import numpy as np
 
 from graphc.errors import FileError, GraphError
-from graphc.ir import location
 from graphc.ir.dims import Dim, parse_size
+from graphc.ir.location import user_line
 from graphc.ir.types import DType
 
 Json = Any
@@ -347,9 +347,3 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), 2, 0.65)
     return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-
-
-def user_line() -> str | None:
-    """The user's current line, for errors."""
-    place = location.here()
-    return None if place is None else str(place)

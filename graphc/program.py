@@ -22,9 +22,9 @@ from graphc.errors import (
     NonFiniteError,
     ShapeError,
 )
-from graphc.ir import location
 from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.location import user_line
 from graphc.ir.node import Dependent, Node, Parameter, describe_operands
 from graphc.ir.precision import FLOAT32, Precision
 from graphc.ir.text import print_graph
@@ -316,7 +316,7 @@ class Program:
             from graphc.report.stages import print_stage
 
             return print_stage(self.plan, stage)
-        raise AxisError(f"there is no stage {stage!r}", at=_here(), remedy=f"use one of: {', '.join(STAGES)}")
+        raise AxisError(f"there is no stage {stage!r}", at=user_line(), remedy=f"use one of: {', '.join(STAGES)}")
 
     def source(self) -> str:
         """The generated source of all kernels."""
@@ -345,7 +345,7 @@ class Program:
         if unknown:
             raise NameClashError(
                 f"no size is called {sorted(unknown)[0]!r}",
-                at=_here(),
+                at=user_line(),
                 remedy=f"sizes here: {', '.join(self.graph.dims) or 'none'}",
             )
         return {name: given.get(name, self._dims.get(name, UNKNOWN_SIZE)) for name in self.graph.dims}
@@ -373,7 +373,7 @@ class Program:
         raise DTypeError(
             f"input {node.name!r} takes {dtype}, got {shown}",
             details=(str(node.loc),) if node.loc else (),
-            at=_here(),
+            at=user_line(),
             remedy=f"convert it: np.asarray({node.name}, {str(dtype)!r})",
         )
 
@@ -391,7 +391,7 @@ class Program:
         raise DTypeError(
             f"input {node.name!r} takes {node.dtype}, got {value!r:.60}",
             details=(str(node.loc),) if node.loc else (),
-            at=_here(),
+            at=user_line(),
             remedy=f"give an array of {node.dtype}",
         )
 
@@ -443,7 +443,7 @@ class Program:
         return ShapeError(
             f"input {node.name!r} is {node.type}, got an array of shape {shape}: {why}",
             details=(str(node.loc),) if node.loc else (),
-            at=_here(),
+            at=user_line(),
             remedy="pass an array of the declared shape, or declare the axis with a name such as 'batch'",
         )
 
@@ -451,14 +451,16 @@ class Program:
         missing = [name for name in self.input_names if name not in inputs]
         unknown = [name for name in inputs if name not in self.input_names]
         what = f"input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"
-        return NameClashError(what, at=_here(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}")
+        return NameClashError(
+            what, at=user_line(), remedy=f"pass exactly: {', '.join(self.input_names) or 'no inputs'}"
+        )
 
     def _given(self, out: Mapping[str, Array]) -> list[Array]:
         if not isinstance(out, Mapping) or set(out) != set(self.output_names):  # pyright: ignore[reportUnnecessaryIsInstance]
             shown = ", ".join(map(repr, out)) if isinstance(out, Mapping) else f"a {type(out).__name__}"  # pyright: ignore[reportUnnecessaryIsInstance]
             raise NameClashError(
                 f"out is for {shown}, the outputs are {', '.join(map(repr, self.output_names))}",
-                at=_here(),
+                at=user_line(),
                 remedy="give a dict with an array for every output",
             )
         return [out[name] for name in self.output_names]
@@ -472,7 +474,7 @@ class Program:
                 shown = getattr(array, "dtype", type(array).__name__)
                 raise DTypeError(
                     f"out[{name!r}] must be an array of {dtype}, got {shown}",
-                    at=_here(),
+                    at=user_line(),
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )
             array = np.asarray(array)  # a subclass may tell another shape than it has
@@ -481,7 +483,7 @@ class Program:
                 raise ShapeError(
                     f"out[{name!r}] must be a C-contiguous, writable array of shape {shape}, "
                     f"got one of shape {array.shape}{layout}",
-                    at=_here(),
+                    at=user_line(),
                     remedy=f"np.empty({shape}, {str(dtype)!r})",
                 )
 
@@ -508,8 +510,3 @@ class Program:
             if limit
             else "give no indices into an axis without elements; nothing has been changed",
         )
-
-
-def _here() -> str | None:
-    place = location.here()
-    return None if place is None else str(place)

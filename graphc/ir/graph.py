@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from graphc.errors import GraphError, NameClashError
 from graphc.ir import location
 from graphc.ir.dims import names
+from graphc.ir.location import user_line
 from graphc.ir.node import Input, Node, Parameter, intern, topological
 from graphc.ir.op import Op
 from graphc.ir.types import shape_names
@@ -104,7 +105,7 @@ def make_graph(
             not of the parameter's type, an unknown size in an input's shape.
         NameClashError: two inputs of one name.
     """
-    at = _here()
+    at = user_line()
     _check_signature(outputs, inputs, updates, at)
     input_nodes = tuple(inputs)
     graph = Graph(input_nodes, tuple(outputs.items()), tuple((updates or {}).items()))
@@ -167,11 +168,6 @@ def _check_update(target: Parameter, node: Node, at: str | None) -> None:
             at=str(node.loc) if isinstance(node, Node) and node.loc else at,  # pyright: ignore[reportUnnecessaryIsInstance]
             remedy="make the new value's shape and element type those of the parameter",
         )
-
-
-def _here() -> str | None:
-    place = location.here()
-    return None if place is None else str(place)
 
 
 def rebuild(roots: Iterable[Node], replace: Callable[[Node, tuple[Node, ...]], Node | None]) -> tuple[Node, ...]:

@@ -77,6 +77,12 @@ def here() -> Location | None:
     return None
 
 
+def user_line() -> str | None:
+    """The user's current line as text, for errors: ``model.py:41   h = norm(x)``."""
+    place = here()
+    return None if place is None else str(place)
+
+
 class at:
     """Nodes built inside have this location (None: the user's current line)."""
 

@@ -1,4 +1,4 @@
-"""Nodes: the values of a graph, frozen and hash-consed, and the three kinds of leaves.
+"""Nodes: the values of a graph, frozen and hash-consed, and parameters, which are state beside them.
 
 Building an expression twice gives the same object. That is common-subexpression elimination, and it is what makes
 "memoization in backpropagation" a fact of the graph: each shared intermediate gradient exists once::
@@ -14,22 +14,23 @@ Identity is op, attributes, operands (by ``is``) and type; the source line is no
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
 from graphc.errors import DTypeError, GraphcError, NameClashError, ShapeError
 from graphc.ir import location
-from graphc.ir.location import Location
-from graphc.ir.op import Absent, Op, op_class
+from graphc.ir.leaves import Constant, Input, ParameterLeaf
+from graphc.ir.location import Location, user_line
+from graphc.ir.op import Op
 from graphc.ir.operators import Operators, operators
-from graphc.ir.types import DType, Shape, TensorType, as_dtype, converts, kind_of
+from graphc.ir.types import DType, Shape, TensorType, as_dtype, as_shape, converts, kind_of
+from graphc.ir.valueless import Valueless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,7 @@ _counter = itertools.count()
 _SITES = 8
 
 
-class Node(Operators):
+class Node(Operators, Valueless):
     """A value in a graph: an op applied to operands. Made by :func:`apply`, never changed.
 
     Attributes:
@@ -56,7 +57,6 @@ class Node(Operators):
     """
 
     __slots__ = ("__weakref__", "args", "op", "sites", "type", "uid")
-    __array_ufunc__ = None  # NumPy leaves mixed arithmetic to us
 
     op: Op
     args: tuple[Node, ...]
@@ -103,19 +103,9 @@ class Node(Operators):
     def __hash__(self) -> int:
         return id(self)
 
-    def __bool__(self) -> NoReturn:
-        raise DTypeError(
-            "a node has no truth value: its elements are known only when a program runs",
-            at=_here(),
-            remedy="choose elements with gx.where(condition, a, b); compare nodes themselves with `is`",
-        )
-
-    def __iter__(self) -> NoReturn:
-        raise DTypeError("a node cannot be iterated over", at=_here(), remedy="index it: x[0], x[1]")
-
     def __len__(self) -> int:
         if not self.shape or not isinstance(self.shape[0], int):
-            raise DTypeError(f"{self.type} has no length that is known now", at=_here(), remedy="use x.shape")
+            raise DTypeError(f"{self.type} has no length that is known now", at=user_line(), remedy="use x.shape")
         return self.shape[0]
 
     def __pos__(self) -> Node:
@@ -125,81 +115,10 @@ class Node(Operators):
     def T(self) -> Node:
         """The transpose of a matrix."""
         if self.ndim != 2:
-            raise ShapeError(f".T needs 2 axes, this has {self.ndim}", at=_here(), remedy="use gx.transpose(x, axes)")
+            raise ShapeError(
+                f".T needs 2 axes, this has {self.ndim}", at=user_line(), remedy="use gx.transpose(x, axes)"
+            )
         return operators["transpose"](self, (1, 0))
-
-
-@op_class
-class Input(Op):
-    """A leaf whose value the caller gives at each run. Each has identity: equal names are not merged."""
-
-    label: str
-    type: TensorType
-
-    operands = ()
-    onnx = Absent.NO_ONNX_FORM
-    no_vjp = Absent.LEAF
-    no_jvp = Absent.LEAF
-    no_reference = Absent.LEAF
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.type
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (id(self),)
-
-
-@op_class
-class ParameterLeaf(Op):
-    """The leaf that stands for a parameter's current value. Its identity is the parameter's own."""
-
-    label: str
-    type: TensorType
-
-    name = "parameter"
-    operands = ()
-    onnx = Absent.NO_ONNX_FORM
-    no_vjp = Absent.LEAF
-    no_jvp = Absent.LEAF
-    no_reference = Absent.LEAF
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.type
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (id(self),)
-
-
-@op_class
-class Constant(Op):
-    """A fixed array, keyed by element type, shape and bytes."""
-
-    data: bytes
-    type: TensorType
-
-    operands = ()
-    onnx = "Constant"
-    no_vjp = Absent.LEAF
-    no_jvp = Absent.LEAF
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.type
-
-    @property
-    def array(self) -> Array:
-        """The value, read only."""
-        shape = tuple(int(size) for size in self.type.shape)  # pyright: ignore[reportArgumentType]
-        return np.frombuffer(self.data, self.type.dtype.numpy).reshape(shape)
-
-    def reference(self) -> Array:
-        return self.array
-
-    @property
-    def digest(self) -> str:
-        """A short name for the bytes."""
-        return hashlib.sha256(self.data).hexdigest()[:16]
 
 
 class Dependent(Protocol):
@@ -362,13 +281,13 @@ class Parameter(Node):
         if array.shape != self.shape:
             raise ShapeError(
                 f"parameter {self.label!r} has shape {self.shape}, the new value {array.shape}",
-                at=_here(),
+                at=user_line(),
                 remedy="give an array of the parameter's shape",
             )
         if not converts(array.dtype, self.dtype):
             raise DTypeError(
                 f"parameter {self.label!r} holds {self.dtype.numpy}, the new value is {array.dtype}",
-                at=_here(),
+                at=user_line(),
                 remedy=f"convert it: value.astype({str(self.dtype.numpy)!r})",
             )
         if self._buffer is None:
@@ -378,11 +297,6 @@ class Parameter(Node):
         self.expire()  # buffers on other devices are older than what is written now
         np.copyto(self.buffer, array, casting="unsafe")
         self.expire_dependents()  # what another thread made meanwhile may hold some of both
-
-
-def _here() -> str | None:
-    place = location.here()
-    return None if place is None else str(place)
 
 
 def _references(parameter: Parameter) -> int:
@@ -403,7 +317,7 @@ def apply(op: Op, *args: Node) -> Node:
     try:
         type = op.infer(*[arg.type for arg in args])
     except GraphcError as error:
-        raise error.located(op.name, describe_operands(op, args), _here()) from None
+        raise error.located(op.name, describe_operands(op, args), user_line()) from None
     return intern(op, args, type)
 
 
@@ -451,13 +365,11 @@ def placeholder(name: str, shape: Any, dtype: Any = "float32") -> Node:
     >>> gx.placeholder("x", ("batch", 784), "float32")
     <input 'x': f32[batch, 784]>
     """
-    from graphc.ir.types import as_shape
-
     check_name(name)
     try:
         op = Input(name, TensorType(as_dtype(dtype), as_shape(shape)))
     except GraphcError as error:
-        raise error.located(f"placeholder {name!r}", (), _here()) from None
+        raise error.located(f"placeholder {name!r}", (), user_line()) from None
     return Node(op, (), op.type, location.here())
 
 
@@ -465,7 +377,7 @@ def check_name(name: object) -> None:
     """Refuse a name that cannot be a keyword argument."""
     if not isinstance(name, str) or not name.isidentifier():
         raise NameClashError(
-            f"{name!r} cannot be a name", at=_here(), remedy="use a Python identifier such as 'x' or 'token_ids'"
+            f"{name!r} cannot be a name", at=user_line(), remedy="use a Python identifier such as 'x' or 'token_ids'"
         )
 
 
@@ -492,7 +404,7 @@ def parameter(name: str, value: Any, dtype: Any = None, trainable: bool = True) 
             array = array.astype(np.float32) if array.dtype.kind == "f" else array
         as_dtype(array.dtype)
     except GraphcError as error:
-        raise error.located(f"parameter {name!r}", (), _here()) from None
+        raise error.located(f"parameter {name!r}", (), user_line()) from None
     return Parameter(str(name), array, trainable)
 
 
@@ -513,7 +425,7 @@ def constant(value: Any, dtype: Any = None) -> Node:
             array = array.astype(np.float32)
         type = TensorType(as_dtype(array.dtype), tuple(array.shape))
     except GraphcError as error:
-        raise error.located("constant", (), _here()) from None
+        raise error.located("constant", (), user_line()) from None
     return intern(Constant(np.ascontiguousarray(array).tobytes(), type), (), type)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.errors import AxisError
-from graphc.ir import location
+from graphc.ir.location import user_line
 from graphc.ir.types import DType
 
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
@@ -41,10 +41,9 @@ def find_precision(value: str | None) -> Precision:
     """
     name = "float32" if value is None else value
     if name not in PRECISIONS:
-        place = location.here()
         raise AxisError(
             f"precision={value!r}",
-            at=None if place is None else str(place),
+            at=user_line(),
             remedy=f"use one of: {', '.join(PRECISIONS)}",
         )
     kinds = {"mixed_bfloat16": DType.bfloat16, "mixed_float16": DType.float16}

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import GraphcError, ParseError
-from graphc.ir import location
 from graphc.ir.dims import Dim, parse_size
 from graphc.ir.graph import Graph
+from graphc.ir.location import user_line
 from graphc.ir.node import Constant, Input, Node, Parameter, ParameterLeaf, constant, intern
 from graphc.ir.op import Op
 from graphc.ir.types import DType, TensorType, as_dtype
@@ -180,11 +180,10 @@ def parse_graph(
                 raise ValueError("neither a node, a return nor an update")
         except (ValueError, KeyError, TypeError, SyntaxError, GraphcError) as error:
             said = f"{error.args[0]!r} is not defined" if isinstance(error, KeyError) else str(error)
-            place = location.here()
             raise ParseError(
                 f"graph text, line {number}: {said}",
                 details=(line,),
-                at=None if place is None else str(place),
+                at=user_line(),
                 remedy="see docs/architecture.md for the grammar",
             ) from None
     return Graph(tuple(inputs), tuple(outputs), tuple(updates))

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.errors import AxisError, DTypeError, GraphcError, GraphError, ShapeError
-from graphc.ir import location
 from graphc.ir.dims import Size
+from graphc.ir.location import user_line
 from graphc.ir.node import Constant, Node, apply, constant
 from graphc.ir.op import Absent, Array, BadCase, Case, Op, op_class
 from graphc.ir.types import DType, Shape, TensorType, broadcast_shapes, promote
@@ -18,12 +18,6 @@ from graphc.loops.kernel import Apply, Expr
 
 Operand = Node | np.ndarray[Any, Any] | np.generic | bool | int | float
 Axis = int | Sequence[int] | None
-
-
-def user_line() -> str | None:
-    """The user's current line as text, for errors."""
-    place = location.here()
-    return None if place is None else str(place)
 
 
 class explaining:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import threading
 import weakref
 
@@ -96,15 +97,42 @@ def test_two_threads_get_the_same_node():
     assert all(node is first for row in found for node, first in zip(row, found[0], strict=True))
 
 
-def test_a_node_has_no_value_now():
-    for ask, says in (
-        (lambda: bool(X > 0), "no truth value"), (lambda: list(X), "cannot be iterated"), (lambda: 1 if X == X else 0, "gx.where"),
-        (lambda: X in [X + 1.0], "no truth value"), (lambda: len(gx.placeholder("y", ("n",))), "no length"),
-    ):  # fmt: skip
-        with pytest.raises(TypeError, match=says) as caught:
-            ask()
-        assert "test_node.py" in str(caught.value)
-    assert len(X) == 4
+INDEX = gx.placeholder("index", (), "int64")
+
+
+@pytest.mark.parametrize(
+    ("ask", "says", "remedy"),
+    [
+        (lambda: bool(X > 0), "no truth value", "gx.where"),
+        (lambda: 1 if X == X else 0, "no truth value", "`is`"),
+        (lambda: X in [X + 1.0], "no truth value", "gx.where"),
+        (lambda: list(X), "cannot be iterated", "index it"),
+        (lambda: len(gx.placeholder("y", ("n",))), "no length", "x.shape"),
+        (lambda: X.__setitem__(0, 1.0), "never changes", "gx.index_update"),
+        (lambda: float(INDEX), "not a number", "gx.compile"),
+        (lambda: int(INDEX), "not a number", "gx.compile"),
+        (lambda: range(INDEX), "not a number", "gx.compile"),
+        (lambda: [1, 2][INDEX], "not a number", "gx.compile"),
+        (lambda: np.arange(3)[INDEX], "not an array", "gx.compile"),
+        (lambda: np.asarray(X), "not an array", "gx.compile"),
+        (lambda: np.array([X, 1.0]), "not an array", "gx.compile"),
+        (lambda: np.exp(X), "np.exp computes with arrays", "gx.exp"),
+        (lambda: np.maximum(np.zeros(3), X), "np.maximum computes with arrays", "gx.maximum"),
+        (lambda: np.add.reduce(X), "np.add computes with arrays", "gx.add"),
+        (lambda: np.ones((4, 3)).__iadd__(X), "np.add computes with arrays", "gx.add"),
+        (lambda: np.mean(X), "np.mean computes with arrays", "gx.mean"),
+        (lambda: np.concatenate([X, X]), "np.concatenate computes with arrays", "gx.concatenate"),
+    ],
+)
+def test_a_node_has_no_value_now(ask, says, remedy):
+    with pytest.raises(gx.DTypeError, match=says) as caught:
+        ask()
+    assert "test_node.py" in caught.value.at
+    assert remedy in caught.value.remedy
+
+
+def test_a_node_knows_its_shape_and_is_hashed_by_identity():
+    assert (len(X), np.shape(X), np.ndim(X)) == (4, (4, 3), 2)
     assert hash(X) == id(X)
 
 
@@ -117,10 +145,32 @@ def test_a_node_tells_about_itself():
         _ = gx.placeholder("y", (2, 3, 4)).T
 
 
-def test_numpy_leaves_mixed_arithmetic_to_nodes():
-    ones = np.ones((4, 3), np.float32)
-    for node in (ones + X, ones @ X.T, np.float32(2) * X, ones > X):
-        assert isinstance(node, gx.Node)
+SYMBOLS = "add sub mul truediv floordiv mod pow eq ne lt le gt ge".split()
+
+
+@pytest.mark.parametrize("number", [np.float32([[0.5, 2, 1]]), np.float32(2)], ids=["array", "number"])
+def test_numpy_leaves_mixed_arithmetic_to_nodes(number):
+    x = np.linspace(0.5, 3, 12, dtype=np.float32).reshape(4, 3)
+    symbols = [getattr(operator, symbol) for symbol in SYMBOLS]
+    outputs = {
+        f"{at} {symbol.__name__}": symbol(*pair)
+        for symbol in symbols
+        for at, pair in enumerate([(number, X), (X, number)])
+    }
+    got = gx.compile(outputs, inputs=[X], backend="reference")(x=x)
+    for symbol in symbols:
+        np.testing.assert_allclose(got[f"0 {symbol.__name__}"], symbol(number, x), rtol=1e-6)
+        np.testing.assert_allclose(got[f"1 {symbol.__name__}"], symbol(x, number), rtol=1e-6)
+
+
+def test_numpy_leaves_products_and_bits_of_mixed_operands_to_nodes():
+    ones, bits = np.ones((4, 3), np.float32), np.arange(3)
+    integers = gx.placeholder("i", (3,), "int64")
+    assert (ones @ X.T) is gx.matmul(ones, X.T)
+    assert (X.T @ ones) is gx.matmul(X.T, ones)
+    for symbol in (operator.and_, operator.or_, operator.xor):
+        assert isinstance(symbol(bits, integers), gx.Node)
+        assert isinstance(symbol(integers, bits), gx.Node)
 
 
 def test_a_parameter_keeps_its_buffer():
