@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphc import cache as disk
 from graphc.backends.cupy import installation
 from graphc.errors import BackendError
 
@@ -52,6 +54,9 @@ class CupyBackend:
 
         return fits(node)
 
+    def plan_key(self) -> str:
+        return f"{_digest()} {replace(self, device=None)}"  # what it takes may depend on any of its options
+
     def compile(self, plan: Any) -> GpuExecutable:
         from graphc.backends.cupy.executable import GpuExecutable
 
@@ -59,6 +64,12 @@ class CupyBackend:
         if reason is not None:
             raise BackendError(f"programs cannot run on a GPU here: {reason}", remedy="use backend='numba' or 'auto'")
         return GpuExecutable(plan, self.device or first_gpu(), self.tf32)
+
+
+@cache
+def _digest() -> str:
+    """Of the code that says what is taken whole."""
+    return disk.digest(*(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 @cache

@@ -79,7 +79,7 @@ class GpuBound:
         self._seen_arrays: dict[tuple[int, ...], None] = {}
         self._feeds: list[tuple[Array, Mark | None]] = []
         self._next_feed = 0
-        self._posted = self._outputs.cell_bytes if plan.checks or any(self._outputs.in_cell) else 0
+        self._posted = self._outputs.cell_bytes if executable.unit.checks or any(self._outputs.in_cell) else 0
 
     def _types(self, place: Place) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         plan = self.executable.plan
@@ -99,7 +99,7 @@ class GpuBound:
         with device.lock:
             host = [None if device.is_array(output) else output for output in outputs]
             slot = self._step(inputs, [o if h is None else None for o, h in zip(outputs, host, strict=True)])
-            if not self.executable.plan.checks and all(output is None for output in host):
+            if not self.executable.unit.checks and all(output is None for output in host):
                 return None
             self._outputs.download(self.executable, host)
             device.synchronize()

@@ -16,12 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc import cache
 from graphc.backends.cupy import cublas
+from graphc.backends.cupy.cubins import cubins
 from graphc.backends.cupy.device import Array, Clear, Launch, Product, Task
 from graphc.backends.cupy.lanes import Place, assign_lanes
 from graphc.backends.cupy.module import Unit
-from graphc.backends.cupy.nvrtc import compile_cubin, nvrtc_version
 from graphc.backends.cupy.state import Residence
 from graphc.errors import BackendError
 
@@ -31,7 +30,6 @@ runtime: Any = cupy.cuda.runtime
 
 LANES = 8
 """Streams that a recording may use side by side."""
-OPTIONS = ("--split-compile=0",)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -68,9 +66,9 @@ class CudaMemory:
 
 @dataclass(frozen=True)
 class CudaModule:
-    """A loaded cubin."""
+    """Loaded cubins."""
 
-    loaded: Any
+    loaded: tuple[Any, ...]
     functions: dict[str, Any]
 
 
@@ -147,20 +145,19 @@ class CudaDevice:
 
     @_explained
     def load(self, unit: Unit) -> CudaModule:
-        source = unit.source
-        key = cache.digest("cubin", source, self.arch, nvrtc_version(), *OPTIONS)
-        code = cache.get(key, "cubin")
-        if code is None:
-            code = compile_cubin(source, self.arch, OPTIONS).code
-            cache.put(key, "cubin", code)
+        codes = cubins(unit.parts, self.arch)
+        functions: dict[str, Any] = {}
         with self._current():
-            module = cupy.cuda.function.Module()
-            module.load(code)
-            functions = {name: module.get_function(name) for name in unit.functions}
+            loaded: list[Any] = []
+            for part, code in zip(unit.parts, codes, strict=True):
+                module = cupy.cuda.function.Module()
+                module.load(code)
+                loaded.append(module)
+                functions |= {name: module.get_function(name) for name in part.functions}
             for variant in unit.attention:  # 48 KiB unless more is asked for
                 attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 driver.funcSetAttribute(functions[variant.name].ptr, attribute, variant.shared_bytes)
-            return CudaModule(module, functions)
+            return CudaModule(tuple(loaded), functions)
 
     @_explained
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:

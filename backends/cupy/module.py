@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Variant
@@ -27,6 +28,8 @@ FEWEST_PIECES, MOST_WHOLE = 4, 512
 """A reduction is cut into pieces if there are as many, and if no more results than this keep blocks busy."""
 NARROW = 16
 """What the functions for products of small matrices take of one side, at most."""
+KERNELS_OF_A_PART = 8
+"""So many are compiled together: each part reads the header again, which takes as long as one small kernel."""
 
 
 @dataclass(frozen=True)
@@ -94,34 +97,63 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class Part:
+    """CUDA C that is compiled on its own, and the functions in it that are launched."""
+
+    source: str
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Unit:
-    """A plan's launches as groups and products, and what is printed for their kernels."""
+    """A plan's launches as groups and products, and what is printed for their kernels.
+
+    Attributes:
+        checks: may a step fail?
+    """
 
     work: tuple[tuple[Work, ...], ...]
     entries: tuple[tuple[Kernel, Entry], ...]
     small_products: bool = False
     scratch: tuple[Scratch, ...] = ()
     attention: tuple[Variant, ...] = ()
+    checks: bool = False
 
     @property
     def source(self) -> str:
-        """The translation unit."""
+        """All of it as one translation unit."""
         return module_source(self.entries, self.small_products, self.attention)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The same in pieces that can be compiled side by side.
+
+        A kernel of attention is one of its own: the next program that attends in the same way finds it compiled.
+        """
+        found = [Part(module_source((), attention=(variant,)), (variant.name,)) for variant in self.attention]
+        if self.small_products:
+            found.append(Part(module_source((), small_products=True), (THIN_PRODUCT, SHORT_PRODUCT)))
+        for first in range(0, max(len(self.entries), 1), KERNELS_OF_A_PART):
+            some = self.entries[first : first + KERNELS_OF_A_PART]
+            header = () if first else (POST_RESULTS,)
+            found.append(Part(module_source(some), (*header, *(function_name(*entry) for entry in some))))
+        return tuple(found)
 
     @property
     def functions(self) -> tuple[str, ...]:
         """What it defines for launches."""
-        products = (THIN_PRODUCT, SHORT_PRODUCT) if self.small_products else ()
-        attention = (variant.name for variant in self.attention)
-        return (POST_RESULTS, *products, *attention, *(function_name(kernel, entry) for kernel, entry in self.entries))
+        return tuple(name for part in self.parts for name in part.functions)
 
 
 def make_unit(plan: Plan, tf32: bool = False) -> Unit:
     """Map the kernels of a plan."""
     mapper = _Mapper(plan)
+    # a plan from the disk has checks in its kernels alone
+    kernels = (item.kernel for launch in plan.launches for item in launch.items if isinstance(item, KernelItem))
+    checks = any(kernel.has_checks for kernel in kernels)
     work: list[tuple[Work, ...]] = []
     for position, launch in enumerate(plan.launches):
-        work.append(mapper.works(launch, bool(plan.checks) and position >= plan.commit))
+        work.append(mapper.works(launch, checks and position >= plan.commit))
     entries: dict[tuple[Kernel, Entry], None] = {}
     for outer in (group for works in work for group in works if isinstance(group, Group)):
         for group in (outer, *((outer.halves.first, outer.halves.second) if outer.halves else ())):
@@ -131,7 +163,7 @@ def make_unit(plan: Plan, tf32: bool = False) -> Unit:
     small = any(may_be_small(item) for works in work for item in works)
     attention = (item for works in work for item in works if isinstance(item, KeptAttention))
     variants = dict.fromkeys(variant for item in attention for variant in item.variants(tf32).values())
-    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch), tuple(variants))
+    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch), tuple(variants), checks)
 
 
 def is_long(split: Split, item: KernelItem, dims: Mapping[str, int]) -> bool:

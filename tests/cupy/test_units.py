@@ -15,7 +15,8 @@ from graphc.backends.cupy import CupyBackend
 from graphc.backends.cupy.device import Launch, Product
 from graphc.backends.cupy.lanes import assign_lanes
 from graphc.backends.cupy.module import make_unit
-from graphc.backends.cupy.nvrtc import compile_cubin
+from graphc.backends.cupy.nvrtc import Usage, compile_cubin
+from graphc.backends.cupy.printer import POST_RESULTS
 from graphc.backends.cupy.touched import Touched
 from tests.cupy.emulated_device import EmulatedDevice
 from tests.cupy.test_programs import recurrent_step
@@ -28,7 +29,11 @@ FOLDER = Path(cupy.__file__).parent
 def test_kernels_of_training_steps_compile_to_registers(arch):
     for program in (classifier_step([784, 512, 256, 10], 0.1), recurrent_step("numba", 64)):
         unit = make_unit(program.plan)
-        usage = compile_cubin(unit.source, arch).usage
+        usage: dict[str, Usage] = {}
+        for part in unit.parts:
+            found = compile_cubin(part.source, arch).usage
+            assert set(part.functions) <= found.keys() <= {*part.functions, POST_RESULTS}
+            usage |= found
         assert usage.keys() == set(unit.functions)
         # a division's slow path is a call, around which a register or two may be saved
         assert max(found.spill_bytes for found in usage.values()) <= 16, usage
