@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.backends.cupy import cublas
+from graphc.backends.cupy import cublas, cudnn
+from graphc.backends.cupy.choice import Choices
 from graphc.backends.cupy.cubins import cubins
-from graphc.backends.cupy.device import Array, Clear, Launch, Product, Task
+from graphc.backends.cupy.device import Array, Clear, Convolution, Launch, Product, Task, Work
 from graphc.backends.cupy.lanes import Place, assign_lanes
 from graphc.backends.cupy.module import Unit
+from graphc.backends.cupy.nvrtc import nvrtc_version
 from graphc.backends.cupy.state import Residence
 from graphc.errors import BackendError
 
@@ -108,10 +112,13 @@ class _Lane:
 class CudaDevice:
     """See :class:`graphc.backends.cupy.device.Device`."""
 
+    measures = True
+
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self.lock = threading.RLock()
         self.residence = Residence()
+        self.choices = Choices()
         try:
             with cupy.cuda.Device(number) as device:
                 properties = runtime.getDeviceProperties(number)
@@ -122,6 +129,10 @@ class CudaDevice:
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
             raise BackendError(f"the GPU cannot be used: {error}", remedy="see what `nvidia-smi` says") from error
         self._lanes: list[_Lane] = []
+
+    @property
+    def versions(self) -> str:
+        return f"{self.arch}, driver {runtime.driverGetVersion()}, NVRTC {nvrtc_version()}"
 
     @contextmanager
     def _current(self) -> Iterator[None]:
@@ -134,14 +145,18 @@ class CudaDevice:
             try:
                 return CudaMemory(cupy.cuda.alloc(max(nbytes, 1)), nbytes)
             except cupy.cuda.memory.OutOfMemoryError:
-                free, total = runtime.memGetInfo()
-                held = cupy.get_default_memory_pool().free_bytes()
+                total = runtime.memGetInfo()[1]
                 raise BackendError(
                     f"the GPU's memory is full: {what} takes {readable(nbytes)}, of {readable(total)} there are "
-                    f"{readable(free + held)} left",
+                    f"{readable(self.free_bytes())} left",
                     remedy="take a smaller batch, free arrays and programs that are not needed, or look with "
                     "`nvidia-smi` who else uses the GPU; program.memory(batch=...) says what a size takes",
                 ) from None
+
+    @_explained
+    def free_bytes(self) -> int:
+        with self._current():  # what nobody has, and what the pool has kept
+            return int(runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     @_explained
     def load(self, unit: Unit) -> CudaModule:
@@ -197,7 +212,12 @@ class CudaDevice:
         with cupy.cuda.Device(self.number):
             multiplying = {p.lane for p, task in zip(places, tasks, strict=True) if isinstance(task.work, Product)}
             self._open_lanes(max((place.lane for place in places), default=0) + 1, multiplying)
-            recorder = _Recorder(module, self._lanes)
+            convolving = [
+                (p.lane, t.work) for p, t in zip(places, tasks, strict=True) if isinstance(t.work, Convolution)
+            ]
+            for lane, work in convolving:
+                self._dnn.prepare(work, self._lanes[lane].stream.ptr)
+            recorder = _Recorder(module, self._lanes, self._dnn if convolving else None)
             first = self._lanes[0].stream
             # relaxed: objects that Python's collector frees meanwhile must not end the recording
             first.begin_capture(runtime.streamCaptureModeRelaxed)
@@ -217,6 +237,37 @@ class CudaDevice:
             if lane.blas is None:
                 lane.workspace = self.allocate(cublas.WORKSPACE_BYTES, "a workspace of cuBLAS")
                 lane.blas = cublas.Cublas(cublas.library(), lane.stream.ptr, lane.workspace.address)
+
+    @_explained
+    def timed(self, graph: CudaGraph, times: int) -> list[float]:
+        with cupy.cuda.Device(self.number):
+            events = [cupy.cuda.Event() for _ in range(times + 1)]
+            events[0].record(self._stream)
+            for event in events[1:]:
+                graph.launch()
+                event.record(self._stream)
+            events[-1].synchronize()
+            return [cupy.cuda.get_elapsed_time(start, end) / 1e3 for start, end in itertools.pairwise(events)]
+
+    @cached_property
+    def _dnn(self) -> cudnn.Cudnn:
+        return cudnn.Cudnn(cudnn.frontend())
+
+    def convolution_plans(self, convolution: Convolution) -> Iterator[str]:
+        plans = self._dnn.plans(convolution)
+        while True:
+            with cupy.cuda.Device(self.number):
+                name = next(plans, None)
+            if name is None:
+                return
+            yield name
+
+    def convolution_workspace(self, convolution: Convolution) -> int:
+        with cupy.cuda.Device(self.number):
+            return self._dnn.workspace(convolution)
+
+    def library_version(self) -> str:
+        return cudnn.installed()
 
     @_explained
     def mark(self) -> CudaMark:
@@ -262,9 +313,10 @@ class CudaDevice:
 class _Recorder:
     """Queues tasks on the streams of a recording that has begun on the first one."""
 
-    def __init__(self, module: CudaModule, lanes: Sequence[_Lane]) -> None:
+    def __init__(self, module: CudaModule, lanes: Sequence[_Lane], dnn: cudnn.Cudnn | None) -> None:
         self.module = module
         self.lanes = lanes
+        self.dnn = dnn
         self.kept: list[Any] = []
         self._joined = {0}
 
@@ -289,7 +341,7 @@ class _Recorder:
         self.kept.append(event)
         return event
 
-    def _queue(self, work: Launch | Product | Clear, lane: _Lane) -> None:
+    def _queue(self, work: Work, lane: _Lane) -> None:
         match work:
             case Launch():
                 words = np.array(work.words, np.int64)
@@ -306,6 +358,9 @@ class _Recorder:
             case Product():
                 assert lane.blas is not None  # the lane was opened for products
                 lane.blas.product(work)
+            case Convolution():
+                assert self.dnn is not None  # it has been prepared
+                self.dnn.run(work, lane.stream.ptr)
             case Clear():
                 runtime.memsetAsync(work.address, 0, work.nbytes, lane.stream.ptr)
 

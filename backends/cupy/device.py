@@ -7,7 +7,7 @@ without a GPU. Work is queued in order on one stream, and only what says so wait
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.ir.types import DType
+from graphc.lower.plan import Sought
 
 if TYPE_CHECKING:
+    from graphc.backends.cupy.choice import Choices
     from graphc.backends.cupy.module import Unit
     from graphc.backends.cupy.state import Residence
 
@@ -85,6 +87,45 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """One of the three products of a convolution, computed by a library.
+
+    Whatever is computed, x is ``(batch, *sizes, channels)``, the kernel ``(filters, *window, channels / groups)`` and y
+    ``(batch, *counts, filters)``, each dense; the numbers mean what they do in
+    :class:`graphc.lower.plan.ConvolutionItem`.
+
+    Attributes:
+        dtype: of all three; 16-bit floats are summed in float32.
+        x, kernel, y: addresses.
+        low, high: how many zeros stand before and behind x along each axis.
+        tf32: may float32 operands be rounded to 10 bits of mantissa?
+        plan: the library's name for how it is computed.
+        workspace, workspace_bytes: memory that the plan may write.
+    """
+
+    sought: Sought
+    dtype: DType
+    x: int
+    kernel: int
+    y: int
+    batch: int
+    sizes: tuple[int, ...]
+    counts: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    groups: int
+    channels: int
+    filters: int
+    tf32: bool = False
+    plan: str = ""
+    workspace: int = 0
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Clear:
     """Sets bytes to zero."""
 
@@ -92,11 +133,14 @@ class Clear:
     nbytes: int
 
 
+Work: TypeAlias = Launch | Product | Convolution | Clear
+
+
 @dataclass(frozen=True)
 class Task:
     """Work, and the positions of the earlier tasks that it has to wait for."""
 
-    work: Launch | Product | Clear
+    work: Work
     after: tuple[int, ...] = ()
 
 
@@ -131,12 +175,21 @@ class Device(Protocol):
         arch: what the kernels are compiled for, such as ``sm_90``.
         lock: held by whoever queues work; programs run one after another.
         residence: the parameters that it holds.
+        choices: which of several ways to do a task were found to be the fastest.
+        versions: of what makes code for it and runs that, by which measurements are told apart.
+        measures: do times say anything about it?
     """
 
     name: str
     arch: str
     lock: threading.RLock
     residence: Residence
+    choices: Choices
+
+    @property
+    def versions(self) -> str: ...
+    @property
+    def measures(self) -> bool: ...
 
     def allocate(self, nbytes: int, what: str) -> Memory:
         """Memory that begins at a multiple of ``ALIGNMENT``.
@@ -144,6 +197,10 @@ class Device(Protocol):
         Raises:
             BackendError: there is not enough; the message says how much ``what`` takes and how much is left.
         """
+        ...
+
+    def free_bytes(self) -> int:
+        """How much may still be allocated."""
         ...
 
     def load(self, unit: Unit) -> Module:
@@ -172,6 +229,33 @@ class Device(Protocol):
 
     def record(self, module: Any, tasks: Sequence[Task]) -> Graph:
         """Tasks with functions of a loaded module as one graph; those that need not wait may run side by side."""
+        ...
+
+    def timed(self, graph: Any, times: int) -> list[float]:
+        """Queue a graph so many times and wait: the seconds that each took on the device."""
+        ...
+
+    def convolution_plans(self, convolution: Convolution) -> Iterator[str]:
+        """Plans by which the library can compute a convolution, wherever operands lie, the most promising first.
+
+        Each gives the same bits for the same operands, and has the same name in every process. The next one is compiled
+        when it is asked for.
+
+        Raises:
+            BackendError: there are none, or there is no library.
+        """
+        ...
+
+    def convolution_workspace(self, convolution: Convolution) -> int:
+        """The bytes of the workspace that a convolution's plan takes. The plan is compiled, if it is not yet.
+
+        Raises:
+            BackendError: that failed.
+        """
+        ...
+
+    def library_version(self) -> str:
+        """Which library convolves, without loading it; empty if there is none."""
         ...
 
     def mark(self) -> Mark:

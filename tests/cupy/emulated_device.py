@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from graphc.backends.cupy.device import Clear, Launch, Product, Task
+from graphc.backends.cupy.choice import Choices
+from graphc.backends.cupy.device import Clear, Convolution, Launch, Product, Task, Work
 from graphc.backends.cupy.lanes import assign_lanes
 from graphc.backends.cupy.module import Unit
 from graphc.backends.cupy.state import Residence
 from graphc.errors import BackendError
+from graphc.lower.plan import Sought
+from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
 
 
@@ -38,6 +41,9 @@ class DeviceArray:
     dtype = property(lambda self: self.data.dtype)
     nbytes = property(lambda self: self.data.nbytes)
     flags = property(lambda self: self.data.flags)
+
+    def __getitem__(self, rows: slice) -> DeviceArray:
+        return DeviceArray(self.data[rows])
 
     def get(self) -> np.ndarray:
         return self.data.copy()
@@ -73,6 +79,8 @@ class EmulatedDevice:
 
     capacity: bytes that may be taken in all.
     shuffled: tasks run in another order that their dependencies allow.
+    library: names of the plans of a library that convolves, with the workspace of each; none, and there is no library.
+    seconds: how long a graph is said to take; None, and times say nothing.
     """
 
     name: str = "emulated"
@@ -82,6 +90,10 @@ class EmulatedDevice:
     downwards: bool = False
     lock: Any = field(default_factory=threading.RLock)
     residence: Residence = field(default_factory=Residence)
+    choices: Choices = field(default_factory=Choices)
+    versions: str = "emulated"
+    library: dict[str, int] = field(default_factory=dict)
+    seconds: Callable[[EmulatedGraph], float] | None = None
     taken: int = 0
     launches: int = 0
     recordings: int = 0
@@ -94,6 +106,9 @@ class EmulatedDevice:
         data = aligned_bytes(max(nbytes, 1))
         data[:] = 0xA5  # nothing is zero by itself
         return HostMemory(data, nbytes)
+
+    def free_bytes(self) -> int:
+        return self.capacity - self.taken
 
     def load(self, unit: Unit) -> EmulatedModule:
         library = compile_kernels(
@@ -122,6 +137,29 @@ class EmulatedDevice:
         self.recordings += 1
         return EmulatedGraph(self, module, tuple(tasks), order_of(tasks, self.shuffled))
 
+    @property
+    def measures(self) -> bool:
+        return self.seconds is not None
+
+    def timed(self, graph: EmulatedGraph, times: int) -> list[float]:
+        assert self.seconds is not None
+        for _ in range(times):
+            graph.launch()
+        return [self.seconds(graph)] * times
+
+    def library_version(self) -> str:
+        return "a library" if self.library else ""
+
+    def convolution_plans(self, convolution: Convolution) -> Iterator[str]:
+        if not self.library:
+            raise BackendError("there is no library", remedy="install one")
+        yield from self.library
+
+    def convolution_workspace(self, convolution: Convolution) -> int:
+        if convolution.plan not in self.library:
+            raise BackendError("there is no such plan")
+        return self.library[convolution.plan]
+
     def mark(self) -> EmulatedMark:
         return EmulatedMark()
 
@@ -144,12 +182,15 @@ class EmulatedDevice:
     def leave(self) -> None:
         pass
 
-    def perform(self, module: EmulatedModule, work: Launch | Product | Clear) -> None:
+    def perform(self, module: EmulatedModule, work: Work) -> None:
         match work:
             case Launch():
                 launch(module.library, work.function, work.blocks, np.array(work.words, np.int64), self.downwards)
             case Product():
                 multiply(work)
+            case Convolution():
+                view(work.workspace, work.workspace_bytes)[:] = 0xA5
+                convolve(work)
             case Clear():
                 self.clear(work.address, work.nbytes)
 
@@ -180,6 +221,30 @@ def multiply(work: Product) -> None:
         with np.errstate(all="ignore"):
             left = (a.T if work.transpose_a else a).astype(wide)
             c[...] = left @ (b.T if work.transpose_b else b).astype(wide)
+
+
+def convolve(work: Convolution) -> None:
+    """A convolution as the reference computes it, on operands that lie as a library takes them."""
+    x_shape, y_shape = (work.batch, *work.sizes, work.channels), (work.batch, *work.counts, work.filters)
+    per_group = work.channels // work.groups
+
+    def array(address: int, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape)) * work.dtype.itemsize
+        return view(address, size).view(work.dtype.numpy).reshape(shape)
+
+    x, y = array(work.x, x_shape), array(work.y, y_shape)
+    kernel = np.moveaxis(array(work.kernel, (work.filters, *work.window, per_group)), 0, -1)
+    common = (work.strides, work.dilations, work.low, work.groups)
+    wide = work.dtype.wide.numpy
+    with np.errstate(all="ignore"):
+        match work.sought:
+            case Sought.RESULT:
+                y[...] = Conv(*common, work.high).reference(x.astype(wide), kernel.astype(wide))
+            case Sought.INPUT:
+                x[...] = ConvTranspose(*common, work.sizes).reference(y.astype(wide), kernel.astype(wide))
+            case Sought.KERNEL:
+                op = ConvKernelGrad(*common, work.high, work.window)
+                kernel[...] = op.reference(x.astype(wide), y.astype(wide))
 
 
 def order_of(tasks: Sequence[Task], shuffled: bool) -> tuple[int, ...]:
