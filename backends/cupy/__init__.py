@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from graphc.backends.cupy.device import Device
     from graphc.backends.cupy.executable import GpuExecutable
 
+CONVOLUTIONS = ("measured", "graphc", "cudnn")
+
 
 @dataclass(frozen=True)
 class CupyBackend:
@@ -23,6 +25,9 @@ class CupyBackend:
     Attributes:
         tf32: let products of float32 round their operands to 10 bits of mantissa, which is several times as fast.
         device: what runs them; None for the first GPU.
+        convolution: who convolves: ``"measured"``, whoever is the fastest as measured when sizes first come, and kept
+            from then on; ``"graphc"``, kernels of graphc's own; ``"cudnn"``, the library (``pip install
+            'graphc[cudnn]'``) wherever it can.
 
     >>> from graphc.backends.cupy import CupyBackend
     >>> CupyBackend(tf32=True).name
@@ -31,10 +36,17 @@ class CupyBackend:
 
     tf32: bool = False
     device: Device | None = None
+    convolution: str = "measured"
     name: str = "cupy"
     priority: int = 100
     lowers: bool = True
     multiplies_halves: bool = True
+
+    def __post_init__(self) -> None:
+        if self.convolution not in CONVOLUTIONS:
+            raise BackendError(
+                f"nobody who convolves is called {self.convolution!r}", remedy=f"take one of: {', '.join(CONVOLUTIONS)}"
+            )
 
     def available(self) -> str | None:
         return None if self.device is not None else installation.problem()
