@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 import numpy as np
 
@@ -65,6 +66,9 @@ class Variant:
     causal: bool = False
     mask: str = "NO_MASK"
     dropout: bool = False
+
+    structure: ClassVar[str] = "Attention"
+    """That of the arguments."""
 
     @property
     def name(self) -> str:

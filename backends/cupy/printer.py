@@ -56,6 +56,7 @@ from graphc.loops.printer import ATOM, Form, Printer, call, prefix
 
 if TYPE_CHECKING:
     from graphc.backends.cupy.attention import Variant
+    from graphc.backends.cupy.convolution import Variant as Convolving
 
 _WIDTH = 110
 PARAMETER_BYTES = 4096
@@ -99,13 +100,21 @@ def products() -> str:
 
 
 def module_source(
-    kernels: Sequence[Kernel | tuple[Kernel, Entry]], small_products: bool = False, attention: Sequence[Variant] = ()
+    kernels: Sequence[Kernel | tuple[Kernel, Entry]],
+    small_products: bool = False,
+    attention: Sequence[Variant] = (),
+    convolution: Sequence[Convolving] = (),
 ) -> str:
     """One translation unit: the header, then each kernel, which must be mapped to a GPU and named differently."""
     entries = [(kernel, Entry()) if isinstance(kernel, Kernel) else kernel for kernel in kernels]
     shared = [header(), products()] if small_products else [header()]
+    if attention or convolution:
+        shared.append(file_text("tiles.cuh"))
     if attention:
-        shared += [file_text("tiles.cuh"), file_text("attention.cuh"), *(variant.source for variant in attention)]
+        shared += [file_text("attention.cuh"), *(variant.source for variant in attention)]
+    if convolution:
+        shared += [file_text(name) for name in ("panels.cuh", "convolution.cuh", "depthwise.cuh")]
+        shared += [variant.source for variant in convolution]
     return "\n".join([*shared, *(kernel_source(kernel, entry) for kernel, entry in entries)])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc import cache
 from graphc.backends.cupy.attention import Variant
+from graphc.backends.cupy.convolution import Variant as Convolving
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
     SHORT_PRODUCT,
@@ -53,13 +54,14 @@ def compile_kernels(
     folder: Path | None = None,
     small_products: bool = False,
     attention: Sequence[Variant] = (),
+    convolution: Sequence[Convolving] = (),
 ) -> ctypes.CDLL:
     """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there."""
     runtime()
     launchers = [ANY, _fixed_launcher(POST_RESULTS, 128, 3, 3)]
     if small_products:
         launchers += [_fixed_launcher(name, 256, 3, 8) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
-    launchers += [_attention_launcher(variant) for variant in attention]
+    launchers += [_template_launcher(variant) for variant in (*attention, *convolution)]
     launchers += [_launcher(kernel, entry) for kernel, entry in entries]
     text = f'#include "{HEADER}"\n{source}\n{"".join(launchers)}'
     return ctypes.CDLL(str(_compiled(text, ["-O0"], folder)))
@@ -149,10 +151,10 @@ extern "C" const char* launch_{name}(long long blocks, int downwards, const long
 """
 
 
-def _attention_launcher(variant: Variant) -> str:
-    """The same for a kernel of attention, whose arguments are one structure."""
+def _template_launcher(variant: Variant | Convolving) -> str:
+    """The same for an instantiation of a template, whose arguments are one structure."""
     return f"""
-static void call_{variant.name}(const long long* words) {{ {variant.name}(*(const Attention*)words); }}
+static void call_{variant.name}(const long long* words) {{ {variant.name}(*(const {variant.structure}*)words); }}
 extern "C" const char* launch_{variant.name}(long long blocks, int downwards, const long long* words) {{
     return emulate::launch(
         blocks, {variant.threads}, {variant.shared_bytes}, true, downwards, call_{variant.name}, words);
