@@ -22,8 +22,9 @@ from graphc.frontend.optimizers.descent import SGD as SGD
 from graphc.frontend.optimizers.descent import Lion as Lion
 from graphc.frontend.optimizers.groups import Grouped as Grouped
 from graphc.frontend.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
+from graphc.frontend.optimizers.muon import Muon as Muon
 
-_OPTIMIZERS = (SGD, Adam, AdamW, Nadam, Adamax, Lamb, RMSprop, Adagrad, Adadelta, Ftrl, Adafactor, Lion)
+_OPTIMIZERS = (SGD, Adam, AdamW, Nadam, Adamax, Lamb, RMSprop, Adagrad, Adadelta, Ftrl, Adafactor, Lion, Muon)
 _BY_NAME: dict[str, type[Optimizer]] = {cls.__name__.lower(): cls for cls in _OPTIMIZERS}
 
 
@@ -44,5 +45,5 @@ def get(value: Any) -> Optimizer:
 
 __all__ = [
     "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Grouped", "Lamb", "Lion",
-    "LossScaleOptimizer", "Nadam", "Optimizer", "RMSprop", "get", "schedules",
+    "LossScaleOptimizer", "Muon", "Nadam", "Optimizer", "RMSprop", "get", "schedules",
 ]  # fmt: skip

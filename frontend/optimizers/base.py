@@ -154,6 +154,10 @@ class Optimizer(Configurable):
         """The slots of a parameter before the first step: zeros of its shape, unless a subclass says otherwise."""
         return {slot: zeros_for(parameter) for slot in self.slots}
 
+    def decay_of(self, parameter: Parameter) -> float | None:
+        """The weight decay of this parameter, unless it is spared; None for none."""
+        return self.weight_decay
+
     def factor_for(self, parameter: Parameter) -> float:
         """The learning rate of this parameter in relation to that of the others."""
         return 1.0 if self.factors is None else self.factors(parameter)
@@ -265,7 +269,7 @@ class Optimizer(Configurable):
         name = type(self).__name__
         if not self.by_element:
             yield f"{name} looks at whole parameters", "train it with SGD, Adagrad or Adam"
-        if self._decays(parameter):
+        if self._decay(parameter) is not None:
             yield "weight_decay shrinks every row", 'call exclude_from_weight_decay(var_names=["embeddings"])'
         if self.use_ema:
             yield "use_ema averages every row", "leave use_ema out"
@@ -369,8 +373,8 @@ class Optimizer(Configurable):
             if factor not in rates:
                 rates[factor] = rate * factor, self.scalars(rate * factor, step)
             its_rate, its_scalars = rates[factor]
-            if self._decays(parameter):
-                start = start - start * gx.cast(its_rate * cast("float", self.weight_decay), dtype)
+            if (decay := self._decay(parameter)) is not None:
+                start = start - start * gx.cast(its_rate * decay, dtype)
             s = {key: gx.cast(value, dtype) for key, value in its_scalars.items()}
             value, changed = self.rule(start, gradient, old, s)
             if touched is not None:
@@ -408,12 +412,13 @@ class Optimizer(Configurable):
             return value, new
         return gx.where(gx.equal(gx.remainder(step, float(self.ema_overwrite_frequency)), 0.0), new, value), new
 
-    def _decays(self, parameter: Parameter) -> bool:
-        if self.weight_decay is None or parameter.label in self._spared_labels:
-            return False
-        if any(parameter is spared for spared in self._spared):
-            return False
-        return not any(re.search(name, parameter.label) for name in self._spared_names)
+    def _decay(self, parameter: Parameter) -> float | None:
+        spared = (
+            parameter.label in self._spared_labels
+            or any(parameter is one for one in self._spared)
+            or any(re.search(name, parameter.label) for name in self._spared_names)
+        )
+        return None if spared else self.decay_of(parameter)
 
     # Files.
 

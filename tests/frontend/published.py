@@ -116,6 +116,19 @@ def lion(state, p, g, t, rate=0.01, beta_1=0.9, beta_2=0.99):
     return p - rate * np.sign(beta_1 * m + (1 - beta_1) * g)
 
 
+def muon(state, p, g, t, rate=0.01, decay=0.004, momentum=0.95, nesterov=True, rms=0.2):
+    """Jordan et al. 2024 and Liu et al. 2025, by the singular values that the iteration never computes."""
+    p = p - p * decay * rate
+    if p.ndim != 2:
+        return adam(state, p, g, t, rate=rate)
+    m = state["m"] = momentum * state.get("m", 0.0) + g
+    u = g + momentum * m if nesterov else m
+    left, values, right = np.linalg.svd(u / (np.linalg.norm(u) + 1e-7), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return p - rate * rms * np.sqrt(max(p.shape)) * (left * values) @ right
+
+
 def decayed(rule, rate, decay):
     """Decay before the step, in proportion to the rate."""
     return lambda state, p, g, t: rule(state, p - p * decay * rate, g, t)
@@ -156,5 +169,10 @@ RULES = {
     ),
     "adafactor": (lambda: optimizers.Adafactor(0.05), adafactor),
     "lion": (lambda: optimizers.Lion(0.01), lion),
+    "muon": (lambda: optimizers.Muon(0.01), muon),
+    "muon plain": (
+        lambda: optimizers.Muon(0.01, weight_decay=None, adam_weight_decay=None, nesterov=False, rms_rate=5**-0.5),
+        lambda *a: muon(*a, decay=0.0, nesterov=False, rms=5**-0.5),
+    ),
 }
 """Each optimizer and the rule that it must follow."""

@@ -348,6 +348,7 @@ WHOLE = {
     "nadam": lambda: optimizers.Nadam(0.05, global_clipnorm=1.0, ema_overwrite_frequency=3, use_ema=True),
     "lamb": lambda: optimizers.Lamb(0.05),
     "adafactor": lambda: optimizers.Adafactor(0.05),
+    "muon": lambda: optimizers.Muon(0.01),
     "rmsprop": lambda: optimizers.RMSprop(0.01, centered=True, momentum=0.5, clipnorm=0.1),
     "ftrl": lambda: optimizers.Ftrl(0.1, l1_regularization_strength=0.01),
 }

@@ -21,7 +21,7 @@ pytestmark = [
 
 SHAPES = ((4, 3), (5,), (2, 3, 2), ())
 NAMES = (
-    "SGD", "Adam", "AdamW", "Nadam", "Adamax", "Lamb", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Adafactor", "Lion",
+    "SGD", "Adam", "AdamW", "Nadam", "Adamax", "Lamb", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Adafactor", "Lion", "Muon",
 )  # fmt: skip
 CASES = [
     *((name, {}) for name in NAMES),
@@ -37,6 +37,8 @@ CASES = [
         "learning_rate": 0.05, "learning_rate_power": -0.4, "l1_regularization_strength": 0.02,
         "l2_regularization_strength": 0.03, "l2_shrinkage_regularization_strength": 0.04, "beta": 0.2,
     }),
+    ("Muon", {"learning_rate": 0.05, "exclude_layers": ["p0"], "adam_lr_ratio": 0.5, "adam_weight_decay": 0.1}),
+    ("Muon", {"learning_rate": 0.05, "nesterov": False, "rms_rate": None, "ns_steps": 3, "momentum": 0.8}),
     *((name, {"learning_rate": 0.05, "weight_decay": 0.2}) for name in NAMES),
     ("SGD", {"learning_rate": 0.05, "clipvalue": 0.3}),
     ("Adam", {"learning_rate": 0.05, "clipnorm": 0.7}),
