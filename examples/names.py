@@ -58,10 +58,7 @@ class Rewriter:
     def write(self, sources: Sequence[str]) -> list[str]:
         """What it writes for each source: the likeliest token at each step."""
         source = data.pad_sequences(self.source.encode_all(sources), dtype="int64", padding="post")
-        written = np.full((len(sources), 1), self.target.start)
-        while written.shape[1] <= self.length and not (written == self.target.end).any(axis=1).all():
-            logits = self.model.predict([source, written], batch_size=200, verbose=0)
-            written = np.concatenate([written, logits[:, -1:].argmax(-1)], axis=1)
+        written = self.model.generate(source, self.length, self.target.start, self.target.end).tokens
         return [self.target.decode(row) for row in written]
 
 
