@@ -28,8 +28,6 @@ WORKLOADS: dict[str, dict[str, tuple[str, ...]]] = {
     "attention": {"graphc": ("attention",), "torch": (), "jax": ("attention",)},
 }
 """What each column's script calls a workload; PyTorch's attention is among the ceilings."""
-NOT_BUILT = "not built yet"
-BUILT = ("mlp", "elementwise", "lstm", "transformer", "gpt2", "decode", "attention")
 FIGURES = (
     "steps_per_s", "gbs", "tgt_tokens_per_s", "tokens_per_s", "images_per_s", "tflops", "model_tflops",
     "first_call_s", "compile_s", "peak_gib",
@@ -41,7 +39,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        workloads: names from :data:`WORKLOADS`; empty for those that graphc has.
+        workloads: names from :data:`WORKLOADS`; empty for all.
         columns: of ``graphc``, ``torch``, ``jax``.
         ceilings: measure what the machine can do at most, too?
         timeout: of one process, in seconds.
@@ -75,7 +73,7 @@ def measure(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _commands(settings: Settings) -> list[tuple[str, list[str]]]:
-    names = settings.workloads or BUILT
+    names = settings.workloads or WORKLOADS
     commands: list[tuple[str, list[str]]] = [("ceilings", ["ceilings.py"])] if settings.ceilings else []
     for column in settings.columns:
         asked = [each for name in names for each in WORKLOADS[name][column]]

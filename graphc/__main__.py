@@ -65,6 +65,8 @@ def _versions() -> Rows:
     yield "openblas", _openblas()
     cupy = [f"{found} ({package})" for package in CUPY_PACKAGES if (found := _version(package))]
     yield "cupy", ", ".join(cupy) or "missing: pip install cupy-cuda13x (only for NVIDIA GPUs)"
+    cudnn = importlib.import_module("graphc.backends.cupy.cudnn")
+    yield "cudnn", cudnn.installed() or f"missing: {cudnn.REMEDY} (optional, for convolutions on NVIDIA GPUs)"
 
 
 def _openblas() -> str:

@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 from common import TINY, record, spread
+from graphc_images import ResNet
 from graphc_models import decoder, gpt2, transformer
 
 import graphc as gx
-from graphc.backends.cupy import CupyBackend, first_gpu
+from graphc.backends.cupy import CupyBackend, cudnn, first_gpu
+from graphc.errors import BackendError
 
 rng = np.random.default_rng(0)
 FP32, TF32 = CupyBackend(), CupyBackend(tf32=True)
 MIXED = "mixed_bfloat16"
+CUDNN = "graphc with cuDNN"
 Step = Callable[[], Any]
+Build = Callable[[], tuple[Step, dict[str, Any]]]
 
 
 def on_device(array: np.ndarray) -> Any:
@@ -136,6 +140,19 @@ def language_model(backend: CupyBackend, precision: str) -> tuple[Step, dict[str
     return lambda: program.start(data), {"program": program, "slow": True, "tokens_per_s": arrays[0].size}
 
 
+def image_model(dtype: str, convolution: str) -> tuple[Step, dict[str, Any]]:
+    """ResNet-50, trained on a fixed batch; ``convolution`` says who may convolve."""
+    if convolution != "graphc" and not cudnn.installed():
+        raise BackendError("cuDNN is not installed", remedy=cudnn.REMEDY)
+    backend = CupyBackend(tf32=True, convolution=convolution)
+    model = ResNet(dtype)
+    loss, inputs, arrays = model.loss()
+    updates = adam(loss, model.weights) | model.running
+    program = gx.compile({"loss": loss}, inputs, updates, backend=backend, training=True)
+    data = [on_device(array) for array in arrays]
+    return lambda: program.start(data), {"program": program, "slow": True, "images_per_s": len(arrays[0])}
+
+
 def decode(backend: CupyBackend) -> tuple[Step, dict[str, Any]]:
     """GPT-2 small, one greedy token after another; the time is that of one token."""
     tokens, inputs, arrays, count = decoder()
@@ -165,7 +182,7 @@ def attention(backward: bool) -> tuple[Step, dict[str, Any]]:
     return lambda: program.call(arrays, results), {"program": program, "flops": flops}
 
 
-WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any]]]]]] = {
+WORKLOADS: dict[str, list[tuple[str, str, Build] | tuple[str, str, Build, str]]] = {
     "mlp": [("mlp_train", "tf32", lambda: mlp(TF32)), ("mlp_train", "fp32", lambda: mlp(FP32))],
     "elementwise": [
         ("fused_elementwise", "fp32", lambda: elementwise(FP32, "float32")),
@@ -177,13 +194,20 @@ WORKLOADS: dict[str, list[tuple[str, str, Callable[[], tuple[Step, dict[str, Any
     "transformer_tf32": [("transformer_base_train", "tf32", lambda: attention_model(TF32))],
     "transformer_bf16": [("transformer_base_train", "bf16", lambda: attention_model(TF32, MIXED))],
     "gpt2": [("gpt2_small_train", "bf16", lambda: language_model(TF32, MIXED))],
+    "resnet_bf16": [
+        ("resnet50_train", "bf16", lambda: image_model("bfloat16", "graphc")),
+        ("resnet50_train", "bf16", lambda: image_model("bfloat16", "measured"), CUDNN),
+    ],
+    "resnet_tf32": [
+        ("resnet50_train", "tf32", lambda: image_model("float32", "graphc")),
+        ("resnet50_train", "tf32", lambda: image_model("float32", "measured"), CUDNN),
+    ],
     "decode": [("gpt_decode", "bf16", lambda: decode(FP32))],
     "attention": [
         ("attention_fwd", "bf16", lambda: attention(backward=False)),
         ("attention_fwd_bwd", "bf16", lambda: attention(backward=True)),
     ],
 }
-PLANNED = ("resnet_bf16", "resnet_tf32")
 
 
 def measure(step: Step, slow: bool) -> Iterator[float]:
@@ -199,7 +223,7 @@ def measure(step: Step, slow: bool) -> Iterator[float]:
         yield (time.perf_counter() - start) / count
 
 
-def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]]) -> None:
+def run(name: str, dtype: str, build: Build, impl: str = "graphc") -> None:
     """Measure one row and record it."""
     start = time.perf_counter()
     step, facts = build()
@@ -209,7 +233,7 @@ def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]])
     times = [seconds / facts.get("calls", 1) for seconds in measure(step, facts.get("slow", False))][3:]
     middle, low, high = spread(times)
     more: dict[str, Any] = {"steps_per_s": round(1 / middle), "first_call_s": round(first_s, 2)}
-    for figure in ("tgt_tokens_per_s", "tokens_per_s"):
+    for figure in ("tgt_tokens_per_s", "tokens_per_s", "images_per_s"):
         if figure in facts:
             more[figure] = round(facts[figure] / middle)
     if "calls" in facts:
@@ -219,22 +243,23 @@ def run(name: str, dtype: str, build: Callable[[], tuple[Step, dict[str, Any]]])
     if "bytes" in facts:
         more = {"gbs": round(facts["bytes"] / middle / 1e9), "first_call_s": round(first_s, 2)}
     record(
-        "peer", name, impl="graphc", dtype=dtype, ok=True, ms=round(1e3 * middle, 4), p10=round(1e3 * low, 4),
+        "peer", name, impl=impl, dtype=dtype, ok=True, ms=round(1e3 * middle, 4), p10=round(1e3 * low, 4),
         p90=round(1e3 * high, 4), **more,
     )  # fmt: skip
 
 
 def main(names: list[str]) -> None:
-    """Measure what is built of the workloads that are named, all by default."""
-    for name in names or [*WORKLOADS, *PLANNED]:
-        if name not in WORKLOADS:
-            record("peer", name, impl="graphc", dtype="-", ok=False, error="not built yet")
-            continue
+    """Measure the workloads that are named, all by default."""
+    reason = FP32.available()
+    for name in names or WORKLOADS:
         for row in WORKLOADS[name]:
             try:
+                if reason is not None:
+                    raise BackendError(reason)
                 run(*row)
             except gx.GraphcError as error:
-                record("peer", row[0], impl="graphc", dtype=row[1], ok=False, error=str(error))
+                impl = row[3] if len(row) > 3 else "graphc"
+                record("peer", row[0], impl=impl, dtype=row[1], ok=False, error=str(error))
 
 
 if __name__ == "__main__":
