@@ -139,6 +139,11 @@ class Loop:
             return position.results(objective, self._last)
         return dict(position.logs) if position.step else {}
 
+    def _arrays_of(self, position: Position) -> Sequence[Array]:
+        """The batch of the step that stands next, made again, since a batch is valid until the next one only."""
+        again = getattr(self.batches, "batch", None)
+        return [] if again is None else again(position.number, position.step)
+
     def _read(self, waiting: list[_Started], position: Position) -> bool:
         """Add up the results of steps that have been started; False if training is to end with one that failed."""
         means = self.objective.mean_fields
@@ -147,7 +152,8 @@ class Loop:
             try:
                 values = [float(one.results[index]) for index in range(means)]
             except NonFiniteError as error:
-                if not self.hooks.bear(error, one.program, one.arrays, position.step):
+                arrays = self._arrays_of(position) or one.arrays
+                if not self.hooks.bear(error, one.program, arrays, position.step):
                     raise
                 return False
             count = one.arrays[0].shape[0]

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import graphc as gx
 from graphc.errors import GraphError
 from graphc.frontend import nest, tracing
@@ -20,7 +22,7 @@ from graphc.frontend.objective import Objective, settle
 from graphc.frontend.tracing import Rng, Trace
 from graphc.ir import location
 from graphc.ir.node import Node, Parameter
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, as_dtype
 
 if TYPE_CHECKING:
     from graphc.frontend.training import Trainer
@@ -123,6 +125,19 @@ class Programs(Mapping[str, Any]):
             key = " ".join((key, "weighted", *map(str, weights)))
             if key not in self._made:
                 self._made[key] = self._make(kind, checked, norms, weights)
+            return self._made[key]
+
+    def gather(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """The program that takes rows by their numbers out of an array with samples of a shape and a type."""
+        with self._lock:
+            self._refresh()
+            key = f"predict rows {shape} {dtype}"
+            if key not in self._made:
+                array = gx.placeholder("array", ("samples", *shape), str(as_dtype(dtype)))
+                rows = gx.placeholder("rows", ("count",), "int64")
+                compiled = self._model.compiled
+                backend = "auto" if compiled is None else compiled.backend
+                self._made[key] = gx.compile({"rows": gx.take(array, rows, axis=0)}, [array, rows], backend=backend)
             return self._made[key]
 
     def settled(self, targets: bool) -> bool:

@@ -14,6 +14,7 @@ from graphc.frontend import nest, optimizers, seeds
 from graphc.frontend.callbacks import Callback, CallbackList, History
 from graphc.frontend.config import user_line
 from graphc.frontend.data.batches import ArrayBatches, Batches, as_triple
+from graphc.frontend.data.resident import on_device
 from graphc.frontend.feeding import Feeding, Weights, unweighed
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.loop import Fit, Logs, Loop, Position, as_number
@@ -212,6 +213,9 @@ class Trainer(Feeding):
         self.stop_training = False
         try:
             with Interruptible() as interrupt:
+                given, batches = batches, on_device(batches, step, self.programs.gather)
+                if validation is not None and batches is not given:
+                    validation = on_device(validation, Step(self.programs, "evaluate"), self.programs.gather)
                 loop = Loop(step, batches, objective, hooks, "train", interrupt, lambda: self.stop_training)
                 self.running = fit = Fit(loop, validation, Position(initial_epoch))
                 hooks.call("on_train_begin")

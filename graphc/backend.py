@@ -89,6 +89,10 @@ class DeviceExecutable(Protocol):
         """A new array on that device."""
         ...
 
+    def place(self, arrays: Sequence[NDArray[np.generic]]) -> Sequence[Any] | None:
+        """Copies on that device; None if that leaves too little room for others."""
+        ...
+
 
 @runtime_checkable
 class Backend(Protocol):

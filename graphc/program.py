@@ -265,6 +265,13 @@ class Program:
         """Does :meth:`start` return before the step is done?"""
         return self._device is not None
 
+    def place(self, arrays: Sequence[Array]) -> Sequence[Any] | None:
+        """Copies on the device where the program runs, which it takes without copying them there again.
+
+        None where there is no such device, or too little room on it to work with these beside what runs.
+        """
+        return None if self._device is None else self._device.place(arrays)
+
     def start(self, arrays: Sequence[Any]) -> Sequence[Array]:
         """Begin one step on arrays in the order of ``input_names``; results are waited for when they are read.
 

@@ -20,8 +20,9 @@ from graphc.lower.plan import Place, Plan, size_of
 if TYPE_CHECKING:
     from graphc.backends.cupy.executable import GpuExecutable
 
-MOST_SEEN = 256
-"""Combinations of the device's own arrays that are remembered; those that come back are worked on where they are."""
+MOST_SEEN = 8
+"""Combinations of the device's own arrays that are remembered. Those that come back among so many others are worked on
+where they are; a data set's batches are not, whose recordings would take more time and memory than copies."""
 PINNED_BYTES = 256 << 20
 """Inputs that take more than this together are not copied through pinned memory."""
 MOST_GRAPHS = 16
@@ -161,6 +162,7 @@ class GpuBound:
         if key in self._graphs:
             return True
         if key in self._seen_arrays:
+            del self._seen_arrays[key]
             return not self._overlap(inputs, direct_in, outputs, direct_out)
         self._seen_arrays[key] = None
         if len(self._seen_arrays) > MOST_SEEN:

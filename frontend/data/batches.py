@@ -71,35 +71,45 @@ class ArrayBatches:
             raise AxisError(
                 f"batch_size must be a whole number of at least 1, not {batch_size!r}", at=user_line(), remedy="try 32"
             )
-        self._arrays = list(arrays)
+        self.arrays = list(arrays)
         self._order = order
         self.samples = len(arrays[0])
         size = min(int(batch_size), self.samples)
         self.cuts = [(start, min(start + size, self.samples)) for start in range(0, self.samples, size)][:limit]
         self.count = len(self.cuts)
-        self._batch_bytes = sum(array[:size].nbytes for array in self._arrays)
+        self._batch_bytes = sum(array[:size].nbytes for array in self.arrays)
 
     def seek(self, taken: int) -> None:
         """Every epoch begins anew: there is nothing to find."""
 
+    def rows(self, number: int) -> NDArray[np.intp] | None:
+        """The samples in the order of an epoch; None if they come as they stand."""
+        return None if self._order is None else self._order(number, self.samples)
+
+    def batch(self, number: int, step: int) -> list[Array]:
+        """One batch of an epoch."""
+        rows, (first, stop) = self.rows(number), self.cuts[step]
+        chosen = slice(first, stop) if rows is None else rows[first:stop]
+        return [array[chosen] for array in self.arrays]
+
     def epoch(self, number: int, start: int = 0) -> Generator[list[Array]]:
         cuts = self.cuts[start:]
-        if self._order is None:
-            return ([array[first:stop] for array in self._arrays] for first, stop in cuts)
-        rows = self._order(number, self.samples)
+        rows = self.rows(number)
+        if rows is None:
+            return ([array[first:stop] for array in self.arrays] for first, stop in cuts)
         if self._batch_bytes >= AHEAD_BYTES and len(cuts) > 1:
-            picked = ([array.take(rows[first:stop], axis=0) for array in self._arrays] for first, stop in cuts)
+            picked = ([array.take(rows[first:stop], axis=0) for array in self.arrays] for first, stop in cuts)
             return in_background(picked)
         return self._gathered(rows, cuts)
 
     def _gathered(self, rows: NDArray[np.intp], cuts: Sequence[tuple[int, int]]) -> Generator[list[Array]]:
         """Batches in buffers that are used again for each batch."""
         longest = max((stop - first for first, stop in cuts), default=0)
-        buffers = [np.empty((longest, *array.shape[1:]), array.dtype) for array in self._arrays]
+        buffers = [np.empty((longest, *array.shape[1:]), array.dtype) for array in self.arrays]
         for first, stop in cuts:
             if stop - first != longest:
                 buffers = [buffer[: stop - first] for buffer in buffers]
-            for array, buffer in zip(self._arrays, buffers, strict=True):
+            for array, buffer in zip(self.arrays, buffers, strict=True):
                 np.take(array, rows[first:stop], axis=0, out=buffer, mode="clip")
             yield buffers
 
