@@ -32,6 +32,8 @@ cupy: Any = importlib.import_module("cupy")
 driver: Any = cupy.cuda.driver
 runtime: Any = cupy.cuda.runtime
 
+SHARED_BYTES_ATTRIBUTE = 97
+"""CUDA's number for what a block may have of shared memory if it asks for it."""
 LANES = 8
 """Streams that a recording may use side by side."""
 
@@ -124,6 +126,7 @@ class CudaDevice:
                 properties = runtime.getDeviceProperties(number)
                 self.name = properties["name"].decode()
                 self.arch = f"sm_{device.compute_capability}"
+                self.shared_bytes = int(runtime.deviceGetAttribute(SHARED_BYTES_ATTRIBUTE, number))
                 # a stream that waits for the default stream and is waited for, so that CuPy's ordinary use is in order
                 self._stream = cupy.cuda.Stream(non_blocking=False)
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
@@ -169,9 +172,9 @@ class CudaDevice:
                 module.load(code)
                 loaded.append(module)
                 functions |= {name: module.get_function(name) for name in part.functions}
-            for variant in unit.attention:  # 48 KiB unless more is asked for
+            for name, nbytes in unit.shared_bytes.items():  # 48 KiB unless more is asked for
                 attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                driver.funcSetAttribute(functions[variant.name].ptr, attribute, variant.shared_bytes)
+                driver.funcSetAttribute(functions[name].ptr, attribute, nbytes)
             return CudaModule(tuple(loaded), functions)
 
     @_explained

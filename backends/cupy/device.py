@@ -173,6 +173,7 @@ class Device(Protocol):
     Attributes:
         name: for people.
         arch: what the kernels are compiled for, such as ``sm_90``.
+        shared_bytes: what a block may have of shared memory.
         lock: held by whoever queues work; programs run one after another.
         residence: the parameters that it holds.
         choices: which of several ways to do a task were found to be the fastest.
@@ -182,6 +183,7 @@ class Device(Protocol):
 
     name: str
     arch: str
+    shared_bytes: int
     lock: threading.RLock
     residence: Residence
     choices: Choices

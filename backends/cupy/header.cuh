@@ -172,21 +172,33 @@ struct Or {
     template <class T> static __device__ __forceinline__ T apply(T a, T b) { return (T)(a | b); }
 };
 
-template <class T> static __device__ __forceinline__ T from_lane(T value, int distance) {
-    return __shfl_xor_sync(0xffffffffu, value, distance);
+// The lanes of the calling thread's team of LANES threads: a power of two, at most a warp.
+template <int LANES> static __device__ __forceinline__ unsigned int team_lanes() {
+    return LANES == 32 ? 0xffffffffu : ((1u << LANES % 32) - 1u) << threadIdx.x % 32 / LANES * LANES;
 }
-static __device__ __forceinline__ bool from_lane(bool value, int distance) {
-    return from_lane((int)value, distance) != 0;
+// The barrier of a team.
+template <int LANES> static __device__ __forceinline__ void meet() { __syncwarp(team_lanes<LANES>()); }
+
+template <int LANES = 32, class T> static __device__ __forceinline__ T from_lane(T value, int distance) {
+    return __shfl_xor_sync(team_lanes<LANES>(), value, distance);
+}
+template <int LANES = 32> static __device__ __forceinline__ bool from_lane(bool value, int distance) {
+    return from_lane<LANES>((int)value, distance) != 0;
 }
 
-// `value` combined over all THREADS of the block, the same in each and in an order that never changes: lanes in a
-// butterfly, then warps one after the other. Every thread of the block must come here; it is a barrier too.
+// `value` combined over all THREADS of the block, or of a team of no more than a warp, the same in each and in an order
+// that never changes: lanes in a butterfly, then warps one after the other. Every thread of the block or team must come
+// here; it is a barrier too.
 template <class Operation, int THREADS, class T> static __device__ __forceinline__ T combine(T value) {
+    constexpr int LANES = THREADS < 32 ? THREADS : 32;
 #pragma unroll
-    for (int distance = 16; distance; distance >>= 1)
-        value = Operation::apply(value, from_lane(value, distance));
-    if (THREADS == 32) return value;
-    __shared__ T warps[THREADS / 32];
+    for (int distance = LANES / 2; distance; distance >>= 1)
+        value = Operation::apply(value, from_lane<LANES>(value, distance));
+    if (THREADS <= 32) {
+        meet<LANES>();  // a shuffle alone does not order what threads do to memory
+        return value;
+    }
+    __shared__ T warps[THREADS > 32 ? THREADS / 32 : 1];
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
     __syncthreads();
     value = warps[0];

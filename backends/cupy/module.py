@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,14 +13,15 @@ from graphc.backends.cupy.printer import (
     SHORT_PRODUCT,
     THIN_PRODUCT,
     Entry,
+    dynamic_bytes,
     function_name,
     module_source,
     table_capacity,
 )
 from graphc.ir.types import DType
-from graphc.loops.gpu import map_to_gpu
+from graphc.loops.gpu import LEAST_SHARED_BYTES, map_to_gpu
 from graphc.loops.interp import evaluate_size
-from graphc.loops.kernel import For, Kernel, Pack, walk
+from graphc.loops.kernel import Kernel, Pack, walk
 from graphc.loops.split import Split, split_reduction
 from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, size_of
 
@@ -69,13 +70,6 @@ class Halves:
     first: Group
     second: Group
     scratch: tuple[int, ...]
-
-
-def blocks_of(kernel: Kernel, sizes: Sequence[int]) -> int:
-    """How many blocks one set of arguments takes."""
-    outer = kernel.body[0]
-    assert isinstance(outer, For)  # it is mapped
-    return evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
 
 
 Work = Group | GemmItem | KeptAttention
@@ -140,14 +134,21 @@ class Unit:
         return tuple(found)
 
     @property
+    def shared_bytes(self) -> dict[str, int]:
+        """What launches bring of shared memory, by function, where they bring any."""
+        found = {variant.name: variant.shared_bytes for variant in self.attention}
+        found |= {function_name(kernel, entry): dynamic_bytes(kernel) for kernel, entry in self.entries}
+        return {name: nbytes for name, nbytes in found.items() if nbytes}
+
+    @property
     def functions(self) -> tuple[str, ...]:
         """What it defines for launches."""
         return tuple(name for part in self.parts for name in part.functions)
 
 
-def make_unit(plan: Plan, tf32: bool = False) -> Unit:
-    """Map the kernels of a plan."""
-    mapper = _Mapper(plan)
+def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_BYTES) -> Unit:
+    """Map the kernels of a plan to a device whose blocks may have so much shared memory."""
+    mapper = _Mapper(plan, shared_bytes)
     # a plan from the disk has checks in its kernels alone
     kernels = (item.kernel for launch in plan.launches for item in launch.items if isinstance(item, KernelItem))
     checks = any(kernel.has_checks for kernel in kernels)
@@ -186,8 +187,9 @@ def may_be_small(work: Work) -> bool:
 class _Mapper:
     """Maps each kernel of a plan once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, shared_bytes: int) -> None:
         self.plan = plan
+        self.shared_bytes = shared_bytes
         self.mapped: dict[tuple[Kernel, bool], Kernel] = {}
         self.names: set[str] = set()
         self.scratch: list[Scratch] = []
@@ -228,7 +230,8 @@ class _Mapper:
 
     def _map(self, kernel: Kernel, vectors: bool) -> Kernel:
         if (kernel, vectors) not in self.mapped:
-            self.mapped[kernel, vectors] = _named(map_to_gpu(kernel, vectors=vectors), self.names)
+            mapped = map_to_gpu(kernel, vectors=vectors, shared_bytes=self.shared_bytes)
+            self.mapped[kernel, vectors] = _named(mapped, self.names)
         return self.mapped[kernel, vectors]
 
 

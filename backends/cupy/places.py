@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphc.backends.cupy.module import Scratch, blocks_of
+from graphc.backends.cupy.module import Scratch
+from graphc.backends.cupy.printer import blocks_of
 from graphc.backends.cupy.touched import Span
 from graphc.ir.dims import Size
 from graphc.loops.kernel import Kernel, Pack, walk

@@ -25,6 +25,7 @@ from graphc.backends.cupy.forms import (
 )
 from graphc.errors import BackendError
 from graphc.ir.types import DType, Kind
+from graphc.loops.interp import evaluate_size
 from graphc.loops.kernel import (
     Access,
     Accumulate,
@@ -64,6 +65,8 @@ POST_RESULTS = "post_results"
 """The function of the header that hands a step's results to the host."""
 THIN_PRODUCT, SHORT_PRODUCT = "thin_product", "short_product"
 """The functions for products of small matrices."""
+STATIC_BYTES = 40 * 1024
+"""Shared memory that a function declares itself; it has 48 KiB, the rest is for combining accumulators."""
 UNROLLED = 16
 """Loops of at most so many iterations are unrolled."""
 AT_ONCE = 8
@@ -123,8 +126,8 @@ def kernel_source(kernel: Kernel, entry: Entry = Entry()) -> str:
 
     Its arguments are the pointers of the buffers, the sizes as ``long long``, the status cell and the number of the
     first check if it has checks, the status cell if it is guarded. A table holds for each set the number of blocks up
-    to its end, then the sets. It must be launched with exactly ``kernel.threads`` threads in each of as many blocks as
-    its outermost loop runs, for all sets together.
+    to its end, then the sets. It must be launched with exactly ``kernel.block_threads`` threads in each of the blocks
+    that :func:`blocks_of` counts, for all sets together, and with :func:`dynamic_bytes` of shared memory.
 
     Raises:
         BackendError: the kernel is not mapped to a GPU.
@@ -136,9 +139,22 @@ def kernel_source(kernel: Kernel, entry: Entry = Entry()) -> str:
     return printer.text()
 
 
+def blocks_of(kernel: Kernel, sizes: Sequence[int]) -> int:
+    """How many blocks one set of arguments takes."""
+    outer = kernel.body[0]
+    assert isinstance(outer, For)  # it is mapped
+    rows = evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
+    return -(-rows // kernel.teams)
+
+
 def function_name(kernel: Kernel, entry: Entry = Entry()) -> str:
     """The name of the printed function. No library has a function of such a name, as it may have ``round``."""
     return f"{kernel.name}{'_guarded' * entry.guarded}_{'table' if entry.table else 'kernel'}"
+
+
+def dynamic_bytes(kernel: Kernel) -> int:
+    """What a launch of a kernel brings of shared memory: none where the function declares its arrays itself."""
+    return kernel.shared_bytes if kernel.shared_bytes > STATIC_BYTES else 0
 
 
 def table_capacity(kernel: Kernel) -> int:
@@ -161,6 +177,9 @@ class _CudaPrinter(Printer):
         # those of them that are never negative, so that C's division rounds as ours
         self.natural = set(source.sizes)
         self.packed = {s.local for s in walk(source.body) if isinstance(s, Pack)}
+        self.thread = "threadIdx.x" if source.teams == 1 else "member"
+        # where the next shared array begins, if launches bring them
+        self.dynamic = 0 if dynamic_bytes(source) else None
 
     def kernel(self) -> None:
         kernel = self.source
@@ -172,7 +191,7 @@ class _CudaPrinter(Printer):
             declared += [("long long* __restrict__ ", "status"), ("long long ", "first_check")]
         if self.entry.guarded:
             declared.append(("const long long* __restrict__ ", "halted"))
-        self.line(f"// {kernel.threads} threads in each of {self.expression(outer.stop)} blocks")
+        self.line(f"// {self._threads()} {self.expression(outer.stop)} {'rows' if kernel.teams > 1 else 'blocks'}")
         if self.entry.table:
             self._table_head(declared)
         else:
@@ -182,14 +201,30 @@ class _CudaPrinter(Printer):
                 self.line("if (*halted) return;")
             self.indices.add(outer.var)
             self.natural.add(outer.var)
-            if _reads(outer.body, outer.var):
-                first = " - (set ? table.ends[set - 1] : 0)" if self.entry.table else ""
+            first = " - (set ? table.ends[set - 1] : 0)" if self.entry.table else ""
+            if kernel.teams > 1:
+                self._team(outer, f"(blockIdx.x{first})" if first else "blockIdx.x")
+            elif _reads(outer.body, outer.var):
                 self.line(f"const long long {self.name(outer.var)} = blockIdx.x{first};")
             self._statements(outer.body)
         self.line("}")
 
+    def _threads(self) -> str:
+        """The beginning of a sentence on who runs what."""
+        kernel = self.source
+        if kernel.teams == 1:
+            return f"{kernel.threads} threads in each of"
+        return f"{kernel.teams} teams of {kernel.threads} threads a block, a team for each of"
+
+    def _team(self, outer: For, block: str) -> None:
+        """Which iteration the threads of a team run; a block's last teams may have none."""
+        threads, teams, name = self.source.threads, self.source.teams, self.name(outer.var)
+        self.line(f"const int team = threadIdx.x / {threads}, member = threadIdx.x % {threads};")
+        self.line(f"const long long {name} = {block} * {teams}LL + team;")
+        self.line(f"if ({name} >= {self._index(outer.stop)}) return;")
+
     def _head(self, arguments: list[str]) -> None:
-        self.line(f'extern "C" __global__ void __launch_bounds__({self.source.threads})')
+        self.line(f'extern "C" __global__ void __launch_bounds__({self.source.block_threads})')
         signature = f"{self.function}({', '.join(arguments)}) {{"
         if len(signature) > _WIDTH:
             one_a_line = f",\n{self.indent}".join(arguments)
@@ -242,9 +277,10 @@ class _CudaPrinter(Printer):
                 self.line(f"{self.name(var.name)} = {self.expression(Apply(fn, (var, value), var.dtype))};")
             case Local(name=name, dtype=dtype, size=size) if name in self.packed:
                 self.line(f"{_packed(dtype, size)} {self.name(name)};")
-            case Local(name=name, dtype=dtype, size=size, shared=shared):
-                place = "__shared__ __align__(16) " * shared
-                self.line(f"{place}{TYPES[dtype]} {self.name(name)}[{size}];")
+            case Local(shared=True):
+                self._shared_array(statement)
+            case Local(name=name, dtype=dtype, size=size):
+                self.line(f"{TYPES[dtype]} {self.name(name)}[{size}];")
             case Pack():
                 self._pack(statement)
             case Store(buffer=buffer, index=index, value=value):
@@ -256,10 +292,22 @@ class _CudaPrinter(Printer):
                 record = f"record_failure(status, {number}, {self.expression(detail)})"
                 self.line(f"if ({self.expression(condition)}) {record};")
             case Barrier():
-                self.line("__syncthreads();")
+                self.line("__syncthreads();" if self.source.teams == 1 else f"meet<{self.source.threads}>();")
             case Combine(var=var, fn=fn):
                 name = self.name(var.name)
                 self.line(f"{name} = combine<{COMBINE[fn]}, {self.source.threads}>({name});")
+
+    def _shared_array(self, local: Local) -> None:
+        kind, name, teams = TYPES[local.dtype], self.name(local.name), self.source.teams
+        if self.dynamic is not None:
+            self.line(f"{kind}* const {name} = ({kind}*)(shared_bytes() + {self.dynamic});")
+            self.dynamic += local.shared_bytes
+        elif teams == 1:
+            self.line(f"__shared__ __align__(16) {kind} {name}[{local.size}];")
+        else:
+            length = local.shared_bytes // local.dtype.itemsize
+            self.line(f"__shared__ __align__(16) {kind} {name}_of[{teams}][{length}];")
+            self.line(f"{kind}* const {name} = {name}_of[team];")
 
     def _loop(self, loop: For) -> None:
         self.indices.add(loop.var)
@@ -279,13 +327,13 @@ class _CudaPrinter(Printer):
     def _thread_loop(self, loop: For) -> None:
         name, threads = self.name(loop.var), self.source.threads
         if (loop.start, loop.stop) == (_ZERO, _ONE) and not _reads(loop.body, loop.var):
-            self._braces("if (threadIdx.x == 0)", loop.body)
+            self._braces(f"if ({self.thread} == 0)", loop.body)
             return
-        start = "threadIdx.x"
+        start = self.thread
         if isinstance(loop.start, Const) and loop.start != _ZERO:
-            start = f"{self.constant(loop.start, operand=False)[0]} + threadIdx.x"
+            start = f"{self.constant(loop.start, operand=False)[0]} + {self.thread}"
         elif loop.start != _ZERO:
-            start = f"{self._index(loop.start, ADD)} + threadIdx.x"
+            start = f"{self._index(loop.start, ADD)} + {self.thread}"
         match loop.stop:
             case Apply(fn="min", args=(stop, Apply(fn="add", args=(first, Const(value=most))))) if (
                 first == loop.start and most == threads

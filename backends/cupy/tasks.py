@@ -11,7 +11,14 @@ from graphc.backends.cupy.attention import Part
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
 from graphc.backends.cupy.module import NARROW, Group, is_long, may_be_small
 from graphc.backends.cupy.places import Addresses, Places
-from graphc.backends.cupy.printer import POST_RESULTS, SHORT_PRODUCT, THIN_PRODUCT, function_name, table_capacity
+from graphc.backends.cupy.printer import (
+    POST_RESULTS,
+    SHORT_PRODUCT,
+    THIN_PRODUCT,
+    dynamic_bytes,
+    function_name,
+    table_capacity,
+)
 from graphc.backends.cupy.touched import Span, Touched
 from graphc.loops.kernel import Access, Kernel
 from graphc.lower.plan import GemmItem, KernelItem
@@ -154,7 +161,8 @@ class _Builder:
             after |= set(self._checking)
         if kernel.has_checks:
             self._checking.append(len(self.tasks))
-        launch = Launch(function_name(kernel, group.entry), total, kernel.threads, tuple(words), group.table)
+        name, shared = function_name(kernel, group.entry), dynamic_bytes(kernel)
+        launch = Launch(name, total, kernel.block_threads, tuple(words), group.table, shared)
         self._add(launch, after, reads, writes)
 
     def product(self, item: GemmItem) -> None:

@@ -180,6 +180,20 @@ def rewrite(statements: tuple[Stmt, ...], change: Mapping[str, Expr]) -> tuple[S
     return tuple(result)
 
 
+def renamed(statements: tuple[Stmt, ...], names: Names) -> tuple[Stmt, ...]:
+    """A second copy of statements, with Lets of its own."""
+    change: dict[str, Expr] = {}
+    result: list[Stmt] = []
+    for statement in statements:
+        (changed,) = rewrite((statement,), change)
+        if isinstance(changed, Let):
+            var = replace(changed.var, name=names.new(changed.var.name))
+            change[changed.var.name] = var
+            changed = replace(changed, var=var)
+        result.append(changed)
+    return tuple(result)
+
+
 def map_expressions(statement: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
     """A statement without a body, with its expressions changed."""
     match statement:

@@ -13,12 +13,21 @@ from dataclasses import replace
 
 from graphc.errors import VerifyError
 from graphc.ir.types import DType
-from graphc.loops.affine import Names, ceildiv, index, int64, is_of_sizes, lets_of, parallel_loop, rewrite
+from graphc.loops.affine import (
+    Names,
+    ceildiv,
+    index,
+    int64,
+    is_of_sizes,
+    lets_of,
+    parallel_loop,
+    renamed,
+    rewrite,
+)
 from graphc.loops.columns import map_columns
 from graphc.loops.kernel import (
     Apply,
     Const,
-    Expr,
     Fail,
     For,
     If,
@@ -32,19 +41,20 @@ from graphc.loops.kernel import (
 from graphc.loops.pack import MOST, pack_body, pack_size
 from graphc.loops.rows import in_order, map_rows, suits_rows
 from graphc.loops.scatter import partition_scatter
+from graphc.loops.tiles import map_tiles
 from graphc.loops.verify import verify_kernel
 
-WARP = 32
-SHARED_BYTES = 40 * 1024
-"""What the Locals of a row may take; a block has 48 KiB, the rest is for combining accumulators."""
-
-_INDEPENDENT = (LoopKind.VECTOR, LoopKind.REDUCE)
+LEAST_SHARED_BYTES = 99 * 1024
+"""What a block may have of shared memory on every GPU from Ampere on; an A100 gives it 163 KiB, an H100 227."""
 
 
-def map_to_gpu(kernel: Kernel, block: int = 256, vectors: bool = True) -> Kernel:
+def map_to_gpu(
+    kernel: Kernel, block: int = 256, vectors: bool = True, shared_bytes: int = LEAST_SHARED_BYTES
+) -> Kernel:
     """The same kernel in ``block`` and ``thread`` loops, with about ``block`` threads a block.
 
-    Without ``vectors`` no arrays need begin at multiples of 16 bytes.
+    Without ``vectors`` no arrays need begin at multiples of 16 bytes. ``shared_bytes``: what a block of the device may
+    have of shared memory.
 
     Rows are chosen where an inner loop is long enough for a warp and walks along memory, or the parallel loop
     does not. The grid of the mapped kernel is the stop of its outermost loop.
@@ -57,9 +67,9 @@ def map_to_gpu(kernel: Kernel, block: int = 256, vectors: bool = True) -> Kernel
         raise VerifyError(f"kernel {kernel.name}: is mapped already")
     kernel = partition_scatter(kernel)
     most = MOST if vectors else 1
-    mapped = map_columns(kernel) or _map_flat(kernel, block, most)
+    mapped = map_columns(kernel) or map_tiles(kernel) or _map_flat(kernel, block, most)
     if mapped is None:
-        mapped = map_rows(kernel, block, most) if suits_rows(kernel) else _map_grid(kernel, block)
+        mapped = map_rows(kernel, block, most, shared_bytes) if suits_rows(kernel) else _map_grid(kernel, block)
     verify_kernel(mapped)
     return mapped
 
@@ -97,7 +107,7 @@ def _map_flat(kernel: Kernel, threads: int, most: int) -> Kernel | None:
         base = Var(names.new("base"), DType.int64)
         whole = Apply("le", (index("add", base, int64(size)), kernel.extent), DType.bool)
         tail = replace(outer, start=base, stop=kernel.extent, kind=LoopKind.SEQ, var=names.new(outer.var))
-        tail = replace(tail, body=rewrite(_renamed(outer.body, names), {outer.var: Var(tail.var, DType.int64)}))
+        tail = replace(tail, body=rewrite(renamed(outer.body, names), {outer.var: Var(tail.var, DType.int64)}))
         packed = pack_body(outer, base, size, known, names)
         body = [
             Let(base, index("mul", thread, int64(size))),
@@ -136,20 +146,6 @@ def _map_chunks(kernel: Kernel, loop: For, threads: int) -> Kernel:
 
 def _is_simple(loop: For) -> bool:
     return all(isinstance(s, Let | Store | Fail) for s in loop.body)
-
-
-def _renamed(statements: tuple[Stmt, ...], names: Names) -> tuple[Stmt, ...]:
-    """A second copy of statements, with Lets of its own."""
-    change: dict[str, Expr] = {}
-    result: list[Stmt] = []
-    for statement in statements:
-        (changed,) = rewrite((statement,), change)
-        if isinstance(changed, Let):
-            var = replace(changed.var, name=names.new(changed.var.name))
-            change[changed.var.name] = var
-            changed = replace(changed, var=var)
-        result.append(changed)
-    return tuple(result)
 
 
 def _map_grid(kernel: Kernel, threads: int) -> Kernel:

@@ -1,21 +1,25 @@
 """Values of a row that several loops compute are computed once and kept in an array.
 
 A normalization reads its row three times and computes what is normalized each time, which a CPU does from its cache
-faster than it would store it. The threads of a block keep their elements in shared memory instead.
+faster than it would store it. The threads of a block keep their elements in shared memory instead: what is computed,
+and of rows that are too long for a multiprocessor's cache all that would be read again. An array that no later loop
+reads takes what is kept next. Of a row that does not fit the front is kept, and the rest is computed each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from graphc.loops.affine import Names
+from graphc.ir.types import DType
+from graphc.loops.affine import Names, index, int64, renamed, rewrite
 from graphc.loops.kernel import (
     Access,
     Accumulate,
     Apply,
     Assign,
     Const,
+    Declare,
     Expr,
     Fail,
     For,
@@ -32,42 +36,53 @@ from graphc.loops.kernel import (
     walk,
 )
 
+SHORT_ROW_BYTES = 40 * 1024
+"""What rows of float32 may take, and what is kept of them, so that several blocks share a multiprocessor."""
+FRONT = 1024
+"""The part of a row that is kept is a multiple of so many elements."""
 
-def keep_row_values(kernel: Kernel, loop: For, room_bytes: int) -> For:
-    """The parallel loop with values kept that its first inner loop computes and later ones compute again.
 
-    ``room_bytes``: what the kept arrays may take together.
+def keep_row_values(kernel: Kernel, loop: For, shared_bytes: int) -> For:
+    """The parallel loop with values kept that several of its inner loops compute.
+
+    ``shared_bytes``: what the arrays of a block may take together, where rows are long.
     """
     positions = [i for i, s in enumerate(loop.body) if _is_candidate(s)]
     if len(positions) < 2:
         return loop
-    first = loop.body[positions[0]]
-    assert isinstance(first, For)
-    positions = [i for i in positions if loop.body[i].stop == first.stop]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    loops = [s for i, s in enumerate(loop.body) if i in positions and isinstance(s, For)]
+    positions = [i for i, inner in zip(positions, loops, strict=True) if inner.stop == loops[0].stop]
+    loops = [inner for inner in loops if inner.stop == loops[0].stop]
+    length = _length(loops[0])
+    is_long = length * DType.float32.itemsize > SHORT_ROW_BYTES
+    held = sum(s.shared_bytes for s in walk(loop.body) if isinstance(s, Local))
+    room = (shared_bytes if is_long else SHORT_ROW_BYTES) - held
     keys = _Keys(kernel, loop)
-    known = {key: let for let, key in keys.of_loop(first).items() if key is not None}
-    roots: dict[int, Var] = {}
-    for position in positions[1:]:
-        later = loop.body[position]
-        assert isinstance(later, For)
-        roots |= {key: known[key] for key in _roots(later, keys, known)}
-    assert isinstance(first.stop, Const)
-    names, arrays = Names(kernel), dict[int, Local]()
-    for key, var in roots.items():
-        nbytes = int(first.stop.value) * var.dtype.itemsize
-        if nbytes <= room_bytes:
-            room_bytes -= nbytes
-            arrays[key] = Local(names.new(f"{var.name}_kept"), var.dtype, int(first.stop.value))
-    if not arrays:
+    kept = _kept(loops, keys, is_long)
+    names = Names(kernel)
+    if not is_long:
+        kept = _as_fits(kept, length, room)
+    arrays = _arrays(kept, names)
+    each = sum(array.dtype.itemsize for array in {array.name: array for array in arrays.values()}.values())
+    front = length
+    if each * length > room:
+        front = room // each // FRONT * FRONT
+    if not arrays or front <= 0:
         return loop
-    body = list(loop.body)
-    stored = {roots[key].name: local for key, local in arrays.items()}
-    body[positions[0]] = replace(first, body=_storing(first, stored))
-    for position in positions[1:]:
-        later = body[position]
-        assert isinstance(later, For)
-        body[position] = replace(later, body=_loading(later, keys, arrays))
-    body[positions[0] : positions[0]] = arrays.values()
+    arrays = {key: replace(array, size=front) for key, array in arrays.items()}
+    body: list[Stmt] = list(dict.fromkeys(arrays.values()))
+    for position, statement in enumerate(loop.body):
+        if position not in positions:
+            body.append(statement)
+            continue
+        assert isinstance(statement, For)
+        number = positions.index(position)
+        stored = {value.var.name: arrays[value.key] for value in kept if value.first == number and value.key in arrays}
+        loaded = {v.key: arrays[v.key] for v in kept if v.first < number <= v.last and v.key in arrays}
+        inner = _storing(_loading(statement, keys, loaded, stored), statement, stored)
+        body.append(replace(statement, stop=int64(front), body=inner))
+        if front < length:
+            body.append(_rest(statement, front, length, names))
     return replace(loop, body=tuple(body))
 
 
@@ -83,18 +98,78 @@ def _is_candidate(statement: Stmt) -> bool:
     )
 
 
-@dataclass
+def _length(loop: For) -> int:
+    assert isinstance(loop.stop, Const)
+    return int(loop.stop.value)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A value that is kept: its name in the loop that computes it, the numbers of that loop and of its last reader."""
+
+    key: int
+    var: Var
+    first: int
+    last: int
+
+
+def _kept(loops: Sequence[For], keys: _Keys, with_loads: bool) -> list[_Kept]:
+    """The values that loops use for what no earlier loop has computed, in the order in which they are computed."""
+    known: dict[int, tuple[Var, int]] = {}
+    last: dict[int, int] = {}
+    for number, loop in enumerate(loops):
+        for key in _roots(loop, keys, known, with_loads):
+            last[key] = number
+        for var, key in keys.of_loop(loop).items():
+            if key is not None:
+                known.setdefault(key, (var, number))
+    found = [_Kept(key, known[key][0], known[key][1], number) for key, number in last.items()]
+    return sorted(found, key=lambda value: (value.first, value.last))
+
+
+def _as_fits(kept: Sequence[_Kept], length: int, room: int) -> list[_Kept]:
+    """The first of them that fit side by side."""
+    fitting: list[_Kept] = []
+    for value in kept:
+        nbytes = length * value.var.dtype.itemsize
+        if nbytes <= room:
+            room -= nbytes
+            fitting.append(value)
+    return fitting
+
+
+def _arrays(kept: Sequence[_Kept], names: Names) -> dict[int, Local]:
+    """An array for each value; one that was read for the last time is taken again, in the very loop that reads it."""
+    free: list[tuple[int, Local]] = []
+    arrays: dict[int, Local] = {}
+    for value in kept:
+        old = next((f for f in free if f[0] <= value.first and f[1].dtype is value.var.dtype), None)
+        if old is not None:
+            free.remove(old)
+        array = old[1] if old else Local(names.new(f"{value.var.name}_kept"), value.var.dtype, 1)
+        arrays[value.key] = array
+        free.append((value.last, array))
+    return arrays
+
+
 class _Keys:
     """A number for each value of an iteration: equal numbers are equal values, whichever loop computes them."""
 
-    kernel: Kernel
-    loop: For
-    _numbers: dict[object, int] = field(default_factory=dict[object, int])
-    _moving: set[int] = field(default_factory=set[int])  # those that depend on the iteration
+    def __init__(self, kernel: Kernel, loop: For) -> None:
+        self._read_only = {buffer.name for buffer in kernel.buffers if buffer.access is Access.READ}
+        self._stable = {loop.var, *kernel.sizes} | {s.var.name for s in loop.body if isinstance(s, Let | Declare)}
+        self._changed = [
+            (id(s), {c.var.name for c in walk((s,)) if isinstance(c, Assign | Accumulate)}) for s in loop.body
+        ]
+        self._numbers: dict[object, int] = {}
+        self._moving: set[int] = set()  # those that depend on the iteration
 
     def of_loop(self, loop: For) -> dict[Var, int | None]:
         """The number of each Let of an inner loop."""
-        env: dict[str, int | None] = {loop.var: self._number(("iteration",), True)}
+        at = next(i for i, (statement, _) in enumerate(self._changed) if statement == id(loop))
+        versions = [name for _, names in self._changed[:at] for name in names]
+        outer = {n: self._number(("outer", n, versions.count(n)), False) for n in self._stable - self._changed[at][1]}
+        env: dict[str, int | None] = {**outer, loop.var: self._number(("iteration",), True)}
         found: dict[Var, int | None] = {}
         for statement in loop.body:
             if isinstance(statement, Let):
@@ -108,11 +183,9 @@ class _Keys:
             case Const(value=value, dtype=dtype):
                 return self._number((repr(value), dtype), False)
             case Var(name=name):
-                if name in env:
-                    return env[name]
-                return self._number(("outer", name), False) if name in self._stable else None
-            case Load(buffer=buffer, index=index):
-                key = self._key(index, env)
+                return env.get(name)
+            case Load(buffer=buffer, index=place):
+                key = self._key(place, env)
                 if key is None or buffer not in self._read_only:
                     return None
                 return self._number(("load", buffer, key), key in self._moving)
@@ -128,22 +201,11 @@ class _Keys:
             self._moving.add(number)
         return number
 
-    @property
-    def _stable(self) -> set[str]:
-        """Scalars that never change in a row."""
-        lets = {s.var.name for s in self.loop.body if isinstance(s, Let)}
-        changing = {s.var.name for s in walk(self.loop.body) if isinstance(s, Assign | Accumulate)}
-        return (lets | {self.loop.var} | set(self.kernel.sizes)) - changing
 
-    @property
-    def _read_only(self) -> set[str]:
-        return {buffer.name for buffer in self.kernel.buffers if buffer.access is Access.READ}
-
-
-def _roots(loop: For, keys: _Keys, known: Mapping[int, Var]) -> list[int]:
-    """The known values that a loop uses for what is not known; loads of one element alone are left as they are."""
+def _roots(loop: For, keys: _Keys, known: Mapping[int, object], with_loads: bool) -> list[int]:
+    """The known values that a loop uses for what is not known; loads of one element alone only if asked for."""
     numbers = {let.name: key for let, key in keys.of_loop(loop).items() if key in known}
-    loads = {s.var.name for s in loop.body if isinstance(s, Let) and isinstance(s.value, Load)}
+    loads = {s.var.name for s in loop.body if isinstance(s, Let) and isinstance(s.value, Load) and not with_loads}
     found: list[int] = []
     for statement in loop.body:
         if isinstance(statement, Let) and statement.var.name in numbers:
@@ -157,18 +219,13 @@ def _roots(loop: For, keys: _Keys, known: Mapping[int, Var]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _storing(loop: For, stored: Mapping[str, Local]) -> tuple[Stmt, ...]:
-    result: list[Stmt] = []
-    for statement in loop.body:
-        result.append(statement)
-        if isinstance(statement, Let) and statement.var.name in stored:
-            local = stored[statement.var.name]
-            result.append(Store(local.name, _position(loop), statement.var))
-    return tuple(result)
+def _storing(body: tuple[Stmt, ...], loop: For, stored: Mapping[str, Local]) -> tuple[Stmt, ...]:
+    """The body, and then what is kept of it: behind all that reads what an array held before."""
+    return (*body, *(Store(array.name, _position(loop), Var(name, array.dtype)) for name, array in stored.items()))
 
 
-def _loading(loop: For, keys: _Keys, arrays: Mapping[int, Local]) -> tuple[Stmt, ...]:
-    """The loop's body with kept values loaded, and without what only they needed."""
+def _loading(loop: For, keys: _Keys, arrays: Mapping[int, Local], stored: Mapping[str, Local]) -> tuple[Stmt, ...]:
+    """The loop's body with kept values loaded, without what only they needed, but with what is stored."""
     numbers = keys.of_loop(loop)
     body: list[Stmt] = []
     for statement in loop.body:
@@ -176,7 +233,7 @@ def _loading(loop: For, keys: _Keys, arrays: Mapping[int, Local]) -> tuple[Stmt,
         if isinstance(statement, Let) and key is not None and key in arrays:
             statement = Let(statement.var, Load(arrays[key].name, _position(loop), statement.var.dtype))
         body.append(statement)
-    needed: set[str] = set()
+    needed = set(stored)
     result: list[Stmt] = []
     for statement in reversed(body):
         if isinstance(statement, Let) and statement.var.name not in needed:
@@ -184,6 +241,13 @@ def _loading(loop: For, keys: _Keys, arrays: Mapping[int, Local]) -> tuple[Stmt,
         needed |= {p.name for e in expressions(statement) for p in subexpressions(e) if isinstance(p, Var)}
         result.append(statement)
     return tuple(reversed(result))
+
+
+def _rest(loop: For, front: int, length: int, names: Names) -> For:
+    """The iterations behind the front of a row, as they were."""
+    var = Var(names.new(loop.var), DType.int64)
+    body = rewrite(renamed(loop.body, names), {loop.var: index("add", int64(front), var)})
+    return replace(loop, var=var.name, stop=int64(length - front), body=body)
 
 
 def _position(loop: For) -> Var:

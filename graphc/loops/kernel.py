@@ -35,7 +35,7 @@ every thread runs its body: what stands outside ``thread`` loops is computed ali
 deals its iterations out: thread t runs ``start + t``, ``start + t + threads``, and so on. Stores, Fails and
 private Locals stand inside ``thread`` loops, Packs too; Barrier, Combine and shared Locals outside. Scalars are
 private to a thread, so an Accumulate in a ``thread`` loop leaves partial results which Combine brings together.
-With ``groups > 1`` an iteration has no more threads than a warp, and a block of the device runs ``groups`` of them side
+With ``teams > 1`` an iteration has no more threads than a warp, and a block of the device runs ``teams`` of them side
 by side, each with threads, shared Locals, Barriers and Combines of its own.
 """
 
@@ -186,6 +186,11 @@ class Local:
     size: int
     shared: bool = False
 
+    @property
+    def shared_bytes(self) -> int:
+        """What it takes of shared memory, where it begins at a multiple of 16 bytes and the next one, too."""
+        return -(-self.size * self.dtype.itemsize // 16) * 16
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -274,7 +279,7 @@ class Kernel:
 
     Arguments, in order: the address of each buffer, then each size, then the address of the status cell when
     ``has_checks``. ``sizes`` are the names of int64 arguments; ``extent`` is an expression of them.
-    ``threads`` is the number of threads of an iteration of the block loop, 0 before mapping to a GPU; ``groups`` is
+    ``threads`` is the number of threads of an iteration of the block loop, 0 before mapping to a GPU; ``teams`` is
     how many iterations share a block of the device.
     """
 
@@ -285,18 +290,18 @@ class Kernel:
     body: tuple[Stmt, ...]
     has_checks: bool = False
     threads: int = 0
-    groups: int = 1
+    teams: int = 1
 
     @property
     def block_threads(self) -> int:
         """The number of threads of a block of the device."""
-        return self.threads * self.groups
+        return self.threads * self.teams
 
     @property
     def shared_bytes(self) -> int:
         """What the shared Locals of a block of the device take, each a multiple of 16 bytes."""
-        locals_ = (s for s in walk(self.body) if isinstance(s, Local) and s.shared)
-        return self.groups * sum(-(-s.size * s.dtype.itemsize // 16) * 16 for s in locals_)
+        arrays = (s for s in walk(self.body) if isinstance(s, Local) and s.shared)
+        return self.teams * sum(array.shared_bytes for array in arrays)
 
 
 def walk(statements: tuple[Stmt, ...]) -> Iterator[Stmt]:

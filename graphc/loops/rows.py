@@ -43,6 +43,14 @@ from graphc.loops.pack import MOST, pack_loop, pack_size
 from graphc.loops.scalar import identity
 
 WARP = 32
+SHORTEST = 16
+"""Rows with fewer elements are left to one thread each: memory is read in pieces of 64 bytes at least."""
+TEAM_THREADS = 128
+"""Threads of a block in which rows of a warp or less are side by side: 16 such blocks fill a multiprocessor."""
+LARGE_BYTES = 72 * 1024
+"""With more than this of shared memory a block is one of two on a multiprocessor, or has it alone."""
+COMBINING_BYTES = 1024
+"""What combining accumulators takes of shared memory."""
 SHARED_BYTES = 40 * 1024
 """What the Locals of a row may take; a block has 48 KiB, the rest is for combining accumulators."""
 
@@ -53,7 +61,7 @@ def suits_rows(kernel: Kernel) -> bool:
     """Is an inner loop long enough for a warp, and along memory unless the parallel loop is not, either?"""
     parallel = parallel_loop(kernel)
     loops, lets = list(_dealt_loops(parallel.body)), lets_of(parallel)
-    if all((trips := _most_trips(loop, lets)) is not None and trips < WARP for loop in loops):
+    if all((trips := _most_trips(loop, lets)) is not None and trips < SHORTEST for loop in loops):
         return False
     local_bytes = sum(s.size * s.dtype.itemsize for s in walk(parallel.body) if isinstance(s, Local))
     if local_bytes > SHARED_BYTES:
@@ -93,12 +101,15 @@ def _walks_along(statement: Stmt, var: str, lets: dict[str, Expr]) -> bool:
     return any(coefficient(index, var, lets) == 1 for index in indices)
 
 
-def map_rows(kernel: Kernel, threads: int, most: int) -> Kernel:
-    """A block an iteration, with about ``threads`` threads that take up to ``most`` neighbours at a time."""
+def map_rows(kernel: Kernel, threads: int, most: int, shared_bytes: int) -> Kernel:
+    """A block an iteration, with about ``threads`` threads that take up to ``most`` neighbours at a time.
+
+    ``shared_bytes``: what a block may take of shared memory where rows are long.
+    """
     parallel = parallel_loop(kernel)
     parallel = replace(parallel, body=merge_chunks(parallel.body))
-    held = sum(s.size * s.dtype.itemsize for s in walk(parallel.body) if isinstance(s, Local))
-    parallel = keep_row_values(kernel, parallel, SHARED_BYTES - held)
+    parallel = keep_row_values(kernel, parallel, shared_bytes - COMBINING_BYTES)
+    kept_bytes = sum(s.shared_bytes for s in parallel.body if isinstance(s, Local))
     lets = lets_of(parallel)
     trips: list[int] = []
     sizes = {1}
@@ -108,10 +119,22 @@ def map_rows(kernel: Kernel, threads: int, most: int) -> Kernel:
         trips.append(threads if count is None else -(-count // size))
     if max(sizes) == MOST:  # a thread takes so much at once that few of them would leave memory waiting
         threads *= 2
-    # no more threads than the longest loop can feed, in whole warps
-    threads = min(threads, -(-max(trips, default=1) // WARP) * WARP)
+    if kept_bytes > SHARED_BYTES:  # so few blocks share a multiprocessor that each must fill more of it
+        threads = 1024 if kept_bytes > LARGE_BYTES else 512
+    # no more threads than the longest loop can feed, in whole warps, or a part of a warp
+    longest = max(trips, default=1)
+    threads = min(threads, -(-longest // WARP) * WARP) if longest > WARP else power_of_two_from(longest)
     body = _Rows(kernel, parallel, most).block(parallel.body)
-    return replace(kernel, body=(replace(parallel, kind=LoopKind.BLOCK, body=body),), threads=max(threads, WARP))
+    mapped = replace(kernel, body=(replace(parallel, kind=LoopKind.BLOCK, body=body),), threads=threads)
+    teams = 1 if threads > WARP else TEAM_THREADS // threads
+    while teams > 1 and teams * threads > WARP and mapped.shared_bytes * teams > SHARED_BYTES:
+        teams //= 2
+    return replace(mapped, teams=teams)
+
+
+def power_of_two_from(count: int) -> int:
+    """The first power of two that is not less."""
+    return 1 << (count - 1).bit_length()
 
 
 @dataclass(frozen=True)

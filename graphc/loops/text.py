@@ -62,6 +62,7 @@ class _TextPrinter(Printer):
         sizes = "".join(f", size {self.name(size)}" for size in kernel.sizes)
         notes = " with checks" if kernel.has_checks else ""
         notes += f" in blocks of {kernel.threads} threads" if kernel.threads else ""
+        notes += f", {kernel.teams} side by side" if kernel.teams > 1 else ""
         self.line(f"kernel {kernel.name}({', '.join(arguments)}{sizes}){notes}")
         self._block(kernel.body)
 

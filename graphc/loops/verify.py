@@ -104,8 +104,8 @@ class _Verifier:
         self.require(self.mapped or outermost.stop == kernel.extent, "the parallel loop must stop at the extent")
         fits = kernel.block_threads % 32 == 0 and kernel.block_threads <= 1024
         self.require(fits, "the threads of a block must fill warps of 32 and be at most 1024")
-        divides = kernel.groups == 1 or (kernel.threads > 0 and 32 % kernel.threads == 0)
-        self.require(divides, "groups of threads that share a block must divide a warp")
+        divides = kernel.teams == 1 or (kernel.threads > 0 and 32 % kernel.threads == 0)
+        self.require(divides, "teams that share a block must divide a warp")
         for statement in leading:
             if not isinstance(statement, Let):
                 raise self.error("only Lets may stand before the parallel loop")

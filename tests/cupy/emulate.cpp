@@ -23,6 +23,7 @@ struct Fiber {
     bool begun;
     Meeting meeting;
     int line;  // of the meeting point: threads at different ones do not meet
+    unsigned lanes;  // of its warp: those it meets at a meeting point of a warp
     uint64_t offered;
     std::vector<std::vector<Copy>> copies;  // sets that are under way; the last one is not ended yet
 };
@@ -46,10 +47,12 @@ static void run_fiber(size_t i) {
     fibers[i].begun = true;
     setcontext(&fibers[i].context);
 }
-void meet(Meeting meeting, int line) {
+void meet(Meeting meeting, int line, unsigned lanes) {
     Fiber& fiber = fibers[current];
     fiber.meeting = meeting;
     fiber.line = line;
+    fiber.lanes = lanes;
+    if (meeting == Meeting::warp && !(lanes >> current % WARP & 1)) problem = "a thread does not meet itself";
     if (!_setjmp(fiber.place)) _longjmp(scheduler, 1);
 }
 static void entry() {
@@ -62,6 +65,24 @@ static bool have_met(size_t first, size_t last, Meeting meeting) {
     return std::all_of(fibers.begin() + first, fibers.begin() + last, [=](const Fiber& fiber) {
         return fiber.meeting == meeting && fiber.line == fibers[first].line;
     });
+}
+
+// The threads of a warp that all wait at a meeting point which names just them; the first such set, if there is one.
+static std::vector<size_t> met_lanes(size_t first, size_t last) {
+    for (size_t i = first; i < last; i++) {
+        const Fiber& some = fibers[i];
+        if (some.meeting != Meeting::warp) continue;
+        std::vector<size_t> members;
+        bool all = true;
+        for (size_t lane = 0; lane < WARP && all; lane++) {
+            if (!(some.lanes >> lane & 1)) continue;
+            members.push_back(first + lane);
+            all = first + lane < last && fibers[first + lane].meeting == Meeting::warp &&
+                  fibers[first + lane].line == some.line && fibers[first + lane].lanes == some.lanes;
+        }
+        if (all) return members;
+    }
+    return {};
 }
 
 static void run_block(bool downwards) {
@@ -85,7 +106,9 @@ static void run_block(bool downwards) {
         bool moved = false;
         for (size_t k = 0; k < n; k += WARP) {
             size_t first = downwards ? (n - 1 - k) / WARP * WARP : k, last = std::min(first + WARP, n);
-            if (have_met(first, last, Meeting::warp)) run(first, last), moved = true;
+            std::vector<size_t> members = met_lanes(first, last);
+            if (downwards) std::reverse(members.begin(), members.end());
+            for (size_t member : members) run_fiber(member), moved = true;
         }
         if (have_met(0, n, Meeting::block)) run(0, n), moved = true;
         if (!moved) {
@@ -202,12 +225,12 @@ void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
     meet(Meeting::warp, -line);
 }
 
-uint64_t exchange_bits(uint64_t bits, int mask, int line) {
+uint64_t exchange_bits(unsigned lanes, uint64_t bits, int mask, int line) {
     size_t self = current;
     fibers[self].offered = bits;
-    meet(Meeting::warp, line);
+    meet(Meeting::warp, line, lanes);
     bits = fibers[self / WARP * WARP + ((self % WARP) ^ mask)].offered;
-    meet(Meeting::warp, -line);
+    meet(Meeting::warp, -line, lanes);
     return bits;
 }
 }  // namespace emulate

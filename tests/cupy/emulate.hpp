@@ -1,6 +1,7 @@
 // Runs CUDA C on the CPU, one block after another, each thread a fiber. Threads run in turn from one meeting point to
 // the next, upwards or downwards, so that a missing barrier shows in one of the two orders. Meeting points are checked:
-// all threads of a block (of a warp, for shuffles) must be at the same one, none may have left, or the launch fails.
+// all threads of a block (those of a warp that a shuffle names) must be at the same one, none may have left, or the
+// launch fails.
 // What makes fibers and lets them meet is in emulate.cpp, which is compiled once.
 #pragma once
 #include <math.h>
@@ -21,8 +22,8 @@ extern dim3 blockIdx, blockDim, gridDim, threadIdx;
 
 namespace emulate {
 enum class Meeting { none, warp, block, end };
-void meet(Meeting meeting, int line);
-uint64_t exchange_bits(uint64_t bits, int mask, int line);
+void meet(Meeting meeting, int line, unsigned lanes = 0xffffffffu);
+uint64_t exchange_bits(unsigned lanes, uint64_t bits, int mask, int line);
 unsigned char* shared_bytes();
 void copy_later(void* target, const void* source, unsigned size);
 void end_copies();
@@ -34,20 +35,21 @@ void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
 const char* launch(long long blocks, unsigned threads, unsigned shared, bool meets, bool downwards,
                    void (*kernel)(const long long*), const long long* words);
 
-// Offer a value, let the whole warp arrive, read another lane's, let the whole warp read.
-template <class T> T exchange(T value, int mask, int line) {
+// Offer a value, let all these lanes arrive, read another one's, let all of them read.
+template <class T> T exchange(unsigned lanes, T value, int mask, int line) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof(T));
-    bits = exchange_bits(bits, mask, line);
+    bits = exchange_bits(lanes, bits, mask, line);
     memcpy(&value, &bits, sizeof(T));
     return value;
 }
 }  // namespace emulate
 
 #define __syncthreads() emulate::meet(emulate::Meeting::block, __LINE__)
-#define __shfl_xor_sync(mask, value, lanes) emulate::exchange(value, lanes, __LINE__)
-#define __shfl_sync(mask, value, lane) emulate::exchange(value, (int)(threadIdx.x % 32) ^ (lane), __LINE__)
+#define __syncwarp(lanes) emulate::meet(emulate::Meeting::warp, __LINE__, lanes)
+#define __shfl_xor_sync(lanes, value, mask) emulate::exchange(lanes, value, mask, __LINE__)
+#define __shfl_sync(lanes, value, lane) emulate::exchange(lanes, value, (int)(threadIdx.x % 32) ^ (lane), __LINE__)
 
 static inline unsigned long long atomicCAS(unsigned long long* cell, unsigned long long expected,
                                            unsigned long long desired) {

@@ -85,6 +85,7 @@ class EmulatedDevice:
 
     name: str = "emulated"
     arch: str = "sm_90"
+    shared_bytes: int = 227 * 1024
     capacity: int = 1 << 30
     shuffled: bool = False
     downwards: bool = False

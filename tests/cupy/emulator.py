@@ -21,11 +21,13 @@ from graphc.backends.cupy.printer import (
     SHORT_PRODUCT,
     THIN_PRODUCT,
     Entry,
+    blocks_of,
+    dynamic_bytes,
     function_name,
     module_source,
 )
-from graphc.loops.interp import evaluate_size
-from graphc.loops.kernel import Barrier, Combine, For, Kernel, walk
+from graphc.backends.cupy.products import FINISH_PRODUCT
+from graphc.loops.kernel import Barrier, Combine, Kernel, walk
 
 HEADER = Path(__file__).parent / "emulate.hpp"
 RUNTIME = Path(__file__).parent / "emulate.cpp"
@@ -60,7 +62,8 @@ def compile_kernels(
     runtime()
     launchers = [ANY, _fixed_launcher(POST_RESULTS, 128, 3, 3)]
     if small_products:
-        launchers += [_fixed_launcher(name, 256, 3, 8) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
+        launchers += [_fixed_launcher(name, 256, 5, 9) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
+        launchers.append(_fixed_launcher(FINISH_PRODUCT, 256, 3, 5))
     launchers += [_template_launcher(variant) for variant in (*attention, *convolution)]
     launchers += [_launcher(kernel, entry) for kernel, entry in entries]
     text = f'#include "{HEADER}"\n{source}\n{"".join(launchers)}'
@@ -95,9 +98,7 @@ class Emulator:
         downwards: bool = False,
     ) -> None:
         """Launch a kernel with the blocks and threads that it was mapped to."""
-        outer = kernel.body[0]
-        assert isinstance(outer, For)
-        blocks = evaluate_size(outer.stop, dict(zip(kernel.sizes, sizes, strict=True)))
+        blocks = blocks_of(kernel, sizes)
         packed = [array if array.ctypes.data % 16 == 0 else _aligned_copy(array) for array in arrays]
         words = [array.ctypes.data for array in packed] + list(sizes)
         words += [status.ctypes.data, 0] * kernel.has_checks
@@ -176,6 +177,7 @@ def _launcher(kernel: Kernel, entry: Entry) -> str:
     return f"""
 static void call_{name}(const long long* words) {{ {name}({given}); }}
 extern "C" const char* launch_{name}(long long blocks, int downwards, const long long* words) {{
-    return emulate::launch(blocks, {kernel.threads}, 0, {meets}, downwards, call_{name}, words);
+    return emulate::launch(
+        blocks, {kernel.block_threads}, {dynamic_bytes(kernel)}, {meets}, downwards, call_{name}, words);
 }}
 """
