@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from graphc.backends.cupy.attended import keep_statistics
 from graphc.backends.cupy.bound import GpuBound, Pending, aligned
+from graphc.backends.cupy.convolved import add_scratch
 from graphc.backends.cupy.device import Array, Device, Memory
+from graphc.backends.cupy.epilogues import finish_products
 from graphc.backends.cupy.halves import read_halves
 from graphc.backends.cupy.module import make_unit
 from graphc.backends.cupy.printer import kernel_source
@@ -18,6 +21,8 @@ from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS
 from graphc.lower.plan import Plan
 
 MOST_BINDINGS = 16
+PLACED_PART = 0.5
+"""Of the memory that is left, what data may take: the rest is for what works on it."""
 
 
 class GpuExecutable:
@@ -30,9 +35,9 @@ class GpuExecutable:
     """
 
     def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
-        self.plan = plan = keep_statistics(read_halves(plan))
-        self.device = device
         self.tf32 = tf32 or plan.tf32
+        self.plan = plan = add_scratch(keep_statistics(finish_products(read_halves(plan), self.tf32)))
+        self.device = device
         self.unit = make_unit(plan, self.tf32, device.shared_bytes)
         self.module = device.load(self.unit)
         with device.lock:
@@ -84,6 +89,17 @@ class GpuExecutable:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> object:
         """A new array of the device's own kind."""
         return self.device.empty(shape, dtype)
+
+    def place(self, arrays: Sequence[Array]) -> list[Any] | None:
+        """Copies on the device; None if these and as much again take more than a part of what is left."""
+        device = self.device
+        with device.lock:
+            if 2 * sum(array.nbytes for array in arrays) > PLACED_PART * device.free_bytes():
+                return None
+            placed = [device.empty(array.shape, array.dtype) for array in arrays]
+            for array, copy in zip(arrays, placed, strict=True):
+                device.upload(device.address_of(copy), np.ascontiguousarray(array))
+        return placed
 
     def _upload_constants(self) -> tuple[Memory, list[int]]:
         """One allocation for all, and where each begins."""
