@@ -58,13 +58,16 @@ class CupyBackend:
     def takes(self, op: object) -> bool:
         from graphc.ops.attention import ScaledDotProductAttention
         from graphc.ops.attention_gradients import AttentionGradients
+        from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
 
-        return isinstance(op, ScaledDotProductAttention | AttentionGradients)
+        attention, convolution = ScaledDotProductAttention | AttentionGradients, Conv | ConvTranspose | ConvKernelGrad
+        return isinstance(op, attention | convolution)
 
     def fits(self, node: Any) -> bool:
-        from graphc.backends.cupy.attended import fits
+        from graphc.backends.cupy import attended, convolved
+        from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
 
-        return fits(node)
+        return (convolved if isinstance(node.op, Conv | ConvTranspose | ConvKernelGrad) else attended).fits(node)
 
     def plan_key(self) -> str:
         return f"{_digest()} {replace(self, device=None)}"  # what it takes may depend on any of its options

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from graphc.backends.cupy.narrow import copies, narrow_kernel, rounded_type, stored_types
 from graphc.ir.types import DType, TensorType
 from graphc.loops.kernel import Access, Kernel
-from graphc.lower.plan import AttentionItem, GemmItem, Item, KernelItem, Lying, Place, Plan
+from graphc.lower.plan import AttentionItem, ConvolutionItem, GemmItem, Item, KernelItem, Lying, Place, Plan
 
 f32 = DType.float32
-Product = GemmItem | AttentionItem
+Product = GemmItem | ConvolutionItem | AttentionItem
 """What multiplies: all its factors are of one type."""
 
 
@@ -140,7 +140,7 @@ def _narrowed(plan: Plan, types: dict[int, DType]) -> Plan:
     kernels: dict[tuple[Kernel, tuple[tuple[str, DType], ...]], Kernel] = {}
 
     def change(item: Item) -> Item:
-        if isinstance(item, GemmItem):
+        if isinstance(item, GemmItem | ConvolutionItem):
             dtype = types.get(item.a, plan.buffers[item.a].type.dtype)
             return item if dtype is item.dtype else replace(item, dtype=dtype)
         if isinstance(item, AttentionItem):
@@ -323,7 +323,7 @@ def _items(plan: Plan) -> Iterator[Item]:
 
 
 def _factors(item: Product) -> tuple[int, ...]:
-    if isinstance(item, GemmItem):
+    if isinstance(item, GemmItem | ConvolutionItem):
         return (item.a, item.b)
     operands = (item.query, item.key, item.value, item.cotangent)
     return tuple(lying.buffer for lying in operands if lying is not None)

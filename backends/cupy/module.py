@@ -8,6 +8,8 @@ from functools import cached_property
 
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Variant
+from graphc.backends.cupy.convolution import Variant as Convolving
+from graphc.backends.cupy.convolved import PlannedConvolution
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
     SHORT_PRODUCT,
@@ -72,7 +74,7 @@ class Halves:
     scratch: tuple[int, ...]
 
 
-Work = Group | GemmItem | KeptAttention
+Work = Group | GemmItem | KeptAttention | PlannedConvolution
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,22 @@ class Unit:
     small_products: bool = False
     scratch: tuple[Scratch, ...] = ()
     attention: tuple[Variant, ...] = ()
+    convolution: tuple[Convolving, ...] = ()
     checks: bool = False
 
     @property
     def source(self) -> str:
         """All of it as one translation unit."""
-        return module_source(self.entries, self.small_products, self.attention)
+        return module_source(self.entries, self.small_products, self.attention, self.convolution)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The same in pieces that can be compiled side by side.
 
-        A kernel of attention is one of its own: the next program that attends in the same way finds it compiled.
+        A kernel of attention or convolution is one of its own: the next program that needs it finds it compiled.
         """
         found = [Part(module_source((), attention=(variant,)), (variant.name,)) for variant in self.attention]
+        found += [Part(module_source((), convolution=(variant,)), (variant.name,)) for variant in self.convolution]
         if self.small_products:
             found.append(Part(module_source((), small_products=True), (THIN_PRODUCT, SHORT_PRODUCT)))
         for first in range(0, max(len(self.entries), 1), KERNELS_OF_A_PART):
@@ -136,7 +140,7 @@ class Unit:
     @property
     def shared_bytes(self) -> dict[str, int]:
         """What launches bring of shared memory, by function, where they bring any."""
-        found = {variant.name: variant.shared_bytes for variant in self.attention}
+        found = {variant.name: variant.shared_bytes for variant in (*self.attention, *self.convolution)}
         found |= {function_name(kernel, entry): dynamic_bytes(kernel) for kernel, entry in self.entries}
         return {name: nbytes for name, nbytes in found.items() if nbytes}
 
@@ -164,7 +168,10 @@ def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_B
     small = any(may_be_small(item) for works in work for item in works)
     attention = (item for works in work for item in works if isinstance(item, KeptAttention))
     variants = dict.fromkeys(variant for item in attention for variant in item.variants(tf32).values())
-    return Unit(tuple(work), tuple(entries), small, tuple(mapper.scratch), tuple(variants), checks)
+    convolution = (item for works in work for item in works if isinstance(item, PlannedConvolution))
+    convolving = dict.fromkeys(variant for item in convolution for variant in item.variants(tf32))
+    scratch = tuple(mapper.scratch)
+    return Unit(tuple(work), tuple(entries), small, scratch, tuple(variants), tuple(convolving), checks)
 
 
 def is_long(split: Split, item: KernelItem, dims: Mapping[str, int]) -> bool:
@@ -196,7 +203,8 @@ class _Mapper:
 
     def works(self, launch: Launch, guarded: bool) -> tuple[Work, ...]:
         """The items of a launch, those with the same kernel as one group."""
-        found: list[Work] = [item for item in launch.items if isinstance(item, GemmItem | KeptAttention)]
+        whole = GemmItem | KeptAttention | PlannedConvolution
+        found: list[Work] = [item for item in launch.items if isinstance(item, whole)]
         by_kernel: dict[tuple[Kernel, bool], list[KernelItem]] = {}
         for item in launch.items:
             if isinstance(item, KernelItem):

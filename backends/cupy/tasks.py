@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Part
+from graphc.backends.cupy.convolved import PlannedConvolution
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
 from graphc.backends.cupy.module import NARROW, Group, is_long, may_be_small
 from graphc.backends.cupy.places import Addresses, Places
@@ -113,6 +114,8 @@ class _Builder:
                     self.group(work)
                 elif isinstance(work, KeptAttention):
                     self.attention(work)
+                elif isinstance(work, PlannedConvolution):
+                    self.convolution(work)
                 else:
                     self.product(work)
             position += 1
@@ -225,6 +228,18 @@ class _Builder:
                     reads, writes = [*operands, *between, *deltas], gradients[:1]
             if launch is not None:
                 self._add(launch, self.touched.by(reads, writes), reads, writes)
+
+    def convolution(self, item: PlannedConvolution) -> None:
+        """The launches of a convolution: the second one, if there is one, adds up what the first one leaves."""
+        reads, writes = [self._span(item.a), self._span(item.b)], [self._span(item.c)]
+        scratch = [] if item.scratch is None else [self._span(item.scratch)]
+        result = self.plan.buffers[item.c].type.dtype
+        *parts, last = [*item.launches(self.places.dims, self.tf32, self._address, result)] or [None]
+        for launch in parts:
+            self._add(launch, self.touched.by(reads, scratch), reads, scratch)
+        if last is not None:
+            reads = scratch if parts else reads
+            self._add(last, self.touched.by(reads, writes), reads, writes)
 
     def post(self, ring: int, turn: int) -> None:
         """Hand the cell to the host."""

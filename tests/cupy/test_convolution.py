@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc as gx
+
 from graphc.backends.cupy.convolution import Axis, Sizes, Variant, variants
 from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType, TensorType
@@ -168,3 +170,53 @@ def test_kernels_compute_what_float64_does(row, kind, sought):
         rounding = {"Bfloat16": 2**-8, "Float16": 2**-11}.get(kind, 0) * narrow
         tolerance = (TOLERANCE[kind] + rounding) * scale
         np.testing.assert_allclose(found.astype(np.float64), expected, rtol=0, atol=tolerance, err_msg=variant.name)
+
+
+def functions(program: gx.Program) -> list[str]:
+    """Which kernels of convolution a program has."""
+    return [variant.name for variant in program.executable.unit.convolution]
+
+
+def training_step(target: Any, **options: Any) -> tuple[gx.Program, dict[str, np.ndarray]]:
+    """A step of training of a small network of images: a stem, a strided block with a shortcut, single channels, groups."""
+    local = np.random.default_rng(2)
+    x, labels = gx.placeholder("x", ("batch", 10, 9, 3)), gx.placeholder("labels", ("batch",), "int64")
+    made: list[gx.Parameter] = []
+
+    def weight(*shape: int) -> gx.Parameter:
+        spread = 1.5 / np.sqrt(np.prod(shape[:-1]))
+        made.append(gx.parameter(f"w{len(made)}", (spread * local.standard_normal(shape)).astype(np.float32)))
+        return made[-1]
+
+    h = gx.relu(gx.conv(x, weight(5, 5, 3, 16), 1, "same"))
+    short = gx.conv(h, weight(1, 1, 16, 32), 2)
+    h = gx.relu(gx.conv(h, weight(3, 3, 16, 32), 2, "same"))
+    h = gx.relu(short + gx.conv(h, weight(3, 3, 32, 32), 1, "same"))
+    h = gx.conv(h, weight(3, 3, 1, 32), 1, "same", groups=32)
+    h = gx.relu(gx.conv(h, weight(1, 1, 32, 16)))
+    h = gx.relu(gx.conv(h, weight(3, 3, 8, 24), 1, "same", groups=2))
+    h = gx.conv_transpose(h, weight(2, 2, 8, 24), 2)
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(labels, gx.mean(h, axis=(1, 2)) @ weight(8, 5)))
+    updates = {p: p - 0.2 * g for p, g in zip(made, gx.grad(loss, made), strict=True)}
+    feeds = {"x": local.standard_normal((3, 10, 9, 3)).astype(np.float32), "labels": local.integers(0, 5, 3)}
+    return gx.compile({"loss": loss}, [x, labels], updates, backend=target, training=True, **options), feeds
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "tolerance"),
+    [({}, "float32", 1e-5), ({"precision": "tf32"}, "tf32", 2e-3), ({"precision": "mixed_bfloat16"}, "bfloat16", 2e-2)],
+    ids=["float32", "tf32", "mixed_bfloat16"],
+)
+def test_a_network_of_images_trains_as_on_the_cpu(gpu, options, kind, tolerance):
+    """Three steps; single channels have nothing of TF32."""
+    program, feeds = training_step(gpu, **options)
+    twin, _ = training_step("reference")
+    names = functions(program)
+    assert {name.split("_")[1] for name in names} == {"result", "input", "kernel", "total"}
+    single = {name for name in names if name.startswith("depthwise") or name == "convolution_total_float32"}
+    assert len(single) >= 3
+    assert all(kind in name for name in names if name not in single)
+    for _ in range(3):
+        np.testing.assert_allclose(program(**feeds)["loss"], twin(**feeds)["loss"], rtol=tolerance)
+    for p, q in zip(program.parameters, twin.parameters, strict=True):
+        np.testing.assert_allclose(p.value, q.value, rtol=0.1, atol=10 * tolerance, err_msg=p.label)
