@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import graphc as gx
-from graphc.frontend.config import lookup, register_function
+from graphc.errors import GraphError
+from graphc.frontend.arguments import shown
+from graphc.frontend.config import lookup, register_function, user_line
 from graphc.ir.node import Node
 
 
@@ -190,7 +192,16 @@ for _function in _ALL:
 def get(value: Any) -> Callable[[Node], Node]:
     """An activation from a name or a function of a node; None is ``linear``.
 
+    Raises:
+        GraphError: it is none of these.
+
     >>> get("relu").__name__, get(None).__name__
     ('relu', 'linear')
     """
-    return linear if value is None else lookup(value, _BY_NAME, "activation")
+    found = linear if value is None else lookup(value, _BY_NAME, "activation")
+    if not callable(found) or isinstance(found, type):
+        own = f"make it: {found.__name__}()" if isinstance(found, type) else "a function of a node"
+        raise GraphError(
+            f"{shown(value)} is not an activation", at=user_line(), remedy=f"give a name such as 'relu', or {own}"
+        )
+    return cast("Callable[[Node], Node]", found)

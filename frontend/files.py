@@ -74,6 +74,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    _check_kind(path)
     try:
         with cast("Any", safe_open)(path, "numpy") as file:
             metadata: dict[str, str] = dict(file.metadata() or {})
@@ -84,6 +85,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise FileError(
             f"{path} cannot be read: {error}", at=user_line(), remedy="write it again, or take a copy that is whole"
         ) from error
+
+
+_OTHERS = {b"\x89HDF": "an HDF5 file, as Keras writes", b"PK\x03\x04": "a zip file, as PyTorch and Keras write"}
+
+
+def _check_kind(path: Path) -> None:
+    """Say of what is no safetensors file at all what it is.
+
+    Raises:
+        FileError: it is a folder, or a file of another library.
+    """
+    if path.is_dir():
+        raise FileError(
+            f"{path} is a folder, not a file of weights",
+            at=user_line(),
+            remedy="a folder that model.save wrote is for gx.load_model(folder)",
+        )
+    if path.is_file():
+        with open(path, "rb") as file:
+            kind = _OTHERS.get(file.read(4))
+        if kind is not None:
+            raise FileError(
+                f"{path} is {kind}, not a safetensors file",
+                at=user_line(),
+                remedy="read it with the library that wrote it, and hand its arrays over: model.set_weights(arrays)",
+            )
 
 
 def decode_tensors(data: bytes) -> dict[str, Any]:

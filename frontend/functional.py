@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from graphc.errors import FileError, GraphError, ShapeError
 from graphc.frontend import nest, tracing
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import Json, deserialize, serialize, user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import InputLayer, Lambda
@@ -101,7 +102,9 @@ def find_calls(inputs: Any, outputs: Any) -> CallGraph:
     given = nest.leaves(inputs)
     for leaf in given:
         if not isinstance(leaf, Symbol):
-            raise GraphError(f"{leaf!r} is not an input", at=user_line(), remedy="list what gx.Input(...) returned")
+            raise GraphError(
+                f"{shown(leaf)} is not an input", at=user_line(), remedy="list what gx.Input(...) returned"
+            )
     if len({id(leaf) for leaf in given}) != len(given):
         raise GraphError("an input is listed twice", at=user_line(), remedy="list each Input once")
     starts = nest.map_leaves(_as_input, inputs)
@@ -152,7 +155,7 @@ class _Finder:
         for leaf in outputs:
             if not isinstance(leaf, Symbol):
                 raise GraphError(
-                    f"the output {leaf!r} does not depend on any Input",
+                    f"the output {shown(leaf)} does not depend on any Input",
                     at=user_line(),
                     remedy="outputs are what layers return when called on inputs",
                 )

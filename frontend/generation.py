@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
 from graphc.frontend import nest, tracing
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.ir.node import Node
 
@@ -458,7 +459,7 @@ def _nodes(structure: Nest) -> list[Node]:
 
 
 def _check_count(value: Any, name: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value):
         raise AxisError(f"{name} is {value!r}", at=user_line(), remedy="give a whole number of at least 1")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import seeds
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import Configurable, lookup, user_line
 
 if TYPE_CHECKING:
@@ -338,8 +339,18 @@ _BY_NAME.update({made.__name__.lower(): made for made in tuple(_BY_NAME.values()
 def get(value: Any) -> Any:
     """An initializer from a name, an initializer, its class, or a function of shape and dtype.
 
+    Raises:
+        GraphError: it is none of these.
+
     >>> get("he_normal").mode
     'fan_in'
     """
     found = lookup(value, _BY_NAME, "initializer")
-    return found() if isinstance(found, type) else found
+    made = found() if isinstance(found, type) else found
+    if made is not None and not callable(made):
+        raise GraphError(
+            f"{shown(value)} is not an initializer",
+            at=user_line(),
+            remedy="give a name such as 'zeros'; for values of your own gx.initializers.Constant(values)",
+        )
+    return made

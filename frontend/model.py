@@ -11,6 +11,7 @@ import numpy as np
 import graphc as gx
 from graphc.errors import GraphError, NameClashError, ShapeError
 from graphc.frontend import functional, nest, tracing, weight_files
+from graphc.frontend.arguments import is_whole, shown
 from graphc.frontend.config import Written, user_line
 from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
@@ -113,8 +114,8 @@ class Model(Trainer, Presented):
             NameClashError: there is no such layer.
         """
         layers = self.layers
-        if index is not None and -len(layers) <= index < len(layers):
-            return layers[index]
+        if is_whole(index, -len(layers)) and cast("int", index) < len(layers):
+            return layers[cast("int", index)]
         for layer in layers:
             if name is not None and layer.name == name:
                 return layer
@@ -185,6 +186,13 @@ class Model(Trainer, Presented):
     def call(self, inputs: Any) -> Any:
         """The outputs for these input nodes, in the structure that the model was declared with."""
         graph = self._graph
+        if graph is None and type(self) is not Model:
+            kind = type(self).__name__
+            raise GraphError(
+                f"{kind} does not define call",
+                at=user_line(),
+                remedy="define call(self, inputs), or say inputs and outputs: super().__init__(inputs, outputs)",
+            )
         if graph is None:
             raise self._not_built()
         values = self._in_order(inputs)
@@ -436,9 +444,13 @@ class Sequential(Model):
         if not isinstance(layer, Layer):
             is_class = isinstance(layer, type) and issubclass(layer, Layer)
             raise GraphError(
-                f"{layer.__name__} is a class of layers" if is_class else f"{layer!r} is not a layer",
+                f"{layer.__name__} is a class of layers" if is_class else f"{shown(layer)} is not a layer",
                 at=user_line(),
-                remedy=f"make one: {layer.__name__}(...)" if is_class else "wrap a function: layers.Lambda(function)",
+                remedy=f"make one: {layer.__name__}(...)"
+                if is_class
+                else f"write layers.Activation({layer!r})"
+                if isinstance(layer, str)
+                else "wrap a function: layers.Lambda(function)",
             )
         self._chain.append(layer)
         try:

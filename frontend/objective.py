@@ -10,6 +10,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import GraphError
 from graphc.frontend import losses, metrics, nest, tracing
+from graphc.frontend.arguments import is_number, shown
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, type_of_data
 from graphc.frontend.losses import Loss
@@ -209,7 +210,7 @@ def settle(
     plain = _spread_lists(compiled.metrics, names)
     weighing = _spread_lists(compiled.weighted_metrics, names)
     raw = [[*first, *second] for first, second in zip(plain, weighing, strict=True)]
-    weights = [1.0 if w is None else float(w) for w in _spread(compiled.loss_weights, names, "loss_weights")]
+    weights = [_factor(w) for w in _spread(compiled.loss_weights, names, "loss_weights")]
     targets: list[Slot | None] = []
     found: list[tuple[str, int, Metric]] = []
     kinds: dict[int, tuple[TensorType | None, TensorType]] = {}
@@ -240,6 +241,16 @@ def settle(
         for variable in metric.variables:
             variable.label = f"metrics/{key}/{variable.label.rsplit('/', 1)[-1]}"
     return Objective(list(names), chosen, weights, targets, found, compiled.loc, frozenset(weighted))
+
+
+def _factor(weight: Any) -> float:
+    if weight is not None and not is_number(weight):
+        raise GraphError(
+            f"a factor of a loss is a number, not {shown(weight)}",
+            at=user_line(),
+            remedy="write loss_weights=[1.0, 0.5]",
+        )
+    return 1.0 if weight is None else float(weight)
 
 
 def _metric_target(value: Any, output: TensorType) -> TensorType | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import graphc as gx
 from graphc.errors import FileError, GraphcError
 from graphc.frontend import tracing
-from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole
+from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole, user_line
 from graphc.frontend.config import register as register
 from graphc.frontend.files import decode_tensors, replace_file
 from graphc.ir.node import Parameter
@@ -58,6 +58,7 @@ def save_model(model: Model, path: str | Path) -> None:
     except OSError as error:
         raise FileError(
             f"the model cannot be written to {folder}: {error.strerror or error}",
+            at=user_line(),
             remedy="choose a folder that can be written and has room",
         ) from error
 
@@ -88,7 +89,9 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
         model.epochs_begun = int(text["epochs_begun"])
         state = find_state(model)
     except FileError as error:
-        raise FileError(error.message, details=(f"file: {folder / _TEXT}",), remedy=error.remedy) from None
+        raise FileError(
+            error.message, details=(f"file: {folder / _TEXT}",), at=user_line(), remedy=error.remedy
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError, GraphcError) as error:
         raise _damaged(folder / _TEXT, f"{type(error).__name__}: {error}") from error
     for key, parameter in state.items():
@@ -137,10 +140,11 @@ def _read_text(folder: Path) -> Json:
         raise FileError(
             f"there is no saved model at {folder}",
             details=(f"missing: {path}",),
+            at=user_line(),
             remedy="give the folder that model.save(path) wrote",
         ) from None
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}", remedy="check its permissions") from error
+        raise _unreadable(path, error) from error
     except ValueError as error:
         raise _damaged(path, str(error)) from None
     if not isinstance(text, dict) or not {"format", "model", "arrays"} <= set(cast("dict[str, Json]", text)):
@@ -148,6 +152,7 @@ def _read_text(folder: Path) -> Json:
     if text["format"] != FORMAT:
         raise FileError(
             f"{path} has format {text['format']}, this graphc reads format {FORMAT}",
+            at=user_line(),
             remedy=f"load it with the graphc that wrote it ({cast('Any', text).get('graphc', 'unknown')})",
         )
     return cast("Json", text)
@@ -164,10 +169,11 @@ def _read_arrays(folder: Path, text: Json) -> dict[str, Any]:
         raise FileError(
             f"the arrays of the model at {folder} are missing",
             details=(f"missing: {path}",),
+            at=user_line(),
             remedy="copy the whole folder, or save the model again",
         ) from None
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}", remedy="check its permissions") from error
+        raise _unreadable(path, error) from error
     if hashlib.blake2b(data, digest_size=16).hexdigest() != text["arrays"]["blake2b"]:
         raise _damaged(path, "its content is not what was saved")
     return decode_tensors(data)
@@ -175,5 +181,19 @@ def _read_arrays(folder: Path, text: Json) -> dict[str, Any]:
 
 def _damaged(path: Path, why: str) -> FileError:
     return FileError(
-        f"{path} is damaged: {why}", remedy="save the model again, or take the file from a copy that is whole"
+        f"{path} is damaged: {why}",
+        at=user_line(),
+        remedy="save the model again, or take the file from a copy that is whole",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> FileError:
+    if isinstance(error, NotADirectoryError):
+        return FileError(
+            f"{path.parent} is a file, and a saved model is a folder",
+            at=user_line(),
+            remedy="give the folder that model.save(path) wrote; weights alone are for model.load_weights(file)",
+        )
+    return FileError(
+        f"{path} cannot be read: {error.strerror or error}", at=user_line(), remedy="check its permissions"
     )

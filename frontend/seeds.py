@@ -8,9 +8,14 @@ model's seed, its step counter and the layer's path.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 
 import numpy as np
+
+from graphc.errors import AxisError
+from graphc.frontend.arguments import is_whole
+from graphc.ir.location import user_line
 
 
 class _Source:
@@ -32,6 +37,9 @@ def set_seed(seed: int) -> None:
     Args:
         seed: any whole number.
 
+    Raises:
+        AxisError: it is no whole number.
+
     >>> import graphc as gx
     >>> gx.set_seed(7)
     >>> first = gx.layers.Dense(2)(gx.placeholder("x", ("batch", 3))).args[0].args[1].value
@@ -40,6 +48,8 @@ def set_seed(seed: int) -> None:
     >>> bool((first == second).all())
     True
     """
+    if not is_whole(seed, -math.inf):
+        raise AxisError(f"a seed is a whole number, not {seed!r}", at=user_line(), remedy="write gx.set_seed(0)")
     _source.seed = int(seed)
     _source.era += 1
     _source.models = 0

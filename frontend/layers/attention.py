@@ -8,6 +8,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import initializers, nest, tracing
+from graphc.frontend.arguments import dropped
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -24,13 +25,7 @@ class AttentionLayer(Layer):
 
     def __init__(self, dropout: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= dropout < 1:
-            raise AxisError(
-                f"dropout of {type(self).__name__} is the part that is dropped, from 0 to below 1, not {dropout!r}",
-                at=user_line(),
-                remedy="give 0.1, for example",
-            )
-        self.dropout = float(dropout)
+        self.dropout = dropped(self, "dropout", dropout)
         self.seed = seed
 
     def scores(self, query: Node, key: Node) -> Node:

@@ -9,6 +9,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers, tracing
+from graphc.frontend.arguments import dropped, is_number, positive
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.dot_product import (
@@ -57,13 +58,9 @@ class _HeadAttention(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= dropout < 1:
-            raise AxisError(
-                f"dropout of {type(self).__name__} is {dropout!r}", at=user_line(), remedy="give 0 <= dropout < 1"
-            )
         if sliding_window is not None:
             positive(self, "sliding_window", sliding_window)
-        self.dropout = float(dropout)
+        self.dropout = dropped(self, "dropout", dropout)
         self.use_bias = use_bias
         self.use_gate = use_gate
         self.sliding_window = sliding_window
@@ -234,28 +231,16 @@ def _beside_heads(positions: Node | None) -> Node | None:
     return positions if positions is None or positions.ndim == 1 else gx.expand_dims(positions, 1)
 
 
-def positive(layer: Layer, name: str, value: Any) -> int:
-    """The value, if it is a positive whole number.
-
-    Raises:
-        AxisError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise AxisError(
-            f"{name} of {type(layer).__name__} is {value!r}", at=user_line(), remedy="give a positive whole number"
-        )
-    return value
-
-
 def rotary_base(layer: Layer, value: float | bool | None) -> float | None:
     """The base of the wavelengths of rotary positions, 10,000 for True; None for none.
 
     Raises:
-        AxisError: a base of 1 or less, which would give all pairs one wavelength, or make the first the longest.
+        AxisError: a base of 1 or less, which would give all pairs one wavelength, or make the first the longest; or no
+            number.
     """
     if value is None or value is False:
         return None
-    if value is not True and value <= 1:
+    if value is not True and (not is_number(value, 1) or value == 1):
         raise AxisError(
             f"rotary of {type(layer).__name__} is {value!r}", at=user_line(), remedy="give True, or a base above 1"
         )

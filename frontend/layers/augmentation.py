@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer
 from graphc.ir.node import Node
@@ -37,13 +38,14 @@ def bounds(name: str, given: Factor, low: float = -math.inf, high: float = math.
     Raises:
         AxisError: these are not one or two numbers in order, or they lie beyond ``low`` and ``high``.
     """
-    pair = (-abs(given), abs(given)) if isinstance(given, int | float) else tuple(float(one) for one in given)
-    if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
+    reach = abs(cast("float", given)) if is_number(given) else None
+    pair = (-reach, reach) if reach is not None else tuple(cast("Sequence[float]", given))
+    if len(pair) != 2 or not all(is_number(one, low, high) for one in pair) or pair[0] > pair[1]:
         where = "" if math.isinf(high) else f" from {low:g} to {high:g}"
         raise AxisError(
             f"{name} is {given!r}", at=user_line(), remedy=f"give a number{where}, or two of them, the lower one first"
         )
-    return pair[0], pair[1]
+    return float(pair[0]), float(pair[1])
 
 
 class RandomImageLayer(SpatialLayer):

@@ -244,6 +244,7 @@ class Layer(WeightHolder):
         takes_mask = "mask" in _argument_names(type(self).call)
         training = kwargs.get("training")
         args, kwargs = _by_position(type(self).call, args, {k: v for k, v in kwargs.items() if k != "training"})
+        self._check_call(args, kwargs)
         with _running().inside(self, None if training is OPEN else training):
             self._ensure_built(args)
             args, kwargs = nest.map_leaves(self._cast, (args, kwargs))
@@ -264,6 +265,19 @@ class Layer(WeightHolder):
                     stacklevel=2,
                 )
         return outputs
+
+    def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that ``call`` does not take."""
+        signature = _signature(type(self).call)
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            names = [f"{p.name}=..." if p.default is not p.empty else p.name for p in signature.parameters.values()]
+            raise DTypeError(
+                f"layer {self.name!r} was called in a way that it does not know: {error}",
+                at=user_line(),
+                remedy=f"write layer({', '.join(names[1:])})",
+            ) from None
 
     def _ensure_built(self, args: tuple[Any, ...]) -> None:
         """Make the weights at the first call."""
@@ -382,5 +396,9 @@ def _holds_nodes(arg: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
 def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)
+    return tuple(_signature(function).parameters)

@@ -8,6 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import activations, constraints, initializers, regularizers
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer, for_axes
 from graphc.ir.node import Node, Parameter
@@ -67,12 +68,12 @@ class _Convolving(SpatialLayer):
 
 
 def _positive(layer: SpatialLayer, name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value):
         raise AxisError(
             f"{type(layer).__name__} takes a positive whole number of {name}, not {value!r}", at=user_line(),
             remedy=f"write {name}=8, say",
         )  # fmt: skip
-    return value
+    return int(value)
 
 
 class _Conv(_Convolving):

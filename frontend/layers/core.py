@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, DTypeError, GraphcError, ShapeError
+from graphc.errors import AxisError, DTypeError, GraphcError, GraphError, ShapeError
 from graphc.frontend import activations, constraints, initializers, regularizers, tracing
+from graphc.frontend.arguments import is_whole, shown
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.weights import WeightHolder
@@ -139,11 +140,11 @@ class Dense(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if not isinstance(units, int) or isinstance(units, bool) or units <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_whole(units):
             raise AxisError(
                 f"Dense takes a positive whole number of units, not {units!r}", at=user_line(), remedy="write Dense(10)"
             )
-        self.units = units
+        self.units = int(units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -242,6 +243,12 @@ class Lambda(Layer):
 
     def __init__(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not callable(function):
+            raise GraphError(
+                f"Lambda takes a function, not {shown(function)}",
+                at=user_line(),
+                remedy="write layers.Lambda(lambda x: x * 2); an activation by name is layers.Activation('relu')",
+            )
         self.function = function
         self.arguments = dict(arguments or {})
 

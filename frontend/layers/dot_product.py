@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 
 import graphc as gx
+from graphc.errors import DTypeError
+from graphc.frontend.config import user_line
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
+from graphc.ir.types import DType
 
 
 def attention_weights(
@@ -30,6 +34,8 @@ def attention_weights(
         https://arxiv.org/abs/2305.13245
 
     >>> import graphc as gx
+    from graphc.errors import DTypeError
+    from graphc.frontend.config import user_line
     >>> q, k = gx.placeholder("q", ("batch", 8, "time", 4)), gx.placeholder("k", ("batch", 2, "steps", 4))
     >>> attention_weights(q, k, causal=True)
     <where: f32[batch, 8, time, steps]>
@@ -76,6 +82,8 @@ def causal_mask(time: Size, steps: Size | None = None) -> Node:
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.3
 
     >>> import graphc as gx
+    from graphc.errors import DTypeError
+    from graphc.frontend.config import user_line
     >>> print(gx.compile({"mask": causal_mask(3)}, inputs=[], backend="reference")()["mask"].astype(int))
     [[1 0 0]
      [1 1 0]
@@ -83,6 +91,27 @@ def causal_mask(time: Size, steps: Size | None = None) -> Node:
     """
     rows, columns = gx.arange(time, "int32"), gx.arange(time if steps is None else steps, "int32")
     return gx.greater_equal(gx.expand_dims(rows, 1), gx.expand_dims(columns, 0))
+
+
+def as_mask(given: Any) -> Node:
+    """A user's mask as bools; numbers count where they are not 0.
+
+    Args:
+        given: a node or an array.
+
+    Raises:
+        DTypeError: an array of other numbers than 0 and 1, such as one to be added to scores.
+    """
+    if isinstance(given, np.ndarray):
+        array = cast("np.ndarray[Any, Any]", given)
+        if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
+            raise DTypeError(
+                f"a mask says where there is attention, this one holds {array.dtype} other than 0 and 1",
+                at=user_line(),
+                remedy="give bools, such as mask == 0 of one that is added; numbers to add are attention_bias",
+            )
+        return gx.constant(array != 0)
+    return given if given.dtype is DType.bool else gx.not_equal(given, 0)
 
 
 def near(time: Size, steps: Size, window: int) -> Node:

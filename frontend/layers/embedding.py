@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 import graphc as gx
-from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.errors import GraphError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.arguments import positive
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -63,13 +64,8 @@ class Embedding(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
-            if not isinstance(size, int) or isinstance(size, bool) or size <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise AxisError(
-                    f"{name} of Embedding is {size!r}", at=user_line(), remedy="give positive whole numbers"
-                )
-        self.input_dim = input_dim
-        self.output_dim = output_dim
+        self.input_dim = positive(self, "input_dim", input_dim)
+        self.output_dim = positive(self, "output_dim", output_dim)
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = constraints.get(embeddings_constraint)

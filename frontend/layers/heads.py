@@ -14,10 +14,9 @@ from graphc.frontend import activations, initializers
 from graphc.frontend.config import user_line
 from graphc.frontend.initializers import Initializer
 from graphc.frontend.layers.base import Layer
-from graphc.frontend.layers.dot_product import both
+from graphc.frontend.layers.dot_product import as_mask, both
 from graphc.ir.dims import Size
 from graphc.ir.node import Node, Parameter
-from graphc.ir.types import DType
 
 
 class _Projection(Layer):
@@ -173,7 +172,7 @@ class Grid:
     def _scores_mask(self, given: Node, query: Node, value: Node) -> Node:
         """The mask that a user gave: with an axis of heads, and one of time and one of steps."""
         count, rank = len(self.axes), len(self.free) + 1 + 2 * len(self.axes)
-        mask = given if given.dtype is DType.bool else gx.not_equal(given, 0)
+        mask = as_mask(given)
         while mask.ndim < rank:
             mask = gx.expand_dims(mask, mask.ndim - 2 * count)
         if count == 1:

@@ -8,6 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError
 from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.arguments import under_root
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -58,7 +59,7 @@ class LayerNormalization(Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.axis = axis
-        self.epsilon = epsilon
+        self.epsilon = under_root(self, epsilon)
         self.center = center
         self.scale = scale
         self._beta = (initializers.get(beta_initializer), regularizers.get(beta_regularizer),
@@ -111,7 +112,7 @@ class RMSNormalization(Layer):
     def __init__(self, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
-        self.epsilon = epsilon
+        self.epsilon = under_root(self, epsilon)
 
     def build(self, input_shape: Any) -> None:
         axes = _axes(self.axis, len(input_shape))

@@ -8,6 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.arguments import is_number, under_root
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import product
@@ -27,7 +28,7 @@ class _Scaled(Layer):
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         (self.axis,) = axis if isinstance(axis, Sequence) else (int(axis),)
-        self.epsilon = epsilon
+        self.epsilon = under_root(self, epsilon)
         self.center = center
         self.scale = scale
         self.beta_initializer = initializers.get(beta[0])
@@ -125,7 +126,7 @@ class BatchNormalization(_Scaled):
             axis, epsilon, center, scale, (beta_initializer, beta_regularizer, beta_constraint),
             (gamma_initializer, gamma_regularizer, gamma_constraint), **kwargs,
         )  # fmt: skip
-        if not 0 <= momentum <= 1:
+        if not is_number(momentum, 0, 1):
             raise AxisError(
                 f"momentum is {momentum!r}", at=user_line(), remedy="give a number from 0 to 1, such as 0.9"
             )

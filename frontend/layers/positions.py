@@ -10,6 +10,7 @@ import numpy as np
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -128,7 +129,7 @@ class SinePositionEncoding(Layer):
 
     def __init__(self, max_wavelength: float = 10_000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.max_wavelength = max_wavelength
+        self.max_wavelength = _wavelength(self, max_wavelength)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """None: positions are there for padding, too."""
@@ -241,7 +242,7 @@ class RotaryEmbedding(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.max_wavelength = max_wavelength
+        self.max_wavelength = _wavelength(self, max_wavelength)
         self.scaling_factor = scaling_factor
         self.sequence_axis = sequence_axis
         self.feature_axis = feature_axis
@@ -336,6 +337,14 @@ class RelativePositionBias(Layer):
         ratio = gx.log(gx.cast(gx.maximum(length, 1), "float32") / exact) / math.log(self.max_distance / exact)
         far = gx.minimum(exact + gx.cast(ratio * (count - exact), "int32"), count - 1)
         return gx.cast(first, "int32") + gx.where(length < exact, length, far)
+
+
+def _wavelength(layer: Layer, value: Any) -> float:
+    if not is_number(value, 1) or value == 1:
+        raise AxisError(
+            f"max_wavelength of {type(layer).__name__} is {value!r}", at=user_line(), remedy="give a number above 1"
+        )
+    return float(value)
 
 
 def _steps_and_features(layer: Layer, x: Node) -> tuple[Size, int]:

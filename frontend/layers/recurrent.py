@@ -15,6 +15,7 @@ from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.recurrent_cells import StackedRNNCells, first_states
 from graphc.ir.dims import Size
 from graphc.ir.node import Node, Parameter
+from graphc.ir.types import DType
 
 
 class RNN(Layer):
@@ -129,12 +130,14 @@ class RNN(Layer):
                 f"layer {self.name!r} takes (batch, time, features), its input has {sequences.ndim} axes",
                 details=(f"inputs: {sequences.type}",),
                 at=user_line(),
-                remedy="add an axis: layers.Reshape((-1, 1)) for sequences of numbers, or layers.Embedding for ids",
+                remedy="add an axis: layers.Embedding for ids, layers.Reshape((-1, 1)) for numbers, "
+                "return_sequences=True in the recurrent layer before",
             )
         mask = next((leaf for leaf in nest.leaves(mask) if leaf is not None), None)
         if lengths is not None:
             counted = gx.arange(sequences.shape[1], lengths.dtype) < gx.expand_dims(lengths, 1)
             mask = counted if mask is None else gx.logical_and(mask, counted)
+        mask = None if mask is None else self._fitting(mask, sequences)
         states = self._first_states(sequences, initial_state)
         elements = [_time_first(sequences)]
         if mask is not None:
@@ -179,6 +182,20 @@ class RNN(Layer):
                 ending = mask[:, 0] if self.go_backwards else mask[:, -1]
                 outputs = gx.where(gx.expand_dims(ending, -1), outputs, 0.0)
         return (outputs, *last) if self.return_state else outputs
+
+    def _fitting(self, mask: Any, sequences: Node) -> Node:
+        """The mask, if it has a bool for each step of each row."""
+        node = gx.constant(mask) if isinstance(mask, np.ndarray) else cast("Node", mask)
+        batch, time = sequences.shape[:2]
+        sizes = zip(node.shape, (batch, time), strict=False)
+        apart = any(isinstance(a, int) and isinstance(b, int) and a not in (1, b) for a, b in sizes)
+        if node.ndim != 2 or apart or node.dtype is not DType.bool:
+            raise ShapeError(
+                f"layer {self.name!r}: the mask is {node.type}, the sequences are {sequences.type}",
+                at=user_line(),
+                remedy="give bools (batch, time): true where a step counts",
+            )
+        return node
 
     def _batch_first(self, results: Node) -> Node:
         swapped = _time_first(results)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import activations, constraints, initializers, nest, regularizers
+from graphc.frontend.arguments import dropped, is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -93,20 +94,13 @@ class GatedCell(Cell):
     ) -> None:
         super().__init__(**kwargs)
         kind = type(self).__name__
-        if not isinstance(units, int) or isinstance(units, bool) or units <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_whole(units):
             raise AxisError(
                 f"{kind} takes a positive whole number of units, not {units!r}",
                 at=user_line(),
                 remedy=f"write {kind}(32)",
             )
-        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= rate < 1:
-                raise AxisError(
-                    f"{name} of {kind} is the part that is dropped, from 0 to below 1, not {rate!r}",
-                    at=user_line(),
-                    remedy=f"write {kind}({units}, {name}=0.5) to drop half",
-                )
-        self.units = units
+        self.units = int(units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -118,8 +112,8 @@ class GatedCell(Cell):
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.recurrent_constraint = constraints.get(recurrent_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
-        self.dropout = float(dropout)
-        self.recurrent_dropout = float(recurrent_dropout)
+        self.dropout = dropped(self, "dropout", dropout)
+        self.recurrent_dropout = dropped(self, "recurrent_dropout", recurrent_dropout)
         self.seed = seed
         self.state_size = [units]
         self.output_size = units

@@ -9,6 +9,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import regularizers
+from graphc.frontend.arguments import dropped
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -53,13 +54,7 @@ class _Random(Layer):
 class _Dropping(_Random):
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed=seed, **kwargs)
-        if not 0 <= rate < 1:
-            raise AxisError(
-                f"rate is the part that is dropped, from 0 to below 1, not {rate!r}",
-                at=user_line(),
-                remedy=f"write {type(self).__name__}(0.5) to drop half",
-            )
-        self.rate = float(rate)
+        self.rate = dropped(self, "rate", rate)
 
     def _is_idle(self) -> bool:
         return self.rate == 0

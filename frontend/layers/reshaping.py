@@ -7,6 +7,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import product
@@ -49,6 +50,10 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: Iterable[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if isinstance(target_shape, str) or not isinstance(target_shape, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AxisError(
+                f"target_shape of Reshape is {target_shape!r}", at=user_line(), remedy="give a tuple: Reshape((4,))"
+            )
         self.target_shape = tuple(target_shape)
 
     def call(self, inputs: Node) -> Node:
@@ -105,13 +110,13 @@ class RepeatVector(Layer):
 
     def __init__(self, n: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(n, int) or isinstance(n, bool) or n <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_whole(n):
             raise AxisError(
                 f"RepeatVector takes a positive whole number of steps, not {n!r}",
                 at=user_line(),
                 remedy="write RepeatVector(5)",
             )
-        self.n = n
+        self.n = int(n)
 
     def call(self, inputs: Node) -> Node:
         if inputs.ndim != 2:

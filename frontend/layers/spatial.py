@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node
@@ -35,12 +36,12 @@ def for_axes(name: str, given: Any, count: int, least: int = 1) -> tuple[int, ..
     Raises:
         AxisError: these are not as many whole numbers from ``least`` on.
     """
-    values = (given,) * count if isinstance(given, int) else tuple(given)
-    if len(values) != count or any(not isinstance(v, int) or isinstance(v, bool) or v < least for v in values):
+    values = tuple(cast("Sequence[Any]", given)) if isinstance(given, list | tuple) else (given,) * count
+    if len(values) != count or not all(is_whole(value, least) for value in values):
         raise AxisError(
             f"{name} is {given!r}", at=user_line(), remedy=f"give a whole number from {least} on, or {count} of them"
         )
-    return values
+    return tuple(int(value) for value in values)
 
 
 class SpatialLayer(Layer):

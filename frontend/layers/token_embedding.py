@@ -8,8 +8,8 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import initializers, tracing
+from graphc.frontend.arguments import positive
 from graphc.frontend.config import user_line
-from graphc.frontend.layers.attention_heads import positive
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import Dense
 from graphc.frontend.layers.embedding import Embedding

@@ -7,8 +7,9 @@ from typing import Any
 
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import activations, initializers
+from graphc.frontend.arguments import positive
 from graphc.frontend.config import user_line
-from graphc.frontend.layers.attention_heads import GroupQueryAttention, MultiHeadAttention, positive, rotary_base
+from graphc.frontend.layers.attention_heads import GroupQueryAttention, MultiHeadAttention, rotary_base
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import Dense
 from graphc.frontend.layers.layer_normalization import LayerNormalization, RMSNormalization

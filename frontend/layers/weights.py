@@ -100,6 +100,12 @@ class WeightHolder(Configurable):
         """
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         label = self._free_label(name or "weight")
+        if any(isinstance(size, list | tuple) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ShapeError(
+                f"layer {self.name!r} takes one tensor, it was called on several",
+                at=user_line(),
+                remedy="join them first: layers.Concatenate()([a, b])",
+            )
         if not all(isinstance(size, int | np.integer) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
                 f"weight {label!r} of layer {self.name!r} would have the shape {sizes}",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import AxisError, DTypeError, ShapeError
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import Configurable, user_line
 from graphc.ir.dims import product
 from graphc.ir.node import Node
@@ -105,6 +106,21 @@ def aligned(y_true: Node, y_pred: Node) -> Node:
     return y_true
 
 
+def as_values(result: Any, what: str) -> Node:
+    """What a user's function returned, if it is a node.
+
+    Raises:
+        DTypeError: it is something else.
+    """
+    if not isinstance(result, Node):
+        raise DTypeError(
+            f"the function of {what} returned {shown(result)}",
+            at=user_line(),
+            remedy="return a node: compute with graphc's functions from the targets and predictions it is given",
+        )
+    return result
+
+
 def reduce_weighted(values: Node, weight: Node | None, mask: Node | None, reduction: str | None) -> Node:
     """Reduce values with weights; with a mask the mean is over the values that count.
 
@@ -167,4 +183,4 @@ class LossFunctionWrapper(Loss):
         self._arguments = kwargs
 
     def call(self, y_true: Node, y_pred: Node) -> Node:
-        return self.fn(y_true, y_pred, **self._arguments)
+        return as_values(self.fn(y_true, y_pred, **self._arguments), f"the loss {self.name!r}")

@@ -10,7 +10,7 @@ import numpy as np
 import graphc as gx
 from graphc.frontend import initializers
 from graphc.frontend.config import Configurable
-from graphc.frontend.losses.base import divide_no_nan, extended
+from graphc.frontend.losses.base import as_values, divide_no_nan, extended
 from graphc.ir.dims import product
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType, TensorType, as_dtype
@@ -175,7 +175,7 @@ class MeanMetricWrapper(MeanOf):
         self._arguments = kwargs
 
     def values(self, y_true: Node, y_pred: Node) -> Node:
-        return self.fn(y_true, y_pred, **self._arguments)
+        return as_values(self.fn(y_true, y_pred, **self._arguments), f"the metric {self.name!r}")
 
     def target_type(self, output: TensorType) -> TensorType | None:
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import graphc as gx
+from graphc.errors import ShapeError
+from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import aligned
 from graphc.frontend.metrics.base import MeanOf
 from graphc.ir.node import Node
@@ -15,6 +17,8 @@ def accuracy(y_true: Node, y_pred: Node) -> Node:
     """Where predictions equal targets, as bools.
 
     >>> import graphc as gx
+    from graphc.errors import ShapeError
+    from graphc.frontend.config import user_line
     >>> accuracy(gx.placeholder("y", ("batch",)), gx.placeholder("p", ("batch",))).type
     bool[batch]
     """
@@ -30,7 +34,14 @@ def categorical_accuracy(y_true: Node, y_pred: Node) -> Node:
     """Where the largest prediction stands at the largest target, as bools.
 
     Shapes: y_true, one-hot rows, and y_pred: (..., classes); the result: (...).
+    Raises: ShapeError: the targets are no rows, but class numbers.
     """
+    if y_true.ndim != y_pred.ndim or y_true.shape[-1] != y_pred.shape[-1]:
+        raise ShapeError(
+            f"targets have shape {y_true.shape}, which are no one-hot rows for predictions {y_pred.shape}",
+            at=user_line(),
+            remedy="class numbers are for sparse_categorical_accuracy; 'accuracy' takes the one that fits",
+        )
     return gx.equal(gx.argmax(y_pred, axis=-1), gx.argmax(y_true, axis=-1))
 
 
@@ -38,14 +49,25 @@ def sparse_categorical_accuracy(y_true: Node, y_pred: Node) -> Node:
     """Where the largest prediction stands at the label, as bools.
 
     Shapes: y_true: (...), whole numbers; y_pred: (..., classes); the result: (...).
+    Raises: ShapeError: the targets are rows and no class numbers.
     """
     said = gx.argmax(y_pred, axis=-1)
     return gx.equal(said, gx.cast(labels_of(y_true, y_pred), said.dtype))
 
 
 def labels_of(y_true: Node, y_pred: Node) -> Node:
-    """Labels without a last axis of size 1."""
-    return gx.squeeze(y_true, -1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1 else y_true
+    """Labels without a last axis of size 1.
+
+    Raises: ShapeError: there is not one label for each row of predictions.
+    """
+    labels = gx.squeeze(y_true, -1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1 else y_true
+    if labels.ndim != y_pred.ndim - 1:
+        raise ShapeError(
+            f"targets have shape {y_true.shape}, which are no class numbers for predictions {y_pred.shape}",
+            at=user_line(),
+            remedy="one-hot rows are for the metric without 'sparse'; 'accuracy' takes the one that fits",
+        )
+    return labels
 
 
 def top_k_categorical_accuracy(y_true: Node, y_pred: Node, k: int = 5) -> Node:

@@ -83,7 +83,10 @@ class Attending(Op):
                 size in (1, full) for size, full in zip(mask.shape, tail, strict=True)
             )
             if not fits:
-                raise ShapeError(f"the mask {mask} does not fit scores of shape {list(scores)}", remedy="reshape it")
+                raise ShapeError(
+                    f"the mask {mask} does not fit scores of shape {list(scores)}",
+                    remedy="give a mask (..., queries, keys), with sizes of 1 where it repeats",
+                )
         if self.rate or seeds:
             self.dropout.infer(q, *seeds)
         return TensorType(q.dtype, (*leading, q.shape[-2], v.shape[-1]))

@@ -1,0 +1,86 @@
+"""What arguments of layers and functions may be, asked in one way: whole numbers, numbers, parts that are dropped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+
+from graphc.errors import AxisError
+from graphc.frontend.config import user_line
+
+
+def is_whole(value: Any, least: float = 1) -> bool:
+    """Is it a whole number from ``least`` on? NumPy's count, bools do not.
+
+    >>> is_whole(3), is_whole(np.int64(3)), is_whole(0), is_whole(3.0), is_whole(True), is_whole("3")
+    (True, True, False, False, False, False)
+    """
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(cast("Any", value)) >= least
+
+
+def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Is it a number from ``low`` to ``high``? NumPy's count, bools and NaN do not.
+
+    >>> is_number(0.5), is_number(np.float32(2), low=0), is_number(-1, low=0), is_number("0.5"), is_number(math.nan)
+    (True, True, False, False, False)
+    """
+    return (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and low <= float(cast("Any", value)) <= high
+    )
+
+
+def shown(value: Any) -> str:
+    """How messages show what was given: an array by its type and shape, other things cut to one short line.
+
+    >>> shown("relu"), shown(np.zeros((2, 3))), len(shown([1] * 100))
+    ("'relu'", 'an array of float64 (2, 3)', 57)
+    """
+    if isinstance(value, np.ndarray):
+        array = cast("np.ndarray[Any, Any]", value)
+        return f"an array of {array.dtype} {array.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:54]}..."
+
+
+def positive(owner: Any, name: str, value: Any) -> int:
+    """The value of an argument, if it is a positive whole number.
+
+    Raises:
+        AxisError: it is not.
+    """
+    if not is_whole(value):
+        raise AxisError(
+            f"{name} of {type(owner).__name__} is {value!r}", at=user_line(), remedy="give a positive whole number"
+        )
+    return int(value)
+
+
+def dropped(owner: Any, name: str, rate: Any) -> float:
+    """A part that falls in training, if it is one: from 0 to below 1.
+
+    Raises:
+        AxisError: it is not.
+    """
+    if not is_number(rate, 0, 1) or rate == 1:
+        kind = type(owner).__name__
+        raise AxisError(
+            f"{name} of {kind} is the part that is dropped, from 0 to below 1, not {rate!r}",
+            at=user_line(),
+            remedy=f"write {kind}(..., {name}=0.5) to drop half",
+        )
+    return float(rate)
+
+
+def under_root(owner: Any, epsilon: Any) -> float:
+    """The epsilon of a normalization, which stands beside a variance under a root, if it is 0 or more.
+
+    Raises:
+        AxisError: it is not: where the variance is small, the root would be of a negative number.
+    """
+    if not is_number(epsilon, 0):
+        raise AxisError(f"epsilon of {type(owner).__name__} is {epsilon!r}", at=user_line(), remedy="give 0.001, say")
+    return float(epsilon)
