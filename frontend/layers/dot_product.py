@@ -34,8 +34,6 @@ def attention_weights(
         https://arxiv.org/abs/2305.13245
 
     >>> import graphc as gx
-    from graphc.errors import DTypeError
-    from graphc.frontend.config import user_line
     >>> q, k = gx.placeholder("q", ("batch", 8, "time", 4)), gx.placeholder("k", ("batch", 2, "steps", 4))
     >>> attention_weights(q, k, causal=True)
     <where: f32[batch, 8, time, steps]>
@@ -82,8 +80,6 @@ def causal_mask(time: Size, steps: Size | None = None) -> Node:
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.3
 
     >>> import graphc as gx
-    from graphc.errors import DTypeError
-    from graphc.frontend.config import user_line
     >>> print(gx.compile({"mask": causal_mask(3)}, inputs=[], backend="reference")()["mask"].astype(int))
     [[1 0 0]
      [1 1 0]

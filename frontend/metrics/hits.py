@@ -17,8 +17,6 @@ def accuracy(y_true: Node, y_pred: Node) -> Node:
     """Where predictions equal targets, as bools.
 
     >>> import graphc as gx
-    from graphc.errors import ShapeError
-    from graphc.frontend.config import user_line
     >>> accuracy(gx.placeholder("y", ("batch",)), gx.placeholder("p", ("batch",))).type
     bool[batch]
     """
