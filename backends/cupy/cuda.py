@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.backends.cupy import cublas, cudnn
+from graphc.backends.cupy import cublas, cublaslt, cudnn
 from graphc.backends.cupy.choice import Choices
 from graphc.backends.cupy.cubins import cubins
 from graphc.backends.cupy.device import Array, Clear, Convolution, Launch, Product, Task, Work
@@ -220,7 +220,7 @@ class CudaDevice:
             ]
             for lane, work in convolving:
                 self._dnn.prepare(work, self._lanes[lane].stream.ptr)
-            recorder = _Recorder(module, self._lanes, self._dnn if convolving else None)
+            recorder = _Recorder(module, self._lanes, self._dnn if convolving else None, self._finishing)
             first = self._lanes[0].stream
             # relaxed: objects that Python's collector frees meanwhile must not end the recording
             first.begin_capture(runtime.streamCaptureModeRelaxed)
@@ -251,6 +251,18 @@ class CudaDevice:
                 event.record(self._stream)
             events[-1].synchronize()
             return [cupy.cuda.get_elapsed_time(start, end) / 1e3 for start, end in itertools.pairwise(events)]
+
+    @cached_property
+    def _finishing(self) -> cublaslt.CublasLt | None:
+        try:
+            return cublaslt.CublasLt(cublas.library("cublasLt"), self, self._stream.ptr)
+        except BackendError:  # an installation without it: products are plain ones
+            return None
+
+    @_explained
+    def finishes(self, product: Product) -> bool:
+        with cupy.cuda.Device(self.number):
+            return self._finishing is not None and self._finishing.finishes(product)
 
     @cached_property
     def _dnn(self) -> cudnn.Cudnn:
@@ -316,10 +328,17 @@ class CudaDevice:
 class _Recorder:
     """Queues tasks on the streams of a recording that has begun on the first one."""
 
-    def __init__(self, module: CudaModule, lanes: Sequence[_Lane], dnn: cudnn.Cudnn | None) -> None:
+    def __init__(
+        self,
+        module: CudaModule,
+        lanes: Sequence[_Lane],
+        dnn: cudnn.Cudnn | None,
+        finishing: cublaslt.CublasLt | None,
+    ) -> None:
         self.module = module
         self.lanes = lanes
         self.dnn = dnn
+        self.finishing = finishing
         self.kept: list[Any] = []
         self._joined = {0}
 
@@ -360,7 +379,12 @@ class _Recorder:
                 )  # fmt: skip
             case Product():
                 assert lane.blas is not None  # the lane was opened for products
-                lane.blas.product(work)
+                if work.is_plain:
+                    lane.blas.product(work)
+                else:
+                    assert self.finishing is not None  # it said that it does this
+                    assert lane.workspace is not None  # it came with the library
+                    self.finishing.product(work, lane.stream.ptr, lane.workspace.address)
             case Convolution():
                 assert self.dnn is not None  # it has been prepared
                 self.dnn.run(work, lane.stream.ptr)

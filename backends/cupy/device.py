@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -55,9 +56,30 @@ class Launch:
     shared_bytes: int = 0
 
 
+class Activation(Enum):
+    """What is done to a sum of products before it is rounded."""
+
+    NONE = "none"
+    RELU = "relu"
+    GELU = "gelu"
+    """By the hyperbolic tangent."""
+
+    def of(self, x: Array) -> Array:
+        """The function on float32."""
+        with np.errstate(all="ignore"):
+            match self:
+                case Activation.NONE:
+                    return x
+                case Activation.RELU:
+                    return np.maximum(x, np.float32(0))
+                case Activation.GELU:
+                    inner = np.float32(0.7978845608) * (x + np.float32(0.044715) * x * x * x)
+                    return np.float32(0.5) * x * (1 + np.tanh(inner))
+
+
 @dataclass(frozen=True)
 class Product:
-    """``c = op(a) @ op(b)`` for row-major matrices ``[m, k] x [k, n]``, batched.
+    """``c = activation(op(a) @ op(b) + addend + bias)`` for row-major matrices ``[m, k] x [k, n]``, batched.
 
     Attributes:
         dtype: of a and b.
@@ -66,6 +88,8 @@ class Product:
         lda, ldb, ldc: distances of rows as stored, in elements.
         strides: distances of the matrices of the batch, in elements.
         tf32: may float32 operands be rounded to 10 bits of mantissa?
+        bias: the address of an element for each column, of c's type; 0 for none.
+        addend: of matrices that lie as those of c do; 0 for none.
     """
 
     dtype: DType
@@ -84,6 +108,19 @@ class Product:
     batch: int
     strides: tuple[int, int, int]
     tf32: bool = False
+    bias: int = 0
+    addend: int = 0
+    activation: Activation = Activation.NONE
+
+    @property
+    def is_plain(self) -> bool:
+        """Is nothing done to the sums?"""
+        return not self.bias and not self.addend and self.activation is Activation.NONE
+
+    @property
+    def plain(self) -> Product:
+        """The same with nothing done to the sums."""
+        return replace(self, bias=0, addend=0, activation=Activation.NONE)
 
 
 @dataclass(frozen=True)
@@ -258,6 +295,10 @@ class Device(Protocol):
 
     def library_version(self) -> str:
         """Which library convolves, without loading it; empty if there is none."""
+        ...
+
+    def finishes(self, product: Product) -> bool:
+        """Can it do to the sums what this product says, in one launch with the product? A kernel does it otherwise."""
         ...
 
     def mark(self) -> Mark:

@@ -180,7 +180,7 @@ def _with_widths(item: AttentionItem, types: dict[int, DType]) -> AttentionItem:
 def _without_copies(plan: Plan) -> Plan:
     """The plan without copies of 16-bit floats that somebody may as well read, or write, where they come from."""
     while True:
-        uses = _Uses(plan)
+        uses = Uses(plan)
         new: dict[int, int] = {}
         gone: set[int] = set()  # items, by id
         touched: set[int] = set()
@@ -205,7 +205,7 @@ def _copying(plan: Plan) -> Iterator[tuple[int, KernelItem]]:
                 yield position, item
 
 
-class _Uses:
+class Uses:
     """Which launches read and write which buffers, slices counting for what they lie in."""
 
     def __init__(self, plan: Plan) -> None:
@@ -235,13 +235,13 @@ class _Uses:
     def may_write_directly(self, source: int, target: int, position: int) -> bool:
         """May the product whose result is copied write the copy?"""
         own, other = self.plan.buffers[source], root_of(self.plan, target)
-        if own.place is not Place.ARENA or source not in self.by_products or self._has_slices(source):
+        if own.place is not Place.ARENA or source not in self.by_products or self.has_slices(source):
             return False
         if len(self.read.get(source, ())) != 1 or len(self.written[source]) != 1:
             return False
         (made,) = self.written[source]
         touched = [at for at in (*self.read.get(other, ()), *self.written[other]) if made <= at < position]
-        return made < position and not touched and self._alike((made, position))
+        return made < position and not touched and self.alike((made, position))
 
     def may_read_directly(self, source: int, target: int, position: int) -> bool:
         """May those who read the copy read what it is made of?"""
@@ -249,14 +249,14 @@ class _Uses:
         if own.place is not Place.ARENA or self.written[target] != [position] or target in self.asked:
             return False
         readers = self.read.get(target, [])
-        if any(at <= position for at in readers) or (self._has_slices(target) and self._in_loop(position)):
+        if any(at <= position for at in readers) or (self.has_slices(target) and self._in_loop(position)):
             return False
         last = max(readers, default=position)
         if any(position <= at <= last for at in self.written.get(other, ())):
             return False
         if self.plan.buffers[other].place is Place.STATE and last >= self.plan.commit:
             return False
-        same = self._alike((position, *readers))
+        same = self.alike((position, *readers))
         steady = self.plan.buffers[source].place is not Place.SLICE and not self._in_loop(position)
         return same or (steady and not self._rewritten_around(other, readers))
 
@@ -268,13 +268,14 @@ class _Uses:
                     return True
         return False
 
-    def _has_slices(self, index: int) -> bool:
+    def has_slices(self, index: int) -> bool:
+        """Does something lie inside a buffer?"""
         return any(buffer.part is not None and buffer.part.of == index for buffer in self.plan.buffers)
 
     def _in_loop(self, position: int) -> bool:
         return any(loop.first <= position < loop.end for loop in self.plan.loops)
 
-    def _alike(self, positions: tuple[int, ...]) -> bool:
+    def alike(self, positions: tuple[int, ...]) -> bool:
         """Are launches in the same loops?"""
         around = {
             tuple(number for number, loop in enumerate(self.plan.loops) if loop.first <= at < loop.end)
@@ -333,7 +334,7 @@ def _read_by(item: Item) -> set[int]:
     if isinstance(item, AttentionItem):
         return set(item.reads)
     if not isinstance(item, KernelItem):
-        return {item.a, item.b}
+        return {*item.buffers} - {item.c}
     pairs = zip(item.buffers, item.kernel.buffers, strict=True)
     return {index for index, buffer in pairs if buffer.access is not Access.WRITE}
 

@@ -10,16 +10,16 @@ from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Variant
 from graphc.backends.cupy.convolution import Variant as Convolving
 from graphc.backends.cupy.convolved import PlannedConvolution
+from graphc.backends.cupy.epilogues import FinishedGemm
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
-    SHORT_PRODUCT,
-    THIN_PRODUCT,
     Entry,
     dynamic_bytes,
     function_name,
     module_source,
     table_capacity,
 )
+from graphc.backends.cupy.products import FUNCTIONS, NARROW
 from graphc.ir.types import DType
 from graphc.loops.gpu import LEAST_SHARED_BYTES, map_to_gpu
 from graphc.loops.interp import evaluate_size
@@ -29,8 +29,6 @@ from graphc.lower.plan import GemmItem, KernelItem, Launch, Place, Plan, size_of
 
 FEWEST_PIECES, MOST_WHOLE = 4, 512
 """A reduction is cut into pieces if there are as many, and if no more results than this keep blocks busy."""
-NARROW = 16
-"""What the functions for products of small matrices take of one side, at most."""
 KERNELS_OF_A_PART = 8
 """So many are compiled together: each part reads the header again, which takes as long as one small kernel."""
 
@@ -130,7 +128,7 @@ class Unit:
         found = [Part(module_source((), attention=(variant,)), (variant.name,)) for variant in self.attention]
         found += [Part(module_source((), convolution=(variant,)), (variant.name,)) for variant in self.convolution]
         if self.small_products:
-            found.append(Part(module_source((), small_products=True), (THIN_PRODUCT, SHORT_PRODUCT)))
+            found.append(Part(module_source((), small_products=True), FUNCTIONS))
         for first in range(0, max(len(self.entries), 1), KERNELS_OF_A_PART):
             some = self.entries[first : first + KERNELS_OF_A_PART]
             header = () if first else (POST_RESULTS,)
@@ -165,7 +163,7 @@ def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_B
             entries[group.kernel, group.entry] = None
             if group.unaligned is not None:
                 entries[group.unaligned, group.entry] = None
-    small = any(may_be_small(item) for works in work for item in works)
+    small = any(isinstance(item, FinishedGemm) or may_be_small(item) for works in work for item in works)
     attention = (item for works in work for item in works if isinstance(item, KeptAttention))
     variants = dict.fromkeys(variant for item in attention for variant in item.variants(tf32).values())
     convolution = (item for works in work for item in works if isinstance(item, PlannedConvolution))

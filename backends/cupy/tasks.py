@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Part
 from graphc.backends.cupy.convolved import PlannedConvolution
 from graphc.backends.cupy.device import Clear, Launch, Product, Task
-from graphc.backends.cupy.module import NARROW, Group, is_long, may_be_small
+from graphc.backends.cupy.epilogues import FinishedGemm
+from graphc.backends.cupy.module import Group, is_long, may_be_small
 from graphc.backends.cupy.places import Addresses, Places
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
-    SHORT_PRODUCT,
-    THIN_PRODUCT,
     dynamic_bytes,
     function_name,
     table_capacity,
 )
+from graphc.backends.cupy.products import finish, small_product
 from graphc.backends.cupy.touched import Span, Touched
 from graphc.loops.kernel import Access, Kernel
 from graphc.lower.plan import GemmItem, KernelItem
@@ -173,41 +173,36 @@ class _Builder:
         m, n, k, batch = (self.places.size(size) for size in (item.m, item.n, item.k, item.batch))
         if not m * n * batch:
             return
-        reads, writes = [self._span(item.a), self._span(item.b)], [self._span(item.c)]
+        finished = item if isinstance(item, FinishedGemm) else None
+        more = () if finished is None else finished.more
+        reads, writes = [self._span(index) for index in (item.a, item.b, *more)], [self._span(item.c)]
         after = self.touched.by(reads, writes)
+        dtype = self.plan.buffers[item.a].type.dtype
+        strides = (self.places.size(item.stride_a), self.places.size(item.stride_b), self.places.size(item.stride_c))
+        lda, ldb, ldc = (max(self.places.size(size), 1) for size in (item.lda, item.ldb, item.ldc))
+        a, b, c = (self._address(index) for index in (item.a, item.b, item.c))
+        a += self.places.size(item.offset_a) * dtype.itemsize
+        b += self.places.size(item.offset_b) * dtype.itemsize
+        work = Product(
+            dtype, self.plan.buffers[item.c].type.dtype, a, b, c, m, n, k, lda, ldb, ldc,
+            item.transpose_a, item.transpose_b, batch, strides, self.tf32,
+        )  # fmt: skip
+        if finished is not None:
+            bias, addend = (0 if index is None else self._address(index) for index in (finished.bias, finished.addend))
+            work = replace(work, bias=bias, addend=addend, activation=finished.activation)
         if not k:  # an empty sum
             (start, end), *_ = writes
             self._add(Clear(start, end - start), after, [], writes)
+        elif may_be_small(item) and m * n * k <= SMALL_PRODUCT:
+            self._add(small_product(work), after, reads, writes)
             return
-        dtype = self.plan.buffers[item.a].type.dtype
-        result = self.plan.buffers[item.c].type.dtype
-        strides = (self.places.size(item.stride_a), self.places.size(item.stride_b), self.places.size(item.stride_c))
-        lda, ldb, ldc = (max(self.places.size(size), 1) for size in (item.lda, item.ldb, item.ldc))
-        a, b, c = (self._address(index) for index in item.buffers)
-        a += self.places.size(item.offset_a) * dtype.itemsize
-        b += self.places.size(item.offset_b) * dtype.itemsize
-        if may_be_small(item) and m * n * k <= SMALL_PRODUCT:
-            self._add(_small_product(item, (a, b, c), (m, n, k), (lda, ldb, ldc)), after, reads, writes)
+        elif work.is_plain or self.executable.device.finishes(work):
+            self._add(work, after, reads, writes)
             return
-        work = Product(
-            dtype,
-            result,
-            a,
-            b,
-            c,
-            m,
-            n,
-            k,
-            lda,
-            ldb,
-            ldc,
-            item.transpose_a,
-            item.transpose_b,
-            batch,
-            strides,
-            self.tf32,
-        )
-        self._add(work, after, reads, writes)
+        else:
+            self._add(work.plain, after, reads, writes)
+        if not work.is_plain:
+            self._add(finish(work), self.touched.by(reads, writes), reads, writes)
 
     def attention(self, item: KeptAttention) -> None:
         """The launches of attention or its gradients, each as soon as what it reads is there."""
@@ -273,19 +268,6 @@ class _Builder:
         position = len(self.tasks)
         self.tasks.append(Task(work, tuple(sorted(after))))
         self.touched.add(position, reads, writes)
-
-
-def _small_product(
-    item: GemmItem, addresses: tuple[int, int, int], sizes: tuple[int, int, int], rows: tuple[int, int, int]
-) -> Launch:
-    """A launch of one of the functions in products.cuh."""
-    (m, n, k), (lda, ldb, ldc) = sizes, rows
-    steps_a = (1, lda) if item.transpose_a else (lda, 1)
-    steps_b = (1, ldb) if item.transpose_b else (ldb, 1)
-    words = (*addresses, m, n, k, *steps_a, *steps_b, ldc)
-    if k <= NARROW:
-        return Launch(SHORT_PRODUCT, -(-m * n // 256), 256, words)
-    return Launch(THIN_PRODUCT, m, 256, words)
 
 
 def _table(kernel: Kernel, sets: list[tuple[int, list[int]]]) -> list[int]:

@@ -89,6 +89,7 @@ class EmulatedDevice:
     capacity: int = 1 << 30
     shuffled: bool = False
     downwards: bool = False
+    has_epilogues: bool = True
     lock: Any = field(default_factory=threading.RLock)
     residence: Residence = field(default_factory=Residence)
     choices: Choices = field(default_factory=Choices)
@@ -162,6 +163,9 @@ class EmulatedDevice:
             raise BackendError("there is no such plan")
         return self.library[convolution.plan]
 
+    def finishes(self, product: Product) -> bool:
+        return self.has_epilogues
+
     def mark(self) -> EmulatedMark:
         return EmulatedMark()
 
@@ -222,7 +226,12 @@ def multiply(work: Product) -> None:
         c = matrix(work.c, i, work.strides[2], work.ldc, (m, n), to)
         with np.errstate(all="ignore"):
             left = (a.T if work.transpose_a else a).astype(wide)
-            c[...] = left @ (b.T if work.transpose_b else b).astype(wide)
+            sums = left @ (b.T if work.transpose_b else b).astype(wide)
+            if work.addend:
+                sums += matrix(work.addend, i, work.strides[2], work.ldc, (m, n), to).astype(wide)
+            if work.bias:
+                sums += view(work.bias, n * to.itemsize).view(to).astype(wide)
+            c[...] = work.activation.of(sums)
 
 
 def convolve(work: Convolution) -> None:

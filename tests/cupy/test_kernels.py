@@ -9,12 +9,11 @@ import pytest
 from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
-    SHORT_PRODUCT,
-    THIN_PRODUCT,
     function_name,
     kernel_source,
     module_source,
 )
+from graphc.backends.cupy.products import FUNCTIONS
 from graphc.errors import BackendError
 from graphc.loops.gpu import map_to_gpu
 from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Pack, Store, walk
@@ -72,7 +71,7 @@ def test_the_emulator_sees_missing_barriers(emulator):
 def test_nvrtc_compiles_every_kernel_without_spills(arch):
     cubin = compile_cubin(module_source(list(MAPPED.values()), small_products=True), arch)
     assert cubin.code.startswith(b"\x7fELF")
-    shared = {POST_RESULTS, THIN_PRODUCT, SHORT_PRODUCT}
+    shared = {POST_RESULTS, *FUNCTIONS}
     assert cubin.usage.keys() == shared | {function_name(kernel) for kernel in MAPPED.values()}
     for name, usage in cubin.usage.items():
         assert usage.spill_bytes == 0, (name, usage)
