@@ -211,6 +211,11 @@ def fits_of(backend: Backend) -> Callable[[object], bool]:
     return getattr(backend, "fits", lambda node: True)
 
 
+def notes_of(executable: object) -> tuple[str, ...]:
+    """What a backend has to say on what it chose by itself for an executable, a line each; most say nothing."""
+    return getattr(executable, "notes", tuple)()
+
+
 def compile_plan(plan: object, backend: Backend) -> Executable:
     """What the backend makes of a plan.
 

@@ -78,7 +78,7 @@ class CupyBackend:
         reason = self.available()
         if reason is not None:
             raise BackendError(f"programs cannot run on a GPU here: {reason}", remedy="use backend='numba' or 'auto'")
-        return GpuExecutable(plan, self.device or first_gpu(), self.tf32)
+        return GpuExecutable(plan, self.device or first_gpu(), self.tf32, self.convolution)
 
 
 @cache

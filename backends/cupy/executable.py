@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.backends.cupy.alternatives import LIBRARY, OWN, Convolvers
 from graphc.backends.cupy.attended import keep_statistics
 from graphc.backends.cupy.bound import GpuBound, Pending, aligned
 from graphc.backends.cupy.convolved import add_scratch
@@ -17,7 +18,8 @@ from graphc.backends.cupy.epilogues import finish_products
 from graphc.backends.cupy.halves import read_halves
 from graphc.backends.cupy.module import make_unit
 from graphc.backends.cupy.printer import kernel_source
-from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS
+from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS, turning
+from graphc.errors import BackendError
 from graphc.lower.plan import Plan
 
 MOST_BINDINGS = 16
@@ -30,16 +32,22 @@ class GpuExecutable:
 
     Attributes:
         tf32: may products of float32 round their operands to 10 bits of mantissa?
+        convolvers: who computes its convolutions.
         cell: the status of the last failed check, then small results.
         ring: the cells of the last steps, in the host's memory; ``turn`` counts steps on the device.
     """
 
-    def __init__(self, plan: Plan, device: Device, tf32: bool = False) -> None:
+    def __init__(self, plan: Plan, device: Device, tf32: bool = False, convolution: str = OWN) -> None:
         self.tf32 = tf32 or plan.tf32
         self.plan = plan = add_scratch(keep_statistics(finish_products(read_halves(plan), self.tf32)))
         self.device = device
-        self.unit = make_unit(plan, self.tf32, device.shared_bytes)
+        library = convolution != OWN and bool(device.library_version())
+        self.unit = make_unit(plan, self.tf32, device.shared_bytes, library)
+        if convolution == LIBRARY and not library and self.unit.convolution:
+            raise BackendError("cuDNN is to convolve, but is not installed", remedy="pip install 'graphc[cudnn]'")
         self.module = device.load(self.unit)
+        turns = {dtype: turning(kernel) for dtype, kernel in self.unit.turns}
+        self.convolvers = Convolvers(device, self.module, convolution, self.tf32, turns)
         with device.lock:
             self.cell = device.allocate(CELL_BYTES, "the cell of checks")
             device.clear(self.cell.address, CELL_BYTES)
@@ -81,6 +89,10 @@ class GpuExecutable:
     def source(self) -> str:
         """The CUDA C of all kernels, without the header that they share."""
         return "\n".join(kernel_source(kernel, entry) for kernel, entry in self.unit.entries)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen of several ways, for the sizes that have come so far."""
+        return self.convolvers.notes()
 
     def holds(self, value: object) -> bool:
         """Is it an array of the device's own kind? Such arrays are taken as inputs and outputs."""

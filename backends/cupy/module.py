@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from graphc.backends.cupy.alternatives import transposition
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Variant
 from graphc.backends.cupy.convolution import Variant as Convolving
@@ -103,6 +104,7 @@ class Unit:
     """A plan's launches as groups and products, and what is printed for their kernels.
 
     Attributes:
+        turns: kernels that transpose matrices, for each type of which a library may convolve.
         checks: may a step fail?
     """
 
@@ -112,6 +114,7 @@ class Unit:
     scratch: tuple[Scratch, ...] = ()
     attention: tuple[Variant, ...] = ()
     convolution: tuple[Convolving, ...] = ()
+    turns: tuple[tuple[DType, Kernel], ...] = ()
     checks: bool = False
 
     @property
@@ -148,8 +151,15 @@ class Unit:
         return tuple(name for part in self.parts for name in part.functions)
 
 
-def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_BYTES) -> Unit:
-    """Map the kernels of a plan to a device whose blocks may have so much shared memory."""
+def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_BYTES, library: bool = False) -> Unit:
+    """Map the kernels of a plan to a device whose blocks may have so much shared memory.
+
+    Args:
+        plan: what is computed.
+        tf32: may operands of float32 be rounded to 10 bits of mantissa?
+        shared_bytes: what a block may have.
+        library: may a library convolve?
+    """
     mapper = _Mapper(plan, shared_bytes)
     # a plan from the disk has checks in its kernels alone
     kernels = (item.kernel for launch in plan.launches for item in launch.items if isinstance(item, KernelItem))
@@ -166,10 +176,13 @@ def make_unit(plan: Plan, tf32: bool = False, shared_bytes: int = LEAST_SHARED_B
     small = any(isinstance(item, FinishedGemm) or may_be_small(item) for works in work for item in works)
     attention = (item for works in work for item in works if isinstance(item, KeptAttention))
     variants = dict.fromkeys(variant for item in attention for variant in item.variants(tf32).values())
-    convolution = (item for works in work for item in works if isinstance(item, PlannedConvolution))
+    convolution = [item for works in work for item in works if isinstance(item, PlannedConvolution)]
     convolving = dict.fromkeys(variant for item in convolution for variant in item.variants(tf32))
+    types = dict.fromkeys(item.element for item in convolution if library)
+    turns = tuple((dtype, mapper.map(transposition(dtype), vectors=True)) for dtype in types)
+    entries |= {(kernel, Entry()): None for _, kernel in turns}
     scratch = tuple(mapper.scratch)
-    return Unit(tuple(work), tuple(entries), small, scratch, tuple(variants), tuple(convolving), checks)
+    return Unit(tuple(work), tuple(entries), small, scratch, tuple(variants), tuple(convolving), turns, checks)
 
 
 def is_long(split: Split, item: KernelItem, dims: Mapping[str, int]) -> bool:
@@ -209,9 +222,9 @@ class _Mapper:
                 lies_inside = any(self.plan.buffers[index].place is Place.SLICE for index in item.buffers)
                 by_kernel.setdefault((item.kernel, lies_inside), []).append(item)
         for (kernel, lies_inside), items in by_kernel.items():
-            mapped = self._map(kernel, vectors=True)
+            mapped = self.map(kernel, vectors=True)
             has_vectors = any(isinstance(s, Pack) for s in walk(mapped.body))
-            unaligned = self._map(kernel, vectors=False) if lies_inside and has_vectors else None
+            unaligned = self.map(kernel, vectors=False) if lies_inside and has_vectors else None
             most = table_capacity(mapped)
             for first in range(0, len(items), most):
                 some = tuple(items[first : first + most])
@@ -231,10 +244,11 @@ class _Mapper:
         for half in (split.first, split.second):
             own = half.buffers[: len(half.buffers) - len(scratch)]
             part = replace(item, kernel=half, buffers=(*(places[buffer.name] for buffer in own), *scratch))
-            groups.append(Group(self._map(half, vectors=True), None, (part,), guarded, False))
+            groups.append(Group(self.map(half, vectors=True), None, (part,), guarded, False))
         return Halves(split, groups[0], groups[1], scratch)
 
-    def _map(self, kernel: Kernel, vectors: bool) -> Kernel:
+    def map(self, kernel: Kernel, vectors: bool) -> Kernel:
+        """The kernel mapped, under a name of its own."""
         if (kernel, vectors) not in self.mapped:
             mapped = map_to_gpu(kernel, vectors=vectors, shared_bytes=self.shared_bytes)
             self.mapped[kernel, vectors] = _named(mapped, self.names)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import Part
 from graphc.backends.cupy.convolved import PlannedConvolution
-from graphc.backends.cupy.device import Clear, Launch, Product, Task
+from graphc.backends.cupy.device import Clear, Launch, Product, Task, Work
 from graphc.backends.cupy.epilogues import FinishedGemm
 from graphc.backends.cupy.module import Group, is_long, may_be_small
 from graphc.backends.cupy.places import Addresses, Places
 from graphc.backends.cupy.printer import (
     POST_RESULTS,
+    blocks_of,
     dynamic_bytes,
     function_name,
     table_capacity,
@@ -225,16 +226,23 @@ class _Builder:
                 self._add(launch, self.touched.by(reads, writes), reads, writes)
 
     def convolution(self, item: PlannedConvolution) -> None:
-        """The launches of a convolution: the second one, if there is one, adds up what the first one leaves."""
+        """A convolution in that one of several ways that is taken: its steps have scratch memory between them."""
+        sizes, result = item.at(self.places.dims), self.plan.buffers[item.c].type.dtype
+        if not sizes.results:
+            return
+        way = self.executable.convolvers.way(item, sizes, result)
+        nbytes = way.scratch()
+        scratch = (0, 0) if item.scratch is None else self._span(item.scratch)
+        if scratch[1] - scratch[0] < nbytes:
+            scratch = self.executable.convolvers.workspace(nbytes)
+        between = [scratch] if nbytes else []
+        operands = [self._address(index) for index in (item.a, item.b, item.c)]
         reads, writes = [self._span(item.a), self._span(item.b)], [self._span(item.c)]
-        scratch = [] if item.scratch is None else [self._span(item.scratch)]
-        result = self.plan.buffers[item.c].type.dtype
-        *parts, last = [*item.launches(self.places.dims, self.tf32, self._address, result)] or [None]
-        for launch in parts:
-            self._add(launch, self.touched.by(reads, scratch), reads, scratch)
-        if last is not None:
-            reads = scratch if parts else reads
-            self._add(last, self.touched.by(reads, writes), reads, writes)
+        *steps, last = way.work(operands, scratch[0])
+        for step in steps:
+            self._add(step, self.touched.by(reads, between), reads, between)
+        writes += between
+        self._add(last, self.touched.by(reads, writes), reads, writes)
 
     def post(self, ring: int, turn: int) -> None:
         """Hand the cell to the host."""
@@ -262,12 +270,22 @@ class _Builder:
         """Does every array that is moved in vectors begin where vectors may?"""
         return all(self._address(item.buffers[at]) % nbytes == 0 for at, nbytes in self.places.vectors(kernel))
 
-    def _add(
-        self, work: Launch | Product | Clear, after: set[int], reads: Iterable[Span], writes: Iterable[Span]
-    ) -> None:
+    def _add(self, work: Work, after: set[int], reads: Iterable[Span], writes: Iterable[Span]) -> None:
         position = len(self.tasks)
         self.tasks.append(Task(work, tuple(sorted(after))))
         self.touched.add(position, reads, writes)
+
+
+def turning(kernel: Kernel) -> Callable[[int, int, int, int], Launch]:
+    """The launches of a kernel that transposes; see :func:`graphc.backends.cupy.alternatives.transposition`."""
+
+    def launch(source: int, target: int, rows: int, columns: int) -> Launch:
+        blocks, name = blocks_of(kernel, (columns, rows)), function_name(kernel)
+        return Launch(
+            name, blocks, kernel.block_threads, (source, target, columns, rows), shared_bytes=dynamic_bytes(kernel)
+        )
+
+    return launch
 
 
 def _table(kernel: Kernel, sets: list[tuple[int, list[int]]]) -> list[int]:

@@ -8,7 +8,8 @@ from common import TINY
 import graphc as gx
 
 rng = np.random.default_rng(2)
-BLOCKS = [(64, 1, 1), (128, 1, 2)] if TINY else [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
+BATCH, SIZE, CLASSES, STEM = (2, 16, 10, 8) if TINY else (64, 224, 1000, 64)
+BLOCKS = [(8, 1, 1), (16, 1, 2)] if TINY else [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
 """Width of the inner convolutions, how many blocks, and the stride of the first of them."""
 EPSILON, MOMENTUM = 1e-5, 0.1
 
@@ -31,19 +32,18 @@ class ResNet:
 
     def loss(self) -> tuple[gx.Node, list[gx.Node], list[np.ndarray]]:
         """The loss, the inputs and a batch."""
-        batch, size, classes = (2, 32, 1000) if TINY else (64, 224, 1000)
-        images = gx.placeholder("images", (batch, size, size, 3))
-        labels = gx.placeholder("labels", (batch,), "int64")
-        y = gx.max_pool(self.conv(gx.cast(images, self.dtype), 64, 7, 2), 3, 2, padding=[(1, 1), (1, 1)])
+        images = gx.placeholder("images", (BATCH, SIZE, SIZE, 3))
+        labels = gx.placeholder("labels", (BATCH,), "int64")
+        y = gx.max_pool(self.conv(gx.cast(images, self.dtype), STEM, 7, 2), 3, 2, padding=[(1, 1), (1, 1)])
         for width, count, stride in BLOCKS:
             for number in range(count):
                 y = self.block(y, width, 1 if number else stride)
         pooled = gx.cast(gx.mean(gx.cast(y, "float32"), axis=(1, 2)), self.dtype)
         bound = y.shape[-1] ** -0.5
-        weight = self._add(rng.uniform(-bound, bound, (y.shape[-1], classes)))
-        bias = self._add(rng.uniform(-bound, bound, classes))
+        weight = self._add(rng.uniform(-bound, bound, (y.shape[-1], CLASSES)))
+        bias = self._add(rng.uniform(-bound, bound, CLASSES))
         logits = gx.cast(pooled @ gx.cast(weight, self.dtype), "float32") + bias
-        data = [rng.standard_normal((batch, size, size, 3), np.float32), rng.integers(0, classes, batch)]
+        data = [rng.standard_normal((BATCH, SIZE, SIZE, 3), np.float32), rng.integers(0, CLASSES, BATCH)]
         return gx.mean(gx.sparse_softmax_cross_entropy(labels, logits)), [images, labels], data
 
     def block(self, x: gx.Node, width: int, stride: int) -> gx.Node:
@@ -57,17 +57,19 @@ class ResNet:
     def conv(self, x: gx.Node, filters: int, size: int, stride: int = 1, rectified: bool = True) -> gx.Node:
         """A convolution, normalized over the batch."""
         drawn = rng.standard_normal((size, size, x.shape[-1], filters)) * (2 / (size * size * filters)) ** 0.5
-        kernel = gx.cast(self._add(drawn), self.dtype)
-        y = gx.cast(gx.conv(x, kernel, stride, padding=[(size // 2, size // 2)] * 2), "float32")
-        mean, square = gx.mean(y, axis=(0, 1, 2)), gx.mean(y * y, axis=(0, 1, 2))
+        y = gx.conv(x, gx.cast(self._add(drawn), self.dtype), stride, padding=[(size // 2, size // 2)] * 2)
+        shape, rows = y.shape, int(np.prod(y.shape[:-1]))
+        if size == stride == 1:  # a product, whose result has rows
+            y = gx.reshape(y, (rows, filters))
+        y, places = gx.cast(y, "float32"), tuple(range(y.ndim - 1))
+        mean, square = gx.mean(y, axis=places), gx.mean(y * y, axis=places)
         variance = square - mean * mean
-        count = np.prod(y.shape[:-1])
-        for seen, first in ((mean, np.zeros), (variance * float(count / (count - 1)), np.ones)):
+        for seen, first in ((mean, np.zeros), (variance * (rows / (rows - 1)), np.ones)):
             kept = gx.parameter(f"running{len(self.running)}", first(filters).astype(np.float32))
             self.running[kept] = (1 - MOMENTUM) * kept + MOMENTUM * seen
         scale, shift = self._add(np.ones(filters)), self._add(np.zeros(filters))
         z = (y - mean) * (gx.rsqrt(variance + EPSILON) * scale) + shift
-        return gx.cast(gx.relu(z) if rectified else z, self.dtype)
+        return gx.reshape(gx.cast(gx.relu(z) if rectified else z, self.dtype), shape)
 
     def _add(self, value: np.ndarray) -> gx.Parameter:
         self.weights.append(gx.parameter(f"w{len(self.weights)}", value.astype(np.float32)))

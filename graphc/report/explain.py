@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from graphc.backend import notes_of
 from graphc.ir.dims import evaluate
 from graphc.ir.node import Node
 from graphc.lower.memory import item_bytes, layout
@@ -53,6 +54,10 @@ def explain(program: Program, dims: Mapping[str, int]) -> str:
         if number == plan.commit and plan.checks:
             rows.append("-- run-time checks are tested here; what follows writes parameters --")
         rows += _launch(plan, number, launch, arena, dims)
+    notes = notes_of(program.executable)
+    if notes:
+        rows.append("-- chosen of several ways, for the sizes that have come so far --")
+        rows += [f"    {note}" for note in notes]
     return "\n".join(rows) + "\n"
 
 
