@@ -39,6 +39,16 @@
 WRAPPING(int, unsigned int)
 WRAPPING(long long, unsigned long long)
 
+// Of numbers that are never negative; by zero gives 0. Nearly all are small, which takes a fraction of the time.
+static __device__ __forceinline__ long long quotient(long long a, long long b) {
+    if (b == 0) return 0;
+    return (a | b) >> 32 ? a / b : (unsigned int)a / (unsigned int)b;
+}
+static __device__ __forceinline__ long long remainder(long long a, long long b) {
+    if (b == 0) return 0;
+    return (a | b) >> 32 ? a % b : (unsigned int)a % (unsigned int)b;
+}
+
 static __device__ __forceinline__ unsigned int floor_divide(unsigned int a, unsigned int b) { return b ? a / b : 0; }
 static __device__ __forceinline__ unsigned int modulo(unsigned int a, unsigned int b) { return b ? a % b : 0; }
 static __device__ __forceinline__ unsigned int truncated_remainder(unsigned int a, unsigned int b) {

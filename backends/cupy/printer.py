@@ -319,8 +319,8 @@ class _CudaPrinter(Printer):
         if isinstance(loop.start, Const) and isinstance(loop.stop, Const):
             if 1 < loop.stop.value - loop.start.value <= UNROLLED:
                 self.line("#pragma unroll")
-        elif _is_worth_unrolling(loop):
-            self.line(f"#pragma unroll {AT_ONCE}")
+        elif at_once := _at_once(loop):
+            self.line(f"#pragma unroll {at_once}")
         name, start, stop = self.name(loop.var), self._index(loop.start), self._index(loop.stop)
         self._braces(f"for (long long {name} = {start}; {name} < {stop}; {name}++)", loop.body)
 
@@ -381,6 +381,7 @@ class _CudaPrinter(Printer):
         if fn in NATURAL and dtype is DType.int64 and all(self._is_natural(argument) for argument in apply.args):
             if isinstance(apply.args[1], Const) and apply.args[1].value:
                 return NATURAL[fn]
+            return call("quotient" if fn == "floordiv" else "remainder", 2)
         if fn in ARITHMETIC and (id(apply) in self.in_bounds or self._is_index(apply)):
             return ARITHMETIC[fn]
         return ANY.get(fn) or BY_TYPE[dtype][fn]
@@ -437,11 +438,14 @@ class _CudaPrinter(Printer):
                 return False
 
 
-def _is_worth_unrolling(loop: For) -> bool:
-    """Does a loop reduce, or look at data before it does something, so that it waits for memory each time?"""
+def _at_once(loop: For) -> int:
+    """How many iterations begin together, where a loop reduces or looks at data first, and would wait each time."""
+    packs = [s.size for s in loop.body if isinstance(s, Pack) and not s.stores]
+    if packs:
+        return max(2, 2 * AT_ONCE // max(packs))
     if any(isinstance(s, For) for s in loop.body):
-        return False
-    return any(isinstance(s, Accumulate | If) for s in loop.body)
+        return 0
+    return AT_ONCE if any(isinstance(s, Accumulate | If) for s in loop.body) else 0
 
 
 def _packed(dtype: DType, size: int) -> str:

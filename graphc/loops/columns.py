@@ -1,16 +1,26 @@
-"""Reductions down columns on a GPU: a block takes a few neighbouring columns and many rows at a time.
+"""Reductions down columns on a GPU: a block takes neighbouring columns and several rows at a time.
 
 Lowering gives an iteration up to 64 columns with an accumulator for each, and goes down the rows in order. Here a block
-takes 32 of them, so that memory is read in pieces of 128 bytes, and each of its warps every 32nd row; at the end the
-warps' results are brought together in a fixed order.
+takes them, each thread as many neighbours as can be read at once; what is left of the threads takes other rows. At the
+end the results of the rows are brought together in a fixed order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import DType
-from graphc.loops.affine import Names, ceildiv, index, int64, map_expressions, parallel_loop
+from graphc.loops.affine import (
+    Names,
+    ceildiv,
+    index,
+    int64,
+    is_multiple,
+    lets_of,
+    map_expressions,
+    parallel_loop,
+)
 from graphc.loops.kernel import (
     Accumulate,
     Apply,
@@ -25,6 +35,7 @@ from graphc.loops.kernel import (
     Load,
     Local,
     LoopKind,
+    Pack,
     Stmt,
     Store,
     Var,
@@ -32,11 +43,12 @@ from graphc.loops.kernel import (
     subexpressions,
     walk,
 )
+from graphc.loops.pack import pack_body, pack_size
 
-WIDTH = 32
-"""Columns of a block."""
-GROUPS = 32
-"""Rows that a block takes at a time."""
+THREADS = 256
+"""Threads of a block: several blocks share a multiprocessor, so that some read while others bring sums together."""
+WIDTH = 64
+"""Columns of an iteration, at most."""
 _REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 
 
@@ -61,77 +73,135 @@ class Columns:
     after: tuple[For, ...]
 
 
-def map_columns(kernel: Kernel) -> Kernel | None:
-    """The kernel mapped so, or None if it does not reduce columns."""
+def map_columns(kernel: Kernel, most: int) -> Kernel | None:
+    """The kernel mapped so, with up to ``most`` columns a thread; None if it does not reduce columns."""
     parallel = parallel_loop(kernel)
     parts = match_columns(parallel)
     if parts is None:
         return None
-    names = Names(kernel)
-    block, part, first, width = (Var(names.new(n), DType.int64) for n in ("block", "part", "first", "width"))
-    count = ceildiv_of(parts.lanes)
-    position = index("floordiv", block, int64(count)) if count > 1 else block
-    body: list[Stmt] = [Let(Var(parallel.var, DType.int64), position), *parts.lets]
-    body.append(Let(part, index("mod", block, int64(count)) if count > 1 else int64(0)))
-    body.append(Let(first, index("mul", part, int64(WIDTH))))
-    body.append(Let(width, index("min", index("sub", parts.lanes, first), int64(WIDTH))))
-    shared = {a: Local(names.new(f"{a}_parts"), local.dtype, WIDTH * GROUPS, True) for a, local in parts.arrays.items()}
-    body += shared.values()
-    body.append(_down(parts, names, shared, first, width))
-    body.append(Barrier())
-    body.append(_across(parts, names, shared, first, width))
-    outer = For(block.name, int64(0), index("mul", kernel.extent, int64(count)), LoopKind.BLOCK, tuple(body))
-    return replace(kernel, body=(outer,), threads=WIDTH * GROUPS)
+    names, lets = Names(kernel), lets_of(parallel)
+    lanes = _lane_loop(parts.rows)
+    multiple = next((m for m in (8, 4, 2) if is_multiple(parts.lanes, m, lets)), 0)
+    size = pack_size(replace(lanes, body=_accumulating(lanes, _sums(parts, names))), lets, most, multiple)
+    down = _Down(parts, names, lets, size)
+    shared = {
+        a: Local(names.new(f"{a}_parts"), local.dtype, WIDTH * down.groups, True) for a, local in parts.arrays.items()
+    }
+    body = (*parts.lets, *shared.values(), down.loop(shared), Barrier(), _across(parts, names, shared, down.groups))
+    outer = For(parallel.var, int64(0), kernel.extent, LoopKind.BLOCK, body)
+    return replace(kernel, body=(outer,), threads=THREADS)
 
 
-def ceildiv_of(lanes: Expr) -> int:
-    """How many blocks share the columns of an iteration."""
-    return -(-int(lanes.value if isinstance(lanes, Const) else 64) // WIDTH)
+def _lane_loop(loop: For) -> For:
+    """The innermost loop of a nest, over columns."""
+    (inner,) = (s for s in loop.body if isinstance(s, For))
+    return inner if inner.kind is LoopKind.VECTOR else _lane_loop(inner)
 
 
-def _down(parts: Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
-    """Each thread goes down one column and leaves what it found in shared memory."""
-    slot, column, group = (Var(names.new(n), DType.int64) for n in ("slot", "column", "group"))
-    sums = {a: Var(names.new(f"{a}_sum"), local.dtype) for a, local in parts.arrays.items()}
-    inner: list[Stmt] = [Declare(sums[a], parts.initial[a]) for a in parts.arrays]
-    turn = Var(names.new("turn"), DType.int64)
-    rows = parts.rows
-    missing = index("sub", index("sub", rows.stop, rows.start), group)
-    row = index("add", rows.start, index("add", group, index("mul", int64(GROUPS), turn)))
-    body = (Let(Var(rows.var, DType.int64), row), *_unlaned(rows.body, sums, column, first))
-    inner.append(For(turn.name, int64(0), ceildiv(missing, GROUPS), LoopKind.SEQ, body))
-    inner += [Store(shared[a].name, slot, sums[a]) for a in parts.arrays]
-    return For(
-        slot.name, int64(0), int64(WIDTH * GROUPS), LoopKind.THREAD,
-        (
-            Let(column, index("mod", slot, int64(WIDTH))),
-            Let(group, index("floordiv", slot, int64(WIDTH))),
-            If(Apply("lt", (column, width), DType.bool), tuple(inner)),
-        ),
-    )  # fmt: skip
+def _sums(parts: Columns, names: Names) -> dict[str, Var]:
+    return {a: Var(names.new(f"{a}_sum"), local.dtype) for a, local in parts.arrays.items()}
 
 
-def _unlaned(statements: tuple[Stmt, ...], sums: dict[str, Var], column: Var, first: Var) -> tuple[Stmt, ...]:
-    """The loops down the columns, with one column instead of a loop over all; Locals become scalars."""
+def _accumulating(lanes: For, sums: dict[str, Var]) -> tuple[Stmt, ...]:
+    """The body of a loop over columns with scalars in place of the elements of Locals."""
     result: list[Stmt] = []
-    for statement in statements:
+    for statement in lanes.body:
         match statement:
-            case For(kind=LoopKind.VECTOR):
-                result.append(Let(Var(statement.var, DType.int64), index("add", first, column)))
-                for inner in statement.body:
-                    match inner:
-                        case Store(buffer=name, value=Apply(fn=fn, args=(_, value))) if name in sums:
-                            result.append(Accumulate(sums[name], fn, value))
-                        case _:
-                            result.append(inner)
-            case For():
-                result.append(replace(statement, body=_unlaned(statement.body, sums, column, first)))
+            case Store(buffer=name, value=Apply(fn=fn, args=(_, value))) if name in sums:
+                result.append(Accumulate(sums[name], fn, value))
             case _:
                 result.append(statement)
     return tuple(result)
 
 
-def _across(parts: Columns, names: Names, shared: dict[str, Local], first: Var, width: Var) -> Stmt:
+@dataclass(frozen=True)
+class _Down:
+    """How each thread goes down its columns and leaves what it found in shared memory.
+
+    Attributes:
+        size: how many neighbouring columns a thread has.
+    """
+
+    parts: Columns
+    names: Names
+    lets: Mapping[str, Expr]
+    size: int
+
+    @property
+    def groups(self) -> int:
+        """How many rows a block takes at a time."""
+        return THREADS * self.size // WIDTH
+
+    def loop(self, shared: dict[str, Local]) -> For:
+        """The loop over threads."""
+        parts, names = self.parts, self.names
+        thread, column, group, turn = (Var(names.new(n), DType.int64) for n in ("thread", "column", "group", "turn"))
+        sums = _sums(parts, names)
+        inner = self._begin(sums)
+        rows = parts.rows
+        missing = index("sub", index("sub", rows.stop, rows.start), group)
+        row = index("add", rows.start, index("add", group, index("mul", int64(self.groups), turn)))
+        body = (Let(Var(rows.var, DType.int64), row), *self._unlaned(rows.body, sums, column))
+        inner.append(For(turn.name, int64(0), ceildiv(missing, self.groups), LoopKind.SEQ, body))
+        inner += self._leave(sums, shared, index("add", index("mul", int64(WIDTH), group), column))
+        across = index("mul", index("mod", thread, int64(WIDTH // self.size)), int64(self.size))
+        return For(
+            thread.name, int64(0), int64(THREADS), LoopKind.THREAD,
+            (
+                Let(column, across),
+                Let(group, index("floordiv", thread, int64(WIDTH // self.size))),
+                If(Apply("lt", (column, parts.lanes), DType.bool), tuple(inner)),
+            ),
+        )  # fmt: skip
+
+    def _begin(self, sums: dict[str, Var]) -> list[Stmt]:
+        parts = self.parts
+        if self.size == 1:
+            return [Declare(sums[a], parts.initial[a]) for a in parts.arrays]
+        lane = Var(self.names.new("lane"), DType.int64)
+        stores = tuple(Store(sums[a].name, lane, parts.initial[a]) for a in parts.arrays)
+        return [
+            *(Local(sums[a].name, local.dtype, self.size) for a, local in parts.arrays.items()),
+            For(lane.name, int64(0), int64(self.size), LoopKind.SEQ, stores),
+        ]
+
+    def _leave(self, sums: dict[str, Var], shared: dict[str, Local], place: Expr) -> list[Stmt]:
+        if self.size == 1:
+            return [Store(shared[a].name, place, sums[a]) for a in self.parts.arrays]
+        return [Pack(sums[a].name, shared[a].name, place, sums[a].dtype, self.size, stores=True) for a in sums]
+
+    def _unlaned(self, statements: tuple[Stmt, ...], sums: dict[str, Var], column: Var) -> tuple[Stmt, ...]:
+        """The loops down the columns, with the thread's columns instead of a loop over all; Locals become its own."""
+        result: list[Stmt] = []
+        for statement in statements:
+            match statement:
+                case For(kind=LoopKind.VECTOR) if self.size == 1:
+                    result += [Let(Var(statement.var, DType.int64), column), *_accumulating(statement, sums)]
+                case For(kind=LoopKind.VECTOR):
+                    loop = replace(statement, body=_accumulating(statement, sums))
+                    packed = pack_body(loop, column, self.size, self.lets, self.names)
+                    result += (_by_lane(s) if isinstance(s, For) else s for s in packed)
+                case For():
+                    result.append(replace(statement, body=self._unlaned(statement.body, sums, column)))
+                case _:
+                    result.append(statement)
+        return tuple(result)
+
+
+def _by_lane(loop: For) -> For:
+    """A loop over the columns of a thread with an accumulator for each."""
+    lane = Var(loop.var, DType.int64)
+    body: list[Stmt] = []
+    for statement in loop.body:
+        if isinstance(statement, Accumulate):
+            name, dtype = statement.var.name, statement.var.dtype
+            value = Apply(statement.fn, (Load(name, lane, dtype), statement.value), dtype)
+            statement = Store(name, lane, value)
+        body.append(statement)
+    return replace(loop, body=tuple(body))
+
+
+def _across(parts: Columns, names: Names, shared: dict[str, Local], groups: int) -> Stmt:
     """For each column the groups' results together, and what is done with them."""
     column, group = Var(names.new("column"), DType.int64), Var(names.new("group"), DType.int64)
     totals = {a: Var(names.new(f"{a}_total"), local.dtype) for a, local in parts.arrays.items()}
@@ -141,16 +211,16 @@ def _across(parts: Columns, names: Names, shared: dict[str, Local], first: Var, 
         Accumulate(totals[a], parts.functions[a], Load(shared[a].name, place, local.dtype))
         for a, local in parts.arrays.items()
     )
-    body.append(For(group.name, int64(0), int64(GROUPS), LoopKind.SEQ, loads))
+    body.append(For(group.name, int64(0), int64(groups), LoopKind.SEQ, loads))
     for loop in parts.after:
-        here = Let(Var(loop.var, DType.int64), index("add", first, column))
+        here = Let(Var(loop.var, DType.int64), column)
         rest = tuple(map_expressions(s, lambda e: _with_totals(e, totals)) for s in loop.body)
         body.append(For(names.new("once"), int64(0), int64(1), LoopKind.SEQ, (here, *rest)))
     if len(parts.after) == 1:
         only = body.pop()
         assert isinstance(only, For)
         body += only.body
-    return For(column.name, int64(0), width, LoopKind.THREAD, tuple(body))
+    return For(column.name, int64(0), parts.lanes, LoopKind.THREAD, tuple(body))
 
 
 def _with_totals(expression: Expr, totals: dict[str, Var]) -> Expr:

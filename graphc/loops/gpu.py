@@ -67,7 +67,7 @@ def map_to_gpu(
         raise VerifyError(f"kernel {kernel.name}: is mapped already")
     kernel = partition_scatter(kernel)
     most = MOST if vectors else 1
-    mapped = map_columns(kernel) or map_tiles(kernel) or _map_flat(kernel, block, most)
+    mapped = map_columns(kernel, most) or map_tiles(kernel) or _map_flat(kernel, block, most)
     if mapped is None:
         mapped = map_rows(kernel, block, most, shared_bytes) if suits_rows(kernel) else _map_grid(kernel, block)
     verify_kernel(mapped)

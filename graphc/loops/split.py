@@ -34,9 +34,9 @@ from graphc.loops.kernel import (
     walk,
 )
 
-ROWS = 512
+ROWS = 256
 """Rows of a piece, where columns are reduced, at least."""
-ENOUGH = 640
+ENOUGH = 2048
 """Pieces of all iterations together that keep a GPU busy; with more, blocks would begin and end too often."""
 LANES = 64
 """Columns of an iteration, at most."""
