@@ -54,7 +54,8 @@ def _gpus() -> Rows:
     driver = installation.driver_version()
     yield "driver", f"for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
     for number, (name, memory) in enumerate(installation.gpus()):
-        yield f"gpu {number}", f"{name}, {_readable(memory)}"
+        capability = ".".join(map(str, installation.capability(number)))
+        yield f"gpu {number}", f"{name}, {_readable(memory)}, compute capability {capability}"
 
 
 def _versions() -> Rows:

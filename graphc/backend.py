@@ -85,6 +85,10 @@ class DeviceExecutable(Protocol):
         """Is it an array on that device?"""
         ...
 
+    def keeps(self, mirror: object) -> bool:
+        """Is this buffer of a parameter one on that device?"""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """A new array on that device."""
         ...
@@ -190,6 +194,8 @@ def _best() -> Backend:
     """The preferred backend that can run. One that is passed over although it seems to be meant is named once."""
     for backend in backends():
         reason = reason_against(backend)
+        if reason is None:  # all is there, but a device may be another's, or broken
+            reason = getattr(backend, "cannot_open", lambda: None)()
         if reason is None:
             return backend
         if getattr(backend, "is_expected", lambda: False)() and backend.name not in _told:

@@ -25,7 +25,7 @@ from graphc.errors import (
 from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.location import user_line
-from graphc.ir.node import Dependent, Node, Parameter, describe_operands
+from graphc.ir.node import Dependent, Mirror, Node, Parameter, describe_operands
 from graphc.ir.precision import FLOAT32, Precision
 from graphc.ir.text import print_graph
 from graphc.ir.types import converts
@@ -137,7 +137,7 @@ class Program:
         self._lock = threading.Lock()
         self._given_out = Recycled()
         self._device = executable if isinstance(executable, DeviceExecutable) else None
-        self._with_mirrors: Sequence[Parameter] = ()
+        self._mirrors: Sequence[tuple[Mirror, bool]] = ()
         self._mirrors_seen = 0  # of all that were made, when it was looked which of them are of this program
         self._updated = tuple(parameter for parameter, _ in graph.updates)
         self._dependents: Sequence[weakref.ref[Dependent]] = ()  # of the parameters that are updated
@@ -209,7 +209,7 @@ class Program:
             out = [make(shape, dtype) for shape, dtype in fit.outputs]
         else:
             self._check_out(out, fit)
-        if self._device is None and Parameter.mirrors_made:
+        if Parameter.mirrors_made:
             self._fetch()
         for values in self._prepared:
             if values.made is not values.wanted:
@@ -229,14 +229,12 @@ class Program:
         return out
 
     def _fetch(self) -> None:
-        """Bring up to date what the executable reads on the CPU, and make old elsewhere what it will write."""
-        updated = set(map(id, self._updated))
-        for parameter in self._mirrored():
-            for mirror in parameter.mirrors:
-                if id(parameter) in updated:
-                    mirror.expire()
-                else:
-                    mirror.fetch()
+        """Bring up to date on the CPU what was computed elsewhere, and make old elsewhere what will be written here."""
+        for mirror, is_written in self._elsewhere():
+            if is_written:
+                mirror.expire()
+            else:
+                mirror.fetch()
 
     def _tell(self) -> None:
         """Tell what was made of the parameters that are updated.
@@ -252,13 +250,18 @@ class Program:
             if dependent is not None:
                 dependent.expire()
 
-    def _mirrored(self) -> Sequence[Parameter]:
-        """The parameters with buffers on other devices, too."""
+    def _elsewhere(self) -> Sequence[tuple[Mirror, bool]]:
+        """The parameters' buffers on devices where the program does not run, and whether it updates the parameter."""
         if self._mirrors_seen != Parameter.mirrors_made:
-            seen = Parameter.mirrors_made
-            self._with_mirrors = [parameter for parameter in self.parameters if parameter.mirrors]
+            seen, own, updated = Parameter.mirrors_made, self._device, set(map(id, self._updated))
+            self._mirrors = [
+                (mirror, id(parameter) in updated)
+                for parameter in self.parameters
+                for mirror in parameter.mirrors
+                if own is None or not own.keeps(mirror)
+            ]
             self._mirrors_seen = seen
-        return self._with_mirrors
+        return self._mirrors
 
     @property
     def runs_ahead(self) -> bool:
@@ -281,6 +284,7 @@ class Program:
         if self._device is None:
             return self.call(arrays)
         arrays, fit = self._fitting(arrays)
+        self._fetch()
         for values in self._prepared:
             if values.made is not values.wanted:
                 values.renew()
@@ -377,6 +381,8 @@ class Program:
             shown = str(array.dtype)
         elif isinstance(value, bool | int | float | list | tuple):
             return self._from_python(node, value)
+        elif hasattr(value, "__cuda_array_interface__"):
+            shown = "an array on a device where the program does not run"
         raise DTypeError(
             f"input {node.name!r} takes {dtype}, got {shown}",
             details=(str(node.loc),) if node.loc else (),

@@ -51,6 +51,14 @@ class CupyBackend:
     def available(self) -> str | None:
         return None if self.device is not None else installation.problem()
 
+    def cannot_open(self) -> str | None:
+        """None if the GPU can be used, else the reason and the remedy. CuPy is imported for that."""
+        try:
+            _ = self.device or first_gpu()
+        except BackendError as error:
+            return f"{error.message}: {error.remedy}"
+        return None
+
     def is_expected(self) -> bool:
         """Would a user wonder that it is not used? There is a GPU, or CuPy has been installed for one."""
         return installation.has_cupy() or installation.gpu_count() > 0
@@ -89,9 +97,19 @@ def _digest() -> str:
 
 @cache
 def first_gpu() -> Device:
-    """The GPU that programs run on. CuPy is imported here."""
-    from graphc.backends.cupy.cuda import CudaDevice
+    """The GPU that programs run on. CuPy is imported here.
 
+    Raises:
+        BackendError: CuPy cannot be imported, or the GPU cannot be used.
+    """
+    try:
+        from graphc.backends.cupy.cuda import CudaDevice
+    except ImportError as error:
+        raise BackendError(
+            f"CuPy cannot be imported: {error}",
+            remedy="have one build of CuPy alone, that of the driver's CUDA: pip uninstall cupy cupy-cuda12x "
+            "cupy-cuda13x, then pip install 'graphc[gpu]'",
+        ) from error
     return CudaDevice()
 
 

@@ -22,6 +22,7 @@ from graphc.backends.cupy import cublas, cublaslt, cudnn
 from graphc.backends.cupy.choice import Choices
 from graphc.backends.cupy.cubins import cubins
 from graphc.backends.cupy.device import Array, Clear, Convolution, Launch, Product, Task, Work
+from graphc.backends.cupy.failures import FULL, explained
 from graphc.backends.cupy.lanes import Place, assign_lanes
 from graphc.backends.cupy.module import Unit
 from graphc.backends.cupy.nvrtc import nvrtc_version
@@ -49,11 +50,7 @@ def _explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
         try:
             return function(*args, **kwargs)
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
-            raise BackendError(
-                f"the GPU stopped: {error}",
-                remedy="what it held is lost: start the process again; if it happens again, look at `nvidia-smi` and "
-                "at the system's log, and report it with the program",
-            ) from error
+            raise explained(error) from error
 
     return call
 
@@ -130,7 +127,7 @@ class CudaDevice:
                 # a stream that waits for the default stream and is waited for, so that CuPy's ordinary use is in order
                 self._stream = cupy.cuda.Stream(non_blocking=False)
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
-            raise BackendError(f"the GPU cannot be used: {error}", remedy="see what `nvidia-smi` says") from error
+            raise explained(error) from error
         self._lanes: list[_Lane] = []
 
     @property
@@ -152,8 +149,7 @@ class CudaDevice:
                 raise BackendError(
                     f"the GPU's memory is full: {what} takes {readable(nbytes)}, of {readable(total)} there are "
                     f"{readable(self.free_bytes())} left",
-                    remedy="take a smaller batch, free arrays and programs that are not needed, or look with "
-                    "`nvidia-smi` who else uses the GPU; program.memory(batch=...) says what a size takes",
+                    remedy=FULL.remedy,
                 ) from None
 
     @_explained

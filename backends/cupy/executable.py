@@ -18,6 +18,7 @@ from graphc.backends.cupy.epilogues import finish_products
 from graphc.backends.cupy.halves import read_halves
 from graphc.backends.cupy.module import make_unit
 from graphc.backends.cupy.printer import kernel_source
+from graphc.backends.cupy.state import Mirror
 from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS, turning
 from graphc.errors import BackendError
 from graphc.lower.plan import Plan
@@ -97,6 +98,10 @@ class GpuExecutable:
     def holds(self, value: object) -> bool:
         """Is it an array of the device's own kind? Such arrays are taken as inputs and outputs."""
         return self.device.is_array(value)
+
+    def keeps(self, mirror: object) -> bool:
+        """Is this buffer of a parameter one on the device?"""
+        return isinstance(mirror, Mirror) and mirror.residence is self.device.residence
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> object:
         """A new array of the device's own kind."""

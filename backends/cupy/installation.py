@@ -10,6 +10,10 @@ from typing import Any
 
 DISTRIBUTIONS = {"cupy-cuda12x": 12, "cupy-cuda13x": 13}
 """Builds of CuPy, and the version of CUDA that each is for."""
+OLDEST = (8, 0)
+"""The compute capability that kernels are written for."""
+_MAJOR, _MINOR = 75, 76
+"""CUDA's numbers for the two parts of it."""
 _DOWNLOAD = "https://www.nvidia.com/drivers"
 
 
@@ -22,6 +26,12 @@ def problem() -> str | None:
         return f"there is no NVIDIA driver: install it from {_DOWNLOAD}"
     if not gpu_count():
         return "the NVIDIA driver finds no GPU: see what `nvidia-smi` says"
+    if capability() < OLDEST:
+        shown, oldest = (".".join(map(str, each)) for each in (capability(), OLDEST))
+        return (
+            f"the GPU is older than Ampere: its compute capability is {shown}, {oldest} is needed: if there is a newer "
+            "one, choose it with CUDA_VISIBLE_DEVICES"
+        )
     supports, needs = driver_version(), cuda_of_cupy()
     if needs and supports < 1000 * needs:
         return (
@@ -73,6 +83,18 @@ def gpu_count() -> int:
     if driver is None or driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return 0
     return count.value
+
+
+def capability(number: int = 0) -> tuple[int, int]:
+    """What a GPU can do, as NVIDIA counts it: (8, 0) for Ampere; (0, 0) if the driver does not say."""
+    driver, device, part = load_driver(), ctypes.c_int(0), ctypes.c_int(0)
+    if number >= gpu_count() or driver.cuDeviceGet(ctypes.byref(device), number):
+        return 0, 0
+    found: list[int] = []
+    for attribute in (_MAJOR, _MINOR):
+        failed = driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
+        found.append(0 if failed else part.value)
+    return found[0], found[1]
 
 
 def gpus() -> list[tuple[str, int]]:
