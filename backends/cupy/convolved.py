@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from graphc.backends.cupy.convolution import (
     AXES,
     SHORTEST_PART,
     Axis,
-    Launch,
     Sizes,
     Variant,
     kind_of,
@@ -61,23 +60,6 @@ class PlannedConvolution(ConvolutionItem):
         channels, filters = size_of(self.channels, dims), size_of(self.filters, dims)
         axes = tuple(Axis(*row) for row in rows)
         return Sizes(self.sought, size_of(self.batch, dims), axes, channels, filters, self.groups)
-
-    def launches(
-        self, dims: Mapping[str, int], tf32: bool, address: Callable[[int], int], result: DType
-    ) -> Iterator[Launch]:
-        """Its launches, one after the other.
-
-        Args:
-            dims: the values of symbolic sizes.
-            tf32: may operands be rounded to 10 bits of mantissa?
-            address: of a buffer.
-            result: the type of c.
-        """
-        sizes = self.at(dims)
-        chosen = sizes.chosen([variant for variant in self.variants(tf32) if variant.sought is not None])
-        operands = (address(self.a), address(self.b), address(self.c))
-        scratch = 0 if self.scratch is None else address(self.scratch)
-        return sizes.launches(chosen, operands, scratch, result.is_half)
 
 
 def fits(node: Node) -> bool:
