@@ -9,7 +9,7 @@ import graphc as gx
 
 rng = np.random.default_rng(2)
 BATCH, SIZE, CLASSES, STEM = (2, 16, 10, 8) if TINY else (64, 224, 1000, 64)
-BLOCKS = [(8, 1, 1), (16, 1, 2)] if TINY else [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
+BLOCKS = [(8, 1, 2)] if TINY else [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
 """Width of the inner convolutions, how many blocks, and the stride of the first of them."""
 EPSILON, MOMENTUM = 1e-5, 0.1
 

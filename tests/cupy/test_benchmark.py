@@ -11,6 +11,8 @@ import pytest
 from benchmarks import gpu_run
 from graphc.backends import cupy
 from graphc.backends.cupy import installation
+from graphc.backends.cupy.device import Convolution
+from graphc.errors import BackendError
 from graphc.ir.types import DType
 from graphc.lower.plan import GemmItem
 from tests.cupy.emulated_device import EmulatedDevice
@@ -44,6 +46,29 @@ def test_they_train_on_products_of_16_bits(peer, name):
     plan = facts["program"].executable.plan
     items = [item for launch in plan.launches for item in launch.items if isinstance(item, GemmItem)]
     assert {item.dtype for item in items} == {DType.bfloat16}
+
+
+def test_images_are_learnt_with_a_library(peer, monkeypatch):
+    """The library is measured to be the faster one; where it is missing, that row says so."""
+    assert [row[1:2] + row[3:] for row in peer.WORKLOADS["resnet_bf16"]] == [("bf16",), ("bf16", "graphc with cuDNN")]
+    *_, (_, _, build, _) = peer.WORKLOADS["resnet_bf16"]
+    monkeypatch.setattr(peer.cudnn, "installed", lambda: "")
+    with pytest.raises(BackendError, match="cuDNN is not installed"):
+        build()
+    monkeypatch.setattr(peer.cudnn, "installed", lambda: "a version")
+    device = cupy.first_gpu()
+    device.library, device.seconds = {"a plan": 0}, lambda graph: 0.0 if has_convolution(graph) else 1.0
+    step, facts = build()
+    losses = [float(np.asarray(step()[0])) for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert facts["images_per_s"] == 2
+    notes = facts["program"].executable.notes()
+    assert len(notes) > 3
+    assert all(": cudnn a plan (" in note for note in notes), notes
+
+
+def has_convolution(graph) -> bool:
+    return any(isinstance(task.work, Convolution) for task in graph.tasks)
 
 
 def test_each_workload_has_rows_of_graphc(peer):
