@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from tests.cupy.test_programs import recurrent_step
 from tests.spine.models import classifier_step
 
 FOLDER = Path(cupy.__file__).parent
+TIME = 10
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -96,6 +99,57 @@ def test_branches_of_a_step_wait_only_for_what_they_read():
         i for i, task in enumerate(tasks) if isinstance(task.work, Launch) and task.work.function == "post_results"
     ]
     assert len(tasks[post].after) < 4
+
+
+class Writing(EmulatedDevice):
+    """Only what is written out for it matters: memory is addresses, and nothing runs."""
+
+    def allocate(self, nbytes: int, what: str) -> Any:
+        address = self.taken = -(-(self.taken + 4096) // 256) * 256
+        self.taken += nbytes
+        return SimpleNamespace(address=address, nbytes=nbytes)
+
+    def load(self, unit: Any) -> Any:
+        return None
+
+    def record(self, module: Any, tasks: Any) -> Any:
+        self.tasks = tasks
+        return SimpleNamespace(launch=lambda: None)
+
+    def upload(self, *args: Any) -> None:
+        pass
+
+    download = copy = clear = upload
+
+
+def longest_chain(layers: Any, batch: int) -> int:
+    """How many tasks of a training step have to wait for each other."""
+    gx.set_seed(0)
+    device = Writing(capacity=1 << 40)
+    x = gx.Input((TIME, 8))
+    outputs = [layer(x) for layer in layers]
+    h = outputs[0] if len(outputs) == 1 else gx.layers.Concatenate()(outputs)
+    model = gx.Model(x, gx.layers.Dense(4)(h))
+    model.compile("adam", "mse", backend=CupyBackend(device=device))
+    shapes = (batch, TIME, 8), (batch, TIME, 4)
+    model.programs["train"].start([np.zeros(shape, np.float32) for shape in shapes])
+    depths: list[int] = []
+    for task in device.tasks:
+        depths.append(1 + max((depths[earlier] for earlier in task.after), default=0))
+    return max(depths)
+
+
+@pytest.mark.parametrize("batch", [2, 2048], ids=["memory of its own", "memory shared"])
+def test_directions_and_independent_layers_run_side_by_side(batch):
+    """A step of one direction waits for none of the other, nor a layer for another that it does not read."""
+
+    def lstm(hidden: int) -> Any:
+        return gx.layers.LSTM(hidden, return_sequences=True, recurrent_initializer="glorot_uniform")
+
+    alone = longest_chain([lstm(16)], batch)
+    assert alone > 2 * TIME
+    assert longest_chain([gx.layers.Bidirectional(lstm(16))], batch) <= alone + 5
+    assert longest_chain([lstm(16), lstm(12)], batch) <= alone + 8
 
 
 def test_a_backend_with_tf32_says_so_to_its_products():
