@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +32,7 @@ from graphc.ir.types import converts
 from graphc.lower.plan import Plan
 from graphc.lower.sizes import find_size_rules
 from graphc.recycled import Recycled
+from graphc.stepping import run_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,9 @@ class Results(Sequence["Array"]):
 
     def __len__(self) -> int:
         return len(self._program.output_names)
+
+    def __iter__(self) -> Iterator[Array]:  # that of sequences takes an index that is out of range for the end
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
         outputs, failure = self._pending.wait()
@@ -293,6 +297,21 @@ class Program:
             return Results(self, cast("DeviceBound", fit.bound).start(arrays), fit.dims)
         finally:
             self._tell()
+
+    def steps(self, arrays: Sequence[Any]) -> Sequence[Array]:
+        """Run a step for each item of the arrays' first axis, in order; results are stacked likewise.
+
+        The steps are those of as many calls, to the bit. Where the backend has a device the arrays are brought there at
+        once, if they are not there yet and fit, and up to 16 steps are under way before a result is read.
+
+        Args:
+            arrays: in the order of ``input_names``, each with one more axis than the program takes, all equally long.
+
+        Raises:
+            ShapeError: they are not equally long, or there are none.
+            IndexRangeError, NonFiniteError: a check failed in a step; the state is that of the step before it.
+        """
+        return run_steps(self, arrays)
 
     def _fitting(self, arrays: Sequence[Any]) -> tuple[Sequence[Any], _Fit]:
         """The arrays as the executable takes them, and what their shapes lead to."""

@@ -42,8 +42,8 @@ class DeviceArray:
     nbytes = property(lambda self: self.data.nbytes)
     flags = property(lambda self: self.data.flags)
 
-    def __getitem__(self, rows: slice) -> DeviceArray:
-        return DeviceArray(self.data[rows])
+    def __getitem__(self, rows: int | slice) -> DeviceArray:
+        return DeviceArray(self.data[rows, ...])
 
     def get(self) -> np.ndarray:
         return self.data.copy()

@@ -119,3 +119,65 @@ def test_arrays_are_worked_on_in_place_if_few_take_turns():
             for array in taken:
                 np.testing.assert_array_equal(program(x=array)["y"].get(), array.data + 1)
         assert device.recordings - before == recordings
+
+
+def stepping(target: Any) -> tuple[gx.Program, list[np.ndarray]]:
+    """Training on batches of one label each time, with a large output, and 40 such batches."""
+    gx.set_seed(2)
+    x, rate, labels = (
+        gx.placeholder("x", (6, WIDTH)),
+        gx.placeholder("rate", ()),
+        gx.placeholder("labels", (6,), "int64"),
+    )
+    w = gx.parameter("w", np.random.default_rng(1).standard_normal((WIDTH, CLASSES)).astype(np.float32))
+    logits = x @ w
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(labels, logits))
+    update = {w: w - rate * gx.grad(loss, [w])[0]}
+    outputs = {"loss": loss, "many": gx.broadcast_to(loss, (2000,)) * 2}
+    draws = np.random.default_rng(5)
+    arrays = [draws.standard_normal((40, 6, WIDTH), np.float32), np.linspace(0.1, 0.5, 40, dtype=np.float32)]
+    arrays.append(draws.integers(0, CLASSES, (40, 6)))
+    return gx.compile(outputs, [x, rate, labels], update, backend=target, training=True), arrays
+
+
+def test_many_steps_of_one_call_are_those_of_many_calls(gpu, device):
+    program, arrays = stepping(gpu)
+    wanted = [program.call([array[step] for array in arrays]) for step in range(40)]
+    weights = program.parameters[0].value
+    placed = []
+    for array in arrays:
+        placed.append(device.empty(array.shape, array.dtype))
+        device.upload(device.address_of(placed[-1]), array)
+    for given in (arrays, placed):
+        again, _ = stepping(gpu)
+        before = getattr(device, "uploads", 0)
+        losses, many = again.steps(given)
+        np.testing.assert_array_equal(losses, [row[0] for row in wanted])
+        np.testing.assert_array_equal(many, [row[1] for row in wanted])
+        np.testing.assert_array_equal(again.parameters[0].value, weights)
+        if isinstance(device, EmulatedDevice):  # the arrays, and the first weights
+            assert device.uploads - before == 1 + 3 * (given is arrays)
+    host, _ = stepping("numba")
+    np.testing.assert_allclose(host.steps(arrays)[0], losses, rtol=1e-4)
+    np.testing.assert_allclose(host.parameters[0].value, weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["emulated", "numba"])
+def test_a_step_among_many_that_fails_is_the_last(target):
+    backend = "numba" if target == "numba" else CupyBackend(device=EmulatedDevice())
+    program, arrays = stepping(backend)
+    program.steps([array[:7] for array in arrays])
+    before = program.parameters[0].value
+    twin, _ = stepping(backend)
+    arrays[2][7, 3] = 9
+    with pytest.raises(gx.IndexRangeError, match="index 9"):
+        twin.steps(arrays)
+    np.testing.assert_array_equal(twin.parameters[0].value, before)
+    twin.steps([array[8:10] for array in arrays])  # it goes on
+
+
+def test_stacks_of_steps_have_to_be_equally_long():
+    program, (x, rate, labels) = stepping("numba")
+    for given in ([x, rate], [x, rate[:3], labels], [x[:0], rate[:0], labels[:0]], [x, 0.1, labels]):
+        with pytest.raises(gx.ShapeError, match="takes 3 arrays of equally many steps"):
+            program.steps(given)
