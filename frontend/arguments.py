@@ -59,6 +59,19 @@ def positive(owner: Any, name: str, value: Any) -> int:
     return int(value)
 
 
+def bearing(owner: Any, patience: Any) -> int:
+    """The patience of a callback, if it is a number of epochs.
+
+    Raises:
+        AxisError: it is not.
+    """
+    if not is_whole(patience, 0):
+        raise AxisError(
+            f"patience of {type(owner).__name__} is {patience!r}", at=user_line(), remedy="give a number of epochs"
+        )
+    return int(patience)
+
+
 def dropped(owner: Any, name: str, rate: Any) -> float:
     """A part that falls in training, if it is one: from 0 to below 1.
 

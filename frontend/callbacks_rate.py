@@ -6,9 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
-
 from graphc.errors import AxisError
+from graphc.frontend.arguments import bearing, is_number, shown
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.callbacks_stop import Monitor
 from graphc.frontend.config import user_line
@@ -30,6 +29,12 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        if not callable(schedule):
+            raise AxisError(
+                f"the schedule of LearningRateScheduler is a function, not {shown(schedule)}",
+                at=user_line(),
+                remedy="write LearningRateScheduler(lambda epoch, rate: rate * 0.9)",
+            )
         self.schedule = schedule
         self.verbose = verbose
 
@@ -37,7 +42,7 @@ class LearningRateScheduler(Callback):
         optimizer = self.model.optimizer
         both = _takes_two(self.schedule)
         rate: Any = self.schedule(epoch, optimizer.learning_rate) if both else self.schedule(epoch)
-        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
+        if not is_number(rate):
             raise AxisError(
                 f"the schedule returned {rate!r} for epoch {epoch}", at=user_line(), remedy="return a number"
             )
@@ -97,7 +102,7 @@ class ReduceLROnPlateau(Monitor):
         if not 0 <= factor < 1:
             raise AxisError(f"factor is from 0 to below 1, not {factor!r}", at=user_line(), remedy="common is 0.1")
         self.factor = factor
-        self.patience = patience
+        self.patience = bearing(self, patience)
         self.verbose = verbose
         self.cooldown = cooldown
         self.min_lr = min_lr

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import AxisError, NonFiniteError
+from graphc.frontend.arguments import bearing
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.config import user_line
 
@@ -92,7 +93,7 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = bearing(self, patience)
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights

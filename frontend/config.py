@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from graphc.errors import FileError, GraphError
+from graphc.errors import DTypeError, FileError, GraphError
 from graphc.ir.dims import Dim, parse_size
 from graphc.ir.location import user_line
 from graphc.ir.types import DType
@@ -54,6 +54,7 @@ class Configurable:
         if self._given is None:
             raise GraphError(
                 f"{type(self).__name__} takes unnamed arguments (*args), which have no names in a file",
+                at=user_line(),
                 remedy="define get_config and from_config, or name the arguments",
             )
         return dict(self._given)
@@ -85,8 +86,15 @@ def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
     signature = _signature(cls)
     try:
         bound = signature.bind(*args, **kwargs)
-    except TypeError:  # the constructor raises it again, with a better traceback
-        return {}
+    except TypeError as error:
+        unknown = [name for name in kwargs if name not in signature.parameters]
+        near = suggestion(unknown[0], signature.parameters) if unknown else ""
+        needed = [name for name, one in signature.parameters.items() if one.default is one.empty and one.kind in _NAMED]
+        raise DTypeError(
+            f"{cls.__name__} cannot be made of these arguments: {error}",
+            at=user_line(),
+            remedy=f"{near}write {cls.__name__}({', '.join((*needed, '...'))}); see help({cls.__name__})",
+        ) from None
     found: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
@@ -99,6 +107,7 @@ def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
     return found
 
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _signatures: dict[type, inspect.Signature] = {}
 
 
@@ -134,7 +143,9 @@ def register(thing: Any = None, *, name: str | None = None) -> Any:
         key = name or thing.__name__
         known = _registered.get(key)
         if known is not None and known is not thing and known.__qualname__ != thing.__qualname__:
-            raise GraphError(f"{key!r} is registered for {known!r}", remedy="register it with another name=")
+            raise GraphError(
+                f"{key!r} is registered for {known!r}", at=user_line(), remedy="register it with another name="
+            )
         _registered[key] = thing
         return thing
 
@@ -184,7 +195,9 @@ def serialize(value: Any) -> Json:
     if callable(thing):
         return {"function": _name_of(thing)}
     raise GraphError(
-        f"{value!r} has no form in a file", remedy="define get_config and from_config of the object that holds it"
+        f"{value!r} has no form in a file",
+        at=user_line(),
+        remedy="define get_config and from_config of the object that holds it",
     )
 
 
@@ -245,6 +258,7 @@ def _name_of(thing: Any) -> str:
     if not name.isidentifier():
         raise GraphError(
             f"{thing!r} has no name by which a file could find it",
+            at=user_line(),
             remedy="give it a name with def, and register it: @gx.saving.register",
         )
     return f"custom.{name}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import seeds
+from graphc.frontend.arguments import is_number, is_whole, shown
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, to_array
 from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, is_batch_source, split_item
@@ -75,6 +76,12 @@ class Feeding(Layer):
         peek: bool = False,
         weights: Weights = (None, None),
     ) -> Batches:
+        if steps is not None and not is_whole(steps):
+            raise AxisError(
+                f"the number of steps is a whole number of at least 1, not {shown(steps)}",
+                at=user_line(),
+                remedy="leave it out to take all batches",
+            )
         if is_batch_source(x):
             if y is not None:
                 raise GraphError(
@@ -163,8 +170,8 @@ class Feeding(Layer):
         return [to_array(table[slot.name], slot) for slot in wanted]
 
     def _split(self, x: Any, y: Any, weights: Any, part: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
-        if not 0 < part < 1:
-            raise AxisError(f"validation_split is from 0 to 1, not {part}", at=user_line(), remedy="try 0.1")
+        if not is_number(part, 0, 1) or part == 1:
+            raise AxisError(f"validation_split is from 0 to 1, not {part!r}", at=user_line(), remedy="try 0.1")
         if is_batch_source(x):
             raise GraphError(
                 "validation_split needs arrays, x yields batches", at=user_line(), remedy="give validation_data"

@@ -251,6 +251,12 @@ class Model(Trainer, Presented):
         if self._graph is not None or self._feeds is not None:
             return
         given = cast("Sequence[Any]", input_shape)
+        if not isinstance(given, list | tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ShapeError(
+                f"a shape is a tuple, not {shown(given)}",
+                at=user_line(),
+                remedy=f"write model.build((None, {given!r}))",
+            )
         several = isinstance(given, list) and any(isinstance(shape, list | tuple) for shape in given)
         shapes: Sequence[Any] = given if several else [given]
         symbols = [_Shape(tuple(shape)) for shape in shapes]

@@ -84,7 +84,7 @@ class Programs(Mapping[str, Any]):
 
     def __getitem__(self, kind: str) -> Any:
         if kind not in KINDS:
-            raise KeyError(kind)
+            raise KeyError(f"{kind!r} is no program of a model: there are {', '.join(KINDS)}")
         with self._lock:
             self._refresh()
             if kind not in self._made:

@@ -10,6 +10,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import Configurable, lookup, user_line
 from graphc.ir.node import Node
 
@@ -124,7 +125,7 @@ class OrthogonalRegularizer(Regularizer):
 
 
 def _factor(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+    if not is_number(value, 0) or value == math.inf:
         raise AxisError(f"{name} is a number of at least 0, not {value!r}", at=user_line(), remedy="common is 0.01")
     return float(cast("float", value))
 

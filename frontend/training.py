@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import nest, optimizers, seeds
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.callbacks import Callback, CallbackList, History
 from graphc.frontend.config import user_line
 from graphc.frontend.data.batches import ArrayBatches, Batches, as_triple
@@ -188,12 +189,13 @@ class Trainer(Feeding):
         self._compiled()
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = self._split(x, y, sample_weight, validation_split)
-        for name, number in (("epochs", epochs), ("initial_epoch", initial_epoch)):
-            if not isinstance(number, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise AxisError(f"{name} is a whole number, not {number!r}", at=user_line(), remedy="try 1")
-        for name, number in (("validation_freq", validation_freq), ("steps_per_epoch", steps_per_epoch or 1)):
-            if number < 1:
-                raise AxisError(f"{name} is at least 1, not {number}", at=user_line(), remedy=f"write {name}=1")
+        for name, number, least in (
+            ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0), ("validation_freq", validation_freq, 1)
+        ):  # fmt: skip
+            if not is_whole(number, least):
+                raise AxisError(
+                    f"{name} is a whole number from {least} on, not {number!r}", at=user_line(), remedy=f"try {name}=1"
+                )
         weights = (sample_weight, class_weight)
         batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle, peek=True, weights=weights)
         validation = None
@@ -217,28 +219,11 @@ class Trainer(Feeding):
                 if validation is not None and batches is not given:
                     validation = on_device(validation, Step(self.programs, "evaluate"), self.programs.gather)
                 loop = Loop(step, batches, objective, hooks, "train", interrupt, lambda: self.stop_training)
-                self.running = fit = Fit(loop, validation, Position(initial_epoch))
+                self.running = Fit(loop, validation, Position(initial_epoch))
                 hooks.call("on_train_begin")
-                position = fit.position
-                while position.epoch < epochs and (position.step or not self.stop_training):
-                    epoch = position.epoch
-                    if not position.step:
-                        hooks.call("on_epoch_begin", epoch)
-                        objective.reset()
-                        position.begin(self.epochs_begun, objective.mean_fields)
-                        self.epochs_begun += 1
-                    logs = loop.run(position)
-                    if not logs:
-                        if not self.stop_training:
-                            warnings.warn("the batches ran out; training ends here", stacklevel=2)
-                        break
-                    if validation is not None and (epoch + 1) % validation_freq == 0:
-                        found = self._evaluate(validation, objective, hooks, interrupt)
-                        logs.update((f"val_{key}", value) for key, value in found.items())
-                    position.end(logs)
-                    hooks.call("on_epoch_end", epoch, logs=logs)
+                self._run_epochs(self.running, epochs, validation_freq)
                 self.optimizer.finalize_variable_values(self.trainable_weights)
-                hooks.call("on_train_end", logs=position.logs)
+                hooks.call("on_train_end", logs=self.running.position.logs)
         finally:
             self.running = None
             if isinstance(progress, Progress):
@@ -339,6 +324,32 @@ class Trainer(Feeding):
         return self._structured(self.programs["predict"].call(arrays))
 
     # How they work.
+
+    def _run_epochs(self, fit: Fit, epochs: int, validation_freq: int) -> None:
+        """Train from where ``fit`` stands to the end of so many epochs, evaluating after every so many."""
+        loop, position, hooks, objective = fit.loop, fit.position, fit.loop.hooks, fit.loop.objective
+        while position.epoch < epochs and (position.step or not self.stop_training):
+            epoch = position.epoch
+            if not position.step:
+                hooks.call("on_epoch_begin", epoch)
+                objective.reset()
+                position.begin(self.epochs_begun, objective.mean_fields)
+                self.epochs_begun += 1
+            logs = loop.run(position)
+            if not logs:
+                if not self.stop_training:
+                    warnings.warn(
+                        f"the batches ran out before epoch {epoch + 1} of {epochs}: training ends here. What is "
+                        "iterated over once must yield those of all epochs; a list-like object or a gx.data.PyDataset "
+                        "begins anew",
+                        stacklevel=3,
+                    )
+                return
+            if fit.validation is not None and (epoch + 1) % validation_freq == 0:
+                found = self._evaluate(fit.validation, objective, hooks, loop.interrupt)
+                logs.update((f"val_{key}", value) for key, value in found.items())
+            position.end(logs)
+            hooks.call("on_epoch_end", epoch, logs=logs)
 
     def _on_batch(self, kind: str, x: Any, y: Any, weights: Weights, return_dict: bool) -> Any:
         self._compiled()

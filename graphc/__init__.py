@@ -13,6 +13,7 @@ native kernels, exported to ONNX. The names below are the public ones; they are 
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ def __getattr__(name: str) -> Any:
     elif not name.startswith("_") and name in _ops().__all__:
         value = getattr(_ops(), name)
     else:
-        raise AttributeError(f"graphc has no name {name!r}")
+        # name and object let the interpreter suggest what was meant
+        raise AttributeError(f"graphc has no name {name!r}", name=name, obj=sys.modules[__name__])
     globals()[name] = value
     return value
 

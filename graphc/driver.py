@@ -134,7 +134,7 @@ def _lowered_within(graph: Graph, backend: Backend, budget: int | float, tf32: b
 
     positive = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0  # pyright: ignore[reportUnnecessaryIsInstance]
     if not positive or (isinstance(budget, float) and budget > 1):
-        raise GraphError(f"memory_budget={budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
+        raise GraphError(f"memory_budget is {budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
     if not backend.lowers:
         raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
     plan, rematerialization = lower_within(graph, run_passes(graph, (KeepLess(),)), budget, {})

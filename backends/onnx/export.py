@@ -24,6 +24,7 @@ from graphc.backends.onnx.transposes import move_transposes
 from graphc.backends.onnx.writer import ONNX_TYPE, Names, Writer
 from graphc.errors import ExportError, FileError
 from graphc.ir.graph import Graph
+from graphc.ir.location import user_line
 from graphc.ir.node import Constant, Node, Parameter
 from graphc.ir.precision import Precision
 from graphc.ir.sweep import Part
@@ -106,9 +107,10 @@ class Exported:
 def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None = None) -> Exported:
     """The ONNX model of a program or graph, in memory; see :func:`export`."""
     newest = defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
+    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ExportError(
-            f"opset {opset} is not one that can be written",
+            f"opset {opset!r} is not one that can be written",
+            at=user_line(),
             remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
         )
     # Few of onnxruntime's CPU kernels take halves: values keep these types, between conversions all is float32.
@@ -156,7 +158,9 @@ def _graph_of(what: Any, training: bool | None) -> Graph:
     graph = what if isinstance(what, Graph) else getattr(what, "graph", None)
     if not isinstance(graph, Graph):
         raise ExportError(
-            f"{type(what).__name__} is neither a program nor a graph", remedy="give what gx.compile(...) returned"
+            f"{type(what).__name__} is neither a program nor a graph",
+            at=user_line(),
+            remedy="give what gx.compile(...) returned; a model is written by model.export(path)",
         )
     resolved: bool | None = getattr(what, "training", None)
     if None not in (resolved, training) and resolved != training:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import DTypeError, ShapeError
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import user_line
 from graphc.ir.types import DType, TensorType, kind_of
 
@@ -119,6 +120,9 @@ def as_numpy(value: Any, title: str, remedy: str = "give an array of numbers") -
         ShapeError: samples have several shapes.
         DTypeError: there are things that are not numbers.
     """
+    if value is None or callable(value):
+        what, then = ("None", "give data") if value is None else (shown(value), "call the function: fit(batches())")
+        raise DTypeError(f"the data for {title} is {what}", at=user_line(), remedy=then)
     try:
         array = np.asarray(value)
     except ValueError:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.data.dataset import PyDataset
 from graphc.frontend.data.prefetch import in_background, map_ahead
@@ -67,7 +68,7 @@ class ArrayBatches:
         order: Order | None = None,
         limit: int | None = None,
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_whole(batch_size):
             raise AxisError(
                 f"batch_size must be a whole number of at least 1, not {batch_size!r}", at=user_line(), remedy="try 32"
             )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-from graphc.errors import AxisError, FileError, GraphcError, GraphError
+from graphc.errors import AxisError, DTypeError, FileError, GraphcError, GraphError
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import user_line
 from graphc.frontend.data import text_bytepairs as bytepairs
 from graphc.frontend.data.text_vocabulary import END, PAD, SPECIAL, START, UNK, Vocabulary
@@ -370,7 +371,13 @@ def _damaged(path: str | Path, why: str) -> FileError:
 def _texts(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise AxisError("fit takes several texts, not one", at=user_line(), remedy="give a list of texts")
-    return texts
+    return map(_text, texts)
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise DTypeError(f"fit takes texts, not {shown(text)}", at=user_line(), remedy="give a list of texts")
+    return text
 
 
 __all__ = ["BytePairTokenizer", "CharacterTokenizer", "Tokenizer", "WordTokenizer", "load_tokenizer"]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, IndexRangeError, NameClashError
+from graphc.errors import AxisError, DTypeError, IndexRangeError, NameClashError
+from graphc.frontend.arguments import is_whole, shown
 from graphc.frontend.config import user_line
+from graphc.ir.types import kind_of
 
 PAD, UNK, START, END = range(4)
 SPECIAL = ("<pad>", "<unk>", "<start>", "<end>")
@@ -147,7 +149,8 @@ def pad_sequences(
         value: what is filled in.
 
     Shapes: (count, maxlen), then the axes of an element.
-    Raises: AxisError: another word than ``"pre"`` and ``"post"``, or elements of different shapes.
+    Raises: AxisError: another word than ``"pre"`` and ``"post"``, elements of different shapes, or a ``maxlen`` below
+        0; DTypeError: elements that are no numbers.
     Source: Keras ``pad_sequences``.
 
     >>> pad_sequences([[1, 2, 3], [4]], padding="post").tolist()
@@ -158,7 +161,13 @@ def pad_sequences(
     for name, where in (("padding", padding), ("truncating", truncating)):
         if where not in ("pre", "post"):
             raise AxisError(f"{name} is {where!r}", at=user_line(), remedy="give 'pre' or 'post'")
-    rows = [np.asarray(sequence) for sequence in sequences]
+    if isinstance(sequences, str) or not isinstance(sequences, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise AxisError(
+            f"sequences is {shown(sequences)}", at=user_line(), remedy="give lists of numbers: [[1, 2, 3], [4]]"
+        )
+    if maxlen is not None and not is_whole(maxlen, 0):
+        raise AxisError(f"maxlen is {maxlen!r}", at=user_line(), remedy="give a length, or leave it out")
+    rows = [_numbers(sequence, place) for place, sequence in enumerate(sequences)]
     element = next((row.shape[1:] for row in rows if row.size), ())
     for place, row in enumerate(rows):
         if row.ndim == 0 or (row.size and row.shape[1:] != element):
@@ -175,3 +184,14 @@ def pad_sequences(
             part = row[-kept:] if truncating == "pre" else row[:kept]
             target[slice(longest - kept, None) if padding == "pre" else slice(kept)] = part
     return padded
+
+
+def _numbers(sequence: Any, place: int) -> NDArray[Any]:
+    row = np.asarray(sequence)
+    if kind_of(row.dtype) not in "biuf":
+        raise DTypeError(
+            f"sequence {place} holds {row.dtype}, not numbers",
+            at=user_line(),
+            remedy="make ids of texts first: WordTokenizer().fit(texts).encode(text)",
+        )
+    return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -350,9 +350,10 @@ class WeightHolder(Configurable):
             ShapeError: another number of arrays, or an array of another shape. No weight is changed then.
         """
         own = self.named_weights()
-        if len(weights) != len(own):
+        count = len(weights) if isinstance(weights, Sized) and not isinstance(weights, str) else "none"  # pyright: ignore[reportUnnecessaryIsInstance]
+        if count != len(own):
             raise ShapeError(
-                f"layer {self.name!r} has {len(own)} weights, {len(weights)} were given",
+                f"layer {self.name!r} has {len(own)} weights, {count} were given",
                 details=tuple(f"{key}: {weight.type}" for key, weight in own.items()),
                 at=user_line(),
                 remedy="build the layer first (Input, or a first call), and give one array for each weight",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.frontend.arguments import shown
@@ -91,7 +93,15 @@ def aligned(y_true: Node, y_pred: Node) -> Node:
 
     Raises:
         ShapeError: the shapes differ otherwise. Broadcasting would be a mistake here.
+        DTypeError: these are lists or other things that are no nodes.
     """
+    for given in (y_true, y_pred):
+        if not isinstance(given, Node | np.ndarray | np.generic):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DTypeError(
+                f"losses and metrics compute with nodes, not with {shown(given)}",
+                at=user_line(),
+                remedy="write gx.constant(values); to measure a model on data call model.evaluate(x, y)",
+            )
     y_true = gx.cast(y_true, y_pred.dtype)
     if y_true.ndim + 1 == y_pred.ndim and y_pred.shape[-1] == 1:
         y_true = gx.expand_dims(y_true, -1)

@@ -11,6 +11,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError
+from graphc.frontend.arguments import is_number, is_whole
 from graphc.frontend.config import Configurable, suggestion, user_line
 from graphc.frontend.optimizers.gradients import clipping
 from graphc.frontend.optimizers.sparse import sparse_rows
@@ -102,6 +103,10 @@ class Optimizer(Configurable):
         if unknown:
             raise _unknown_argument(type(self), next(iter(unknown)))
         self.name = name or type(self).__name__.lower()
+        if weight_decay is not None and not is_number(weight_decay, 0):
+            raise AxisError(
+                f"weight_decay is {weight_decay!r}", at=user_line(), remedy="common is 0.004; None for none"
+            )
         self.weight_decay = weight_decay
         self.clipping = clipping(clipnorm, clipvalue, global_clipnorm)
         self.use_ema = use_ema
@@ -458,13 +463,13 @@ def part(name: str, value: float, closed: bool = False) -> float:
     Raises:
         AxisError: it is none.
     """
-    if not (0 <= value <= 1 if closed else 0 <= value < 1):
+    if not is_number(value, 0, 1) or (value == 1 and not closed):
         raise AxisError(f"{name} must be from 0 to 1, not {value!r}", at=user_line(), remedy="common is 0.9")
     return float(value)
 
 
 def _count(name: str, value: int | None, least: int) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if value is not None and not is_whole(value, least):
         raise AxisError(
             f"{name} is a whole number of at least {least}, not {value!r}", at=user_line(), remedy="leave it out"
         )
@@ -472,7 +477,7 @@ def _count(name: str, value: int | None, least: int) -> int | None:
 
 
 def _checked_rate(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+    if not is_number(value, 0):
         raise AxisError(
             f"a learning rate is a number of at least 0, not {value!r}", at=user_line(), remedy="start with 0.001"
         )

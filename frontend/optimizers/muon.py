@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.optimizers.adam import power
 from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, part, zeros_for
@@ -78,7 +79,7 @@ class Muon(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        if isinstance(ns_steps, bool) or not isinstance(ns_steps, int) or ns_steps < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_whole(ns_steps):
             raise AxisError(f"ns_steps of Muon is {ns_steps!r}", at=user_line(), remedy="common is 5")
         self.adam_beta_1, self.adam_beta_2 = part("adam_beta_1", adam_beta_1), part("adam_beta_2", adam_beta_2)
         self.adam_weight_decay, self.epsilon, self.adam_lr_ratio = adam_weight_decay, epsilon, adam_lr_ratio

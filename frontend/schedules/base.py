@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import Configurable, user_line
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -109,7 +110,7 @@ def not_negative(name: str, value: Any) -> float:
     Raises:
         AxisError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+    if not is_number(value, 0):
         raise AxisError(f"{name} is a number of at least 0, not {value!r}", at=user_line(), remedy="give 0 or more")
     return float(cast("float", value))
 

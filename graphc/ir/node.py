@@ -15,6 +15,7 @@ Identity is op, attributes, operands (by ``is``) and type; the source line is no
 from __future__ import annotations
 
 import itertools
+import keyword
 import sys
 import threading
 import weakref
@@ -375,7 +376,7 @@ def placeholder(name: str, shape: Any, dtype: Any = "float32") -> Node:
 
 def check_name(name: object) -> None:
     """Refuse a name that cannot be a keyword argument."""
-    if not isinstance(name, str) or not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise NameClashError(
             f"{name!r} cannot be a name", at=user_line(), remedy="use a Python identifier such as 'x' or 'token_ids'"
         )

@@ -42,7 +42,7 @@ def find_precision(value: str | None) -> Precision:
     name = "float32" if value is None else value
     if name not in PRECISIONS:
         raise AxisError(
-            f"precision={value!r}",
+            f"no precision is called {value!r}",
             at=user_line(),
             remedy=f"use one of: {', '.join(PRECISIONS)}",
         )

@@ -53,7 +53,10 @@ def as_node(value: Any, like: DType | None = None) -> Node:
         return constant(value, like)
     if isinstance(value, bool | int | float | np.ndarray | np.generic | list | tuple):
         return constant(value)
-    error = DTypeError(f"{type(value).__name__} is not a node, an array or a number", remedy="see gx.constant")
+    error = DTypeError(
+        f"{type(value).__name__} is not a node, an array or a number",
+        remedy="give what a gx function returned, an array or a number",
+    )
     raise error.located("", (), user_line())
 
 

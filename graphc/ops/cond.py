@@ -184,6 +184,13 @@ def cond(predicate: Operand, true_fn: Callable[..., Nest], false_fn: Callable[..
     <part: f32[n]>
     """
     at = user_line()
+    for branch in (true_fn, false_fn):
+        if not callable(branch):
+            raise GraphError(
+                f"cond: a branch is {type(branch).__name__}, not a function",
+                at=at,
+                remedy="write cond(predicate, lambda x: x + 1, lambda x: x - 1, x), or gx.where(predicate, a, b)",
+            )
     flag = as_node(predicate)
     if flag.type != FLAG:
         kind = ShapeError if flag.dtype is DType.bool else DTypeError

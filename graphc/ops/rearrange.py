@@ -88,6 +88,8 @@ def stack(parts: Sequence[Operand], axis: int = 0) -> Node:
     <concatenate: f32[n, 2]>
     """
     with explaining("stack"):
+        if not isinstance(parts, list | tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DTypeError(f"{type(parts).__name__} is not a list of values", remedy="write stack([x, y])")
         nodes = as_operands(*parts)
         if not nodes:
             raise ShapeError("there is nothing to join", remedy="give at least one value")

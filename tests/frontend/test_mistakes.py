@@ -53,7 +53,7 @@ class Passes(layers.Layer):
             r"shape \(6,\)",
             "class numbers are for the loss sparse_cat",
         ),
-        (lambda: classifier().fit(X, Y, epochs=1.5), gx.AxisError, "epochs is a whole number, not 1.5", "try 1"),
+        (lambda: classifier().fit(X, Y, epochs=1.5), gx.AxisError, "epochs is a whole number from 0 on, not 1.5", "try epochs=1"),
         (
             lambda: classifier().fit(X, Y, callbacks=[gx.callbacks.EarlyStopping]),
             gx.GraphError,

@@ -148,6 +148,83 @@ def fit(model):
     model.fit(X, ROWS, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("run", "error", "says", "remedy"),
+    [
+        (lambda: layers.Dense(), gx.DTypeError, "Dense cannot.*required argument: 'units'", r"Dense\(units, ...\)"),
+        (lambda: layers.Conv2D(8), gx.DTypeError, "Conv2D cannot.*'kernel_size'", r"Conv2D\(filters, kernel_size"),
+        (
+            lambda: gx.losses.SparseCategoricalCrossentropy(from_logit=True),
+            gx.DTypeError,
+            "unexpected keyword argument 'from_logit'",
+            "did you mean 'from_logits'",
+        ),
+        (lambda: gx.metrics.Accuracy().update_state([0, 1], [0, 1]), gx.DTypeError, r"not with \[0, 1\]", "evaluate"),
+        (lambda: gx.optimizers.AdamW(weight_decay="x"), gx.AxisError, "weight_decay is 'x'", "0.004"),
+        (lambda: gx.optimizers.Adam(beta_1="x"), gx.AxisError, "beta_1 must be from 0 to 1", "0.9"),
+        (lambda: gx.callbacks.EarlyStopping(patience="5"), gx.AxisError, "patience of EarlyStopping is '5'", "epochs"),
+        (lambda: gx.callbacks.LearningRateScheduler(0.1), gx.AxisError, "is a function, not 0.1", "lambda epoch"),
+        (lambda: classifier().fit(X, Y, epochs=-1), gx.AxisError, "epochs is a whole number from 0 on", "epochs=1"),
+        (
+            lambda: classifier().fit(X, Y, initial_epoch="2"),
+            gx.AxisError,
+            "initial_epoch is a whole",
+            "initial_epoch=1",
+        ),
+        (lambda: classifier().fit(X, Y, steps_per_epoch=0), gx.AxisError, "number of steps.*not 0", "leave it out"),
+        (lambda: classifier().fit(X, Y, steps_per_epoch=2.5), gx.AxisError, "number of steps.*not 2.5", "leave it out"),
+        (lambda: classifier().predict(X, steps=0), gx.AxisError, "number of steps.*not 0", "leave it out"),
+        (lambda: classifier().fit(X, Y, validation_split="0.1"), gx.AxisError, "validation_split.*'0.1'", "try 0.1"),
+        (lambda: classifier().fit(None, Y), gx.DTypeError, "input 'input_layer.*is None", "give data"),
+        (lambda: classifier().fit(lambda: iter([(X, Y)])), gx.DTypeError, "is <function", "call the function"),
+        (lambda: classifier().set_weights(None), gx.ShapeError, "has 2 weights, none were given", "one array for each"),
+        (lambda: Sequential([layers.Dense(3)]).build(4), gx.ShapeError, "a shape is a tuple", r"build\(\(None, 4\)\)"),
+        (lambda: classifier(precision="fp8"), gx.AxisError, "no precision is called 'fp8'", "mixed_bfloat16"),
+        (lambda: gx.data.pad_sequences([[1, 2], ["a"]]), gx.DTypeError, "sequence 1 holds <U1", "WordTokenizer"),
+        (lambda: gx.data.pad_sequences(5), gx.AxisError, "sequences is 5", "lists of numbers"),
+        (lambda: gx.data.pad_sequences([[1]], maxlen=-1), gx.AxisError, "maxlen is -1", "give a length"),
+        (lambda: gx.data.WordTokenizer().fit([1, 2]), gx.DTypeError, "fit takes texts, not 1", "list of texts"),
+        (lambda: gx.stack(3), gx.DTypeError, "stack: int is not a list", r"stack\(\[x, y\]\)"),
+        (lambda: gx.zeros((3,)) + "a", gx.DTypeError, "str is not a node", "a gx function returned"),
+        (lambda: gx.cond(True, gx.zeros(()), gx.zeros(())), gx.GraphError, "a branch is Node", "gx.where"),
+        (lambda: gx.placeholder("class", (3,)), gx.NameClashError, "'class' cannot be a name", "identifier"),
+        (lambda: Input((3,), name="lambda"), gx.NameClashError, "'lambda' cannot be a name", "identifier"),
+        (
+            lambda: gx.onnx.export(classifier(), "m.onnx"),
+            gx.ExportError,
+            "Sequential is neither",
+            r"model.export\(path",
+        ),
+        (lambda: classifier().export("m.onnx", opset="21"), gx.ExportError, "opset '21' is not one", "use 17 to"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_told(run, error, says, remedy):
+    check(run, error, says, remedy)
+
+
+def test_programs_have_names():
+    with pytest.raises(KeyError, match="no program of a model: there are train, evaluate, predict"):
+        classifier().programs["training"]
+    assert "training" not in classifier().programs
+
+
+def test_a_generator_that_ends_early_is_told_of_on_the_users_line():
+    def batches():
+        for _ in range(3):
+            yield X, Y
+
+    with pytest.warns(UserWarning, match=r"ran out before epoch 3 of 4.*begins anew") as caught:
+        history = classifier().fit(batches(), steps_per_epoch=2, epochs=4, verbose=0)
+    assert caught[0].filename == __file__
+    assert len(history.history["loss"]) == 2
+
+
+def test_names_that_are_not_there_are_suggested():
+    with pytest.raises(AttributeError, match="no name 'softmx'") as caught:
+        gx.softmx  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("softmx", gx)
+
+
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n" + bytes(64), b"PK\x03\x04" + bytes(64)
 
 
