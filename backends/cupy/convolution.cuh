@@ -76,10 +76,9 @@ template <int SOUGHT, int AXES> struct Meeting {
     }
 };
 
-// Where a position begins to meet what is read.
-template <int AXES> struct Spot {
-    long long offset;
-    int at[AXES];
+// Where a position begins to meet what is read: the number of a pixel of all images, and its place along each axis.
+template <int AXES> struct __align__(16) Spot {
+    int pixel, at[AXES];
 };
 constexpr int NOWHERE = -(1 << 30);
 
@@ -111,15 +110,15 @@ template <int DIGITS> struct Counter {
 
 template <int SOUGHT, int AXES>
 static __device__ __forceinline__ Spot<AXES> spot_of(const Meeting<SOUGHT, AXES>& meeting, const int* digit,
-                                                     long long pitch, bool some) {
+                                                     bool some) {
     Spot<AXES> spot;
-    long long offset = digit[0];  // the image
+    spot.pixel = digit[0];  // the image
 #pragma unroll
     for (int a = 0; a < AXES; a++) {
-        spot.at[a] = some ? meeting.start[a] + digit[1 + a] * meeting.step[a] : NOWHERE;
-        offset = offset * meeting.size[a] + spot.at[a];
+        const int at = meeting.start[a] + digit[1 + a] * meeting.step[a];
+        spot.pixel = spot.pixel * meeting.size[a] + at;
+        spot.at[a] = some ? at : NOWHERE;
     }
-    spot.offset = offset * pitch;
     return spot;
 }
 
@@ -131,20 +130,17 @@ static __device__ __forceinline__ void radix_of(const Meeting<SOUGHT, AXES>& mee
     for (int a = 0; a < AXES; a++) radix[1 + a] = meeting.positions[a] > 0 ? meeting.positions[a] : 1;
 }
 
-// How far each axis and memory are away from a spot, for an element of a window and a channel.
+// How far an element of a window is away from a spot.
 template <int AXES> struct Shift {
-    int by[AXES];
-    long long offset;
+    int pixel, by[AXES];
     template <int SOUGHT>
-    __device__ __forceinline__ Shift(const Meeting<SOUGHT, AXES>& meeting, const int* element, int channel,
-                                     long long pitch) {
-        long long flat = 0;
+    __device__ __forceinline__ Shift(const Meeting<SOUGHT, AXES>& meeting, const int* element) {
+        pixel = 0;
 #pragma unroll
         for (int a = 0; a < AXES; a++) {
             by[a] = element[a] * meeting.turn[a];
-            flat = flat * meeting.size[a] + by[a];
+            pixel = pixel * meeting.size[a] + by[a];
         }
-        offset = flat * pitch + channel;
     }
     template <int SOUGHT>
     __device__ __forceinline__ bool is_inside(const Meeting<SOUGHT, AXES>& meeting, const Spot<AXES>& spot) const {
@@ -222,7 +218,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
     const long long positions = meeting.position_count(given.batch);
     const int elements = meeting.element_count();
     // what is gathered, and its channels
-    const long long pitch = SOUGHT == INPUT ? filters : channels;
+    const int pitch = (int)(SOUGHT == INPUT ? filters : channels);
     const int own_channels = SOUGHT == INPUT ? group_filters : group_channels;
     const long long rows = OF_KERNEL ? (long long)elements * group_channels : positions;
     if (first_row >= rows) return;
@@ -246,8 +242,16 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
     for (int a = 0; a < AXES; a++) along_radix[a] = meeting.elements[a] > 0 ? meeting.elements[a] : 1;
     along_radix[AXES] = own_channels > 0 ? own_channels : 1;
     along.begin(OF_KERNEL ? first_row + own_lane : own_lane, INNER, along_radix);
-    const Shift<AXES> fixed(meeting, along.digit, along.digit[AXES], pitch);  // of a kernel
+    const Shift<AXES> fixed(meeting, along.digit);  // of a kernel
+    if (OF_KERNEL) gathered += along.digit[AXES];
     const bool is_row = first_row + own_lane < rows;
+    int element_step[AXES], first_element = 0, each = 1;  // of a window
+#pragma unroll
+    for (int a = AXES - 1; a >= 0; a--) {
+        first_element += meeting.first[a] * each;
+        element_step[a] = meeting.every[a] * each;
+        each *= meeting.window[a];
+    }
     Counter<AXES + 1> position;
     Spot<AXES> own[OF_KERNEL || !WIDE_A ? 1 : LOADS];
     if (OF_KERNEL) {
@@ -258,7 +262,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
         for (int i = 0; i < count; i++) {
             const int row = WIDE_A ? own_line + i * EVERY : threadIdx.x + i * THREADS;
             position.begin(first_row + row, 0, radix);
-            const Spot<AXES> spot = spot_of(meeting, position.digit, pitch, first_row + row < rows);
+            const Spot<AXES> spot = spot_of(meeting, position.digit, first_row + row < rows);
             if (WIDE_A)
                 own[WIDE_A ? i : 0] = spot;
             else if (row < ROWS)
@@ -269,30 +273,32 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
     auto write_spots = [&](int tile) {
         if (threadIdx.x < INNER) {
             const bool some = tile * INNER + (int)threadIdx.x < inner;
-            spots[tile % 2 * INNER + threadIdx.x] = spot_of(meeting, position.digit, pitch, some);
+            spots[tile % 2 * INNER + threadIdx.x] = spot_of(meeting, position.digit, some);
             position.count(radix);
         }
     };
     auto bring_tile = [&](int tile, int turn) {
         unsigned char* left = stages + turn * STAGE;
         unsigned char* right = left + Left::BYTES;
-        const Shift<AXES> moving(meeting, along.digit, along.digit[AXES], pitch);
+        const Shift<AXES> moving(meeting, along.digit);
         const Shift<AXES>& shift = OF_KERNEL ? fixed : moving;
+        const Element* from_gathered = OF_KERNEL ? gathered : gathered + along.digit[AXES];
         const bool some = OF_KERNEL ? is_row : tile * INNER + own_lane < inner;
-#pragma unroll
+        constexpr int AT_ONCE = WIDE_A ? LOADS : 4, RIGHT_AT_ONCE = WIDE_B ? LOADS : 4;
+#pragma unroll AT_ONCE
         for (int i = 0; i < LOADS; i++) {
             const int line = own_line + i * EVERY;
             const Spot<AXES> spot = OF_KERNEL ? spots[tile % 2 * INNER + line] : WIDE_A ? own[WIDE_A ? i : 0] : spots[line];
-            bring<WIDE_A>(left + line * Left::PITCH + own_lane * ELEMENT, gathered + spot.offset + shift.offset,
-                          gathered, some && shift.is_inside(meeting, spot));
+            bring<WIDE_A>(left + line * Left::PITCH + own_lane * ELEMENT,
+                          from_gathered + (long long)(spot.pixel + shift.pixel) * pitch, gathered,
+                          some && shift.is_inside(meeting, spot));
         }
         if (!TURNED_RIGHT) {  // filters are the inner axis of both
-            int element = 0;
+            int element = first_element;
 #pragma unroll
-            for (int a = 0; a < AXES; a++)
-                element = element * meeting.window[a] + meeting.first[a] + along.digit[a] * meeting.every[a];
+            for (int a = 0; a < AXES; a++) element += along.digit[a] * element_step[a];
             const Element* from = matrix + (long long)element * group_channels * filters + along.digit[AXES];
-#pragma unroll
+#pragma unroll AT_ONCE
             for (int i = 0; i < COLUMNS / EVERY; i++) {
                 const int line = own_line + i * EVERY, column = first_column + line;
                 bring<WIDE_A>(right + line * Right::PITCH + own_lane * ELEMENT, from + column * filters, matrix,
@@ -300,7 +306,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
             }
         } else {
             constexpr int CHUNKS = COLUMNS / RIGHT_CHUNK;
-#pragma unroll
+#pragma unroll RIGHT_AT_ONCE
             for (int i = 0; i < INNER * CHUNKS / THREADS; i++) {
                 const int index = threadIdx.x + i * THREADS, line = index / CHUNKS;
                 const int column = index % CHUNKS * RIGHT_CHUNK, row = tile * INNER + line;

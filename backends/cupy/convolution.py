@@ -27,6 +27,7 @@ from math import prod
 from typing import ClassVar
 
 from graphc.backends.cupy.device import Launch
+from graphc.errors import BackendError
 from graphc.ir.types import DType
 from graphc.lower.plan import Sought
 
@@ -34,11 +35,12 @@ AXES = 3
 """So many axes between batch and channels have room in arguments."""
 STAGES = 3
 """Pieces of the inner axis that are in shared memory, one of them being multiplied."""
-INNER_BYTES, PADDING = 64, 16
+INNER_BYTES, PADDING, SPOT_BYTES = 64, 16, 16
 BUSY = 132
 """So many blocks are worth larger tiles: a multiprocessor each."""
 MOST_BLOCKS, SHORTEST_PART = 264, 512
 """Positions are cut into parts, none shorter than this, until there are so many blocks: two on each multiprocessor."""
+MOST_PIXELS = 1 << 31
 THREADS = 256
 """Of a block that has an element or some for each thread."""
 LANES, ELEMENTS, WARPS = 32, 9, 8
@@ -67,7 +69,7 @@ class Tiling:
         return 32 * self.down * self.across
 
 
-LARGE, MEDIUM, NARROW, SMALL = Tiling(4, 4, 2, 4), Tiling(4, 4, 2, 2), Tiling(2, 4, 4, 1), Tiling(2, 4, 2, 2)
+LARGE, MEDIUM, NARROW, SMALL = Tiling(4, 8, 2, 2), Tiling(4, 4, 2, 2), Tiling(2, 4, 4, 1), Tiling(2, 4, 2, 2)
 """128 x 128, 128 x 64, 128 x 32 and 64 x 64."""
 
 
@@ -111,6 +113,14 @@ class Variant:
         return THREADS if self.tiling is None else self.tiling.threads
 
     @property
+    def blocks(self) -> int:
+        """For so many a multiprocessor has registers. A thread keeps 4 m n sums, and words of operands beside them."""
+        if self.tiling is None:
+            return 2
+        each = self.tiling.m * self.tiling.n
+        return 2 if each > 16 else {16: 3, 8: 4}[each] - (self.kind == "Float32")
+
+    @property
     def shared_bytes(self) -> int:
         """Memory that the threads of a block share, as much as the launch asks for."""
         if self.tiling is None or self.sought is None:
@@ -125,24 +135,23 @@ class Variant:
         of_kernel = self.sought is Sought.KERNEL
         stage = panel(self.tiling.rows, of_kernel) + panel(self.tiling.columns, self.sought is not Sought.INPUT)
         spots = 2 * inner if of_kernel else 0 if self.wide[0] else self.tiling.rows
-        return STAGES * stage + spots * (16 if self.axes == 2 else 24)
+        return STAGES * stage + spots * SPOT_BYTES
 
     @property
     def source(self) -> str:
         """The function."""
-        blocks = 1
         if self.sought is None:
             call = f"convolution_total<{self.kind}>"
         elif self.tiling is None:
             more = f", {ELEMENTS}, {WARPS}" if self.sought is Sought.KERNEL else ""
             call = f"depthwise_{self.sought.value}<{self.kind}, {self.vector}{more}>"
         else:
-            t, blocks = self.tiling, 512 // self.tiling.threads
+            t = self.tiling
             cut = f"{t.m}, {t.n}, {t.down}, {t.across}, {STAGES}"
             wide = ", ".join(str(wide).lower() for wide in self.wide)
             call = f"convolve<{self.kind}, {self.sought.name}, {self.axes}, {cut}, {wide}>"
         return (
-            f'extern "C" __global__ void __launch_bounds__({self.threads}, {blocks})\n'
+            f'extern "C" __global__ void __launch_bounds__({self.threads}, {self.blocks})\n'
             f"{self.name}(const __grid_constant__ Convolution arguments) {{\n    {call}(arguments);\n}}\n"
         )
 
@@ -242,6 +251,12 @@ class Sizes:
         """
         if not self.results:
             return
+        pixels = self.batch * max(prod(axis.size for axis in self.axes), prod(axis.count for axis in self.axes))
+        if pixels >= MOST_PIXELS:
+            raise BackendError(
+                f"a convolution of {pixels:,} pixels has more than the {MOST_PIXELS - 1:,} that its kernels count",
+                remedy="take a smaller batch",
+            )
         parts = self.parts(variant)
         length = -(-self.positions // parts)
         itemsize = 2 if narrow else 4

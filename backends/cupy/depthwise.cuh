@@ -87,7 +87,7 @@ template <class Kind, int V> static __device__ __forceinline__ void depthwise_in
                 const long long x = met(first, p.at[0], i), y = met(second, p.at[1], j), z = met(third, p.at[2], k);
                 if (x < 0 || y < 0 || z < 0) continue;
                 const long long place = ((p.image * first.count + x) * second.count + y) * third.count + z;
-                for (int e = 0; e < each; e++) {  // more than one only where V is 1
+                for (int e = 0; e < (V > 1 ? 1 : each); e++) {
                     float read[V], weight[V];
                     load_some<Kind>(read, given.a, place * given.filters + filter + e);
                     load_some<Kind>(weight, given.b, element * given.filters + filter + e);

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import graphc as gx
-
-from graphc.backends.cupy.convolution import Axis, Sizes, Variant, variants
+from graphc.backends.cupy.convolution import LARGE, SMALL, Axis, Sizes, Variant, variants
+from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType, TensorType
 from graphc.lower.plan import Sought
@@ -220,3 +220,105 @@ def test_a_network_of_images_trains_as_on_the_cpu(gpu, options, kind, tolerance)
         np.testing.assert_allclose(program(**feeds)["loss"], twin(**feeds)["loss"], rtol=tolerance)
     for p, q in zip(program.parameters, twin.parameters, strict=True):
         np.testing.assert_allclose(p.value, q.value, rtol=0.1, atol=10 * tolerance, err_msg=p.label)
+
+
+def hot(kind: str, channels: int, filters: int, window: tuple[int, int] = (3, 3)) -> list[Variant]:
+    """The kernels of a layer with large tiles, of all three products."""
+    return [variants(sought, kind, window, channels, filters, 1)[0] for sought in Sought]
+
+
+@pytest.mark.parametrize(
+    ("arch", "used"),
+    [
+        ("sm_80", [*hot("Bfloat16", 128, 128)[1:], hot("Tf32", 64, 64)[0]]),
+        ("sm_90", [*hot("Bfloat16", 128, 128), hot("Bfloat16", 64, 64)[1], hot("Bfloat16", 3, 64, (7, 7))[2],
+                   hot("Tf32", 128, 128)[1], hot("Float32", 64, 64)[0]]),
+    ],
+    ids=["sm_80", "sm_90"],
+)  # fmt: skip
+def test_hot_kernels_keep_all_in_registers(arch, used):
+    """As many blocks as each says fit 65,536 registers and the 164 KB of shared memory of an A100."""
+    cubin = compile_cubin(module_source((), convolution=used), arch, ("--split-compile=0",))
+    for variant in used:
+        usage = cubin.usage[variant.name]
+        assert usage.spill_bytes == usage.stack_bytes == 0, (variant, usage)
+        assert variant.blocks * variant.threads * (-(-usage.registers // 8) * 8) <= 65536, (variant, usage)
+        assert variant.blocks * (variant.shared_bytes + 1024) <= 164 * 1024, variant
+        assert variant.shared_bytes <= 99 * 1024, variant
+
+
+def test_a_step_gives_the_same_bits_each_time(gpu):
+    runs = []
+    for _ in range(2):
+        program, feeds = training_step(gpu)
+        runs.append([program(**feeds)["loss"], *(p.value for p in program.parameters)])
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("missing", ["wait_for_copies<STAGES - 2>();", "if (OF_KERNEL) __syncthreads();"])
+def test_what_is_missing_in_a_kernel_shows(missing):
+    """The emulator copies when it is waited for, and runs threads in two orders."""
+    row, sought = plain((9, 9, 9, 8), (3, 3), 8), Sought.KERNEL
+    (variant,) = row.variants(sought, "Float32")
+    used = (variant, Variant("Float32", None))
+    source = module_source((), convolution=used)
+    assert missing in source
+    kernels = compile_kernels((), source.replace(missing, ""), convolution=used)
+    a, b = operands_of(row, "Float32", sought)
+    expected = row.expected(sought, a, b)
+    found = [computed(row, sought, variant, a, b, False, downwards, kernels) for downwards in (False, True)]
+    assert not all(np.allclose(c, expected, atol=1e-3) for c in found)
+
+
+def test_sizes_choose_tiles_and_parts():
+    """Large tiles where they keep a GPU busy; positions in parts where a kernel has few elements."""
+    layer = plain((64, 14, 14, 256), (3, 3), 256)
+    assert [v.tiling for v in layer.variants(Sought.RESULT, "Bfloat16")] == [LARGE, SMALL]
+    assert layer.sizes(Sought.RESULT).chosen(layer.variants(Sought.RESULT, "Bfloat16")).tiling == LARGE
+    one = plain((1, 14, 14, 256), (3, 3), 256)
+    assert one.sizes(Sought.RESULT).chosen(one.variants(Sought.RESULT, "Bfloat16")).tiling == SMALL
+    stem = plain((64, 56, 56, 64), (3, 3), 64)
+    (variant,) = stem.variants(Sought.KERNEL, "Bfloat16")
+    sizes = stem.sizes(Sought.KERNEL)
+    assert sizes.tiles(variant) * sizes.parts(variant) > 200
+    assert sizes.scratch_bytes(variant) == sizes.parts(variant) * 4 * 9 * 64 * 64 < 16 << 20
+    assert one.sizes(Sought.RESULT).scratch_bytes(one.variants(Sought.RESULT, "Bfloat16")[0]) == 0
+
+
+def test_what_is_a_product_or_has_no_kernel_is_taken_apart(gpu):
+    """Single pixels, float64, four axes; and their gradients."""
+    for shape, window, dtype in (
+        ((2, 5, 5, 8), (1, 1), "float32"), ((2, 5, 5, 4), (3, 3), "float64"), ((1, 3, 3, 3, 3, 2), (2,) * 4, "float32")
+    ):  # fmt: skip
+        x, kernel = gx.placeholder("x", shape, dtype), gx.placeholder("k", (*window, shape[-1], 4), dtype)
+        y = gx.conv(x, kernel)
+        outputs = {"y": y, **dict(zip("ab", gx.grad(gx.sum(y * y), [x, kernel]), strict=True))}
+        programs = [gx.compile(outputs, [x, kernel], backend=target) for target in (gpu, "reference")]
+        assert not functions(programs[0])
+        rng = np.random.default_rng(1)
+        feeds = {name: rng.standard_normal(node.shape).astype(dtype) for name, node in (("x", x), ("k", kernel))}
+        found, wanted = (program(**feeds) for program in programs)
+        for name in outputs:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_may_be_known_at_the_call_alone(gpu):
+    """Batch and height are symbolic, so is the padding of strides, and so are parts of positions."""
+    x, kernel = gx.placeholder("x", ("batch", "height", 8, 4)), gx.placeholder("k", (3, 3, 4, 6))
+    y = gx.conv(x, kernel, 2, "same")
+    outputs = {"y": y, **dict(zip("ab", gx.grad(gx.sum(y * y), [x, kernel]), strict=True))}
+    programs = [gx.compile(outputs, [x, kernel], backend=target) for target in (gpu, "reference")]
+    rng = np.random.default_rng(3)
+    for batch, height in ((2, 5), (1, 6), (3, 1), (17, 16)):
+        feeds = {"x": rng.standard_normal((batch, height, 8, 4)), "k": rng.standard_normal((3, 3, 4, 6))}
+        found, wanted = (program(**{k: v.astype(np.float32) for k, v in feeds.items()}) for program in programs)
+        for name in outputs:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-3, err_msg=f"{name} {batch}")
+
+
+def test_more_pixels_than_kernels_count_are_refused():
+    sizes = plain((2, 40000, 40000, 1), (3, 3), 8).sizes(Sought.RESULT)
+    (variant,) = variants(Sought.RESULT, "Float32", (3, 3), 1, 8, 1)
+    with pytest.raises(gx.BackendError, match="3,200,000,000 pixels"):
+        list(sizes.launches(variant, (0, 0, 0), 0, False))
