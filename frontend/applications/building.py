@@ -51,8 +51,8 @@ class Build:
         classifier_activation: Any,
         name: str,
         data_format: str | None,
-        usual_shape: tuple[int, int, int],
-        least: int,
+        usual_shape: tuple[int, int, int] = (224, 224, 3),
+        least: int = 32,
     ) -> None:
         if pooling not in POOLINGS:
             raise GraphError(f"there is no pooling {pooling!r}", at=user_line(), remedy="use 'avg', 'max' or None")

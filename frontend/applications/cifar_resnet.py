@@ -10,6 +10,7 @@ import graphc as gx
 from graphc.errors import AxisError
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
+from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer
 from graphc.frontend.model import Model
@@ -80,9 +81,9 @@ def CifarResNet(
     >>> sum(weight.value.size for weight in model.trainable_weights)
     269722
     """
-    if depth < 8 or depth % 6 != 2:
+    if not is_whole(depth, 8) or depth % 6 != 2:
         raise AxisError(
-            f"a ResNet for small images has 6 n + 2 layers, not {depth}", at=user_line(), remedy="such as 20, 32, 44"
+            f"a ResNet for small images has 6 n + 2 layers, not {depth!r}", at=user_line(), remedy="such as 20, 32, 44"
         )
     build = Build(
         include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation,

@@ -9,6 +9,7 @@ from typing import Any
 from graphc.errors import AxisError
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
@@ -54,7 +55,7 @@ def MobileNetV2(
     >>> f"{gx.applications.MobileNetV2().count_params():,}"
     '3,538,984'
     """
-    if not alpha > 0:
+    if not is_number(alpha, 0) or alpha == 0:
         raise AxisError(f"alpha is {alpha!r}", at=user_line(), remedy="give a positive factor, such as 0.5")
     build = Build(
         include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation,

@@ -48,8 +48,7 @@ def ResNet18(
     [<input 'avg_pool': f32[batch, 512]>]
     """
     build = Build(
-        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format,
-        (224, 224, 3), 32,
+        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format
     )  # fmt: skip
     return _resnet(build, (2, 2, 2, 2), _basic, 1e-5, 0.9, use_bias=False)
 
@@ -68,15 +67,8 @@ def ResNet34(
     """ResNet-34, with 21,797,672 trained weights, and 17,024 moving statistics of batch normalization.
 
     Args:
-        include_top: with the classifier.
-        weights: None for random ones, or a file that ``save_weights`` wrote.
-        input_tensor: a symbol to build on, instead of ``input_shape``.
-        input_shape: of an image, default (224, 224, 3); at least 32 x 32.
-        pooling: without the top: "avg" or "max" over all places, or None for the places themselves.
-        classes: how many the classifier tells apart.
-        classifier_activation: of the last layer; None for logits.
-        name: of the model.
-        data_format: "channels_last" or "channels_first".
+        include_top, weights, input_tensor, input_shape, pooling: see :func:`ResNet18`.
+        classes, classifier_activation, name, data_format: see there.
 
     Shapes: (batch, height, width, channels) -> (batch, classes).
     Raises: ShapeError: the images are smaller than 32 x 32, or have other axes.
@@ -88,8 +80,7 @@ def ResNet34(
     37
     """
     build = Build(
-        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format,
-        (224, 224, 3), 32,
+        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format
     )  # fmt: skip
     return _resnet(build, (3, 4, 6, 3), _basic, 1e-5, 0.9, use_bias=False)
 
@@ -110,15 +101,8 @@ def ResNet50(
     A list of weights of Keras's ``ResNet50`` fits: ``model.set_weights(theirs.get_weights())``.
 
     Args:
-        include_top: with the classifier.
-        weights: None for random ones, or a file that ``save_weights`` wrote.
-        input_tensor: a symbol to build on, instead of ``input_shape``.
-        input_shape: of an image, default (224, 224, 3); at least 32 x 32.
-        pooling: without the top: "avg" or "max" over all places, or None for the places themselves.
-        classes: how many the classifier tells apart.
-        classifier_activation: of the last layer; None for logits.
-        name: of the model.
-        data_format: "channels_last" or "channels_first".
+        include_top, weights, input_tensor, input_shape, pooling: see :func:`ResNet18`.
+        classes, classifier_activation, name, data_format: see there.
 
     Shapes: (batch, height, width, channels) -> (batch, classes).
     Raises: ShapeError: the images are smaller than 32 x 32, or have other axes.
@@ -130,8 +114,7 @@ def ResNet50(
     '25,636,712'
     """
     build = Build(
-        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format,
-        (224, 224, 3), 32,
+        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format
     )  # fmt: skip
     return _resnet(build, (3, 4, 6, 3), _bottleneck, 1.001e-5, 0.99, use_bias=True)
 

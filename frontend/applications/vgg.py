@@ -45,8 +45,7 @@ def VGG16(
     '138,357,544'
     """
     build = Build(
-        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format,
-        (224, 224, 3), 32,
+        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format
     )  # fmt: skip
     return _vgg(build, (2, 2, 3, 3, 3))
 
@@ -65,15 +64,8 @@ def VGG19(
     """VGG-19, with 143,667,240 weights; configuration E of the paper. Layers have Keras's names.
 
     Args:
-        include_top: with the dense layers.
-        weights: None for random ones, or a file that ``save_weights`` wrote.
-        input_tensor: a symbol to build on, instead of ``input_shape``.
-        input_shape: of an image, default (224, 224, 3); at least 32 x 32.
-        pooling: without the top: "avg" or "max" over all places, or None for the places themselves.
-        classes: how many the classifier tells apart.
-        classifier_activation: of the last layer; None for logits.
-        name: of the model.
-        data_format: "channels_last" or "channels_first".
+        include_top, weights, input_tensor, input_shape, pooling: see :func:`VGG16`.
+        classes, classifier_activation, name, data_format: see there.
 
     Shapes: (batch, height, width, channels) -> (batch, classes).
     Raises: ShapeError: the images are smaller than 32 x 32, or have other axes.
@@ -84,8 +76,7 @@ def VGG19(
     '143,667,240'
     """
     build = Build(
-        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format,
-        (224, 224, 3), 32,
+        include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name, data_format
     )  # fmt: skip
     return _vgg(build, (2, 2, 4, 4, 4))
 
