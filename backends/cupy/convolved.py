@@ -34,7 +34,7 @@ class PlannedConvolution(ConvolutionItem):
     Attributes:
         element: the type of a and b; c is of that type, or float32.
         scratch: a buffer for sums of parts; None where positions are never cut.
-        aligned: do a and b begin at multiples of 16 bytes?
+        aligned: do a, b and c begin at multiples of 16 bytes?
     """
 
     element: DType = DType.float32
@@ -81,9 +81,8 @@ def add_scratch(plan: Plan) -> Plan:
             return item
         given: dict[str, Any] = {f.name: getattr(item, f.name) for f in fields(ConvolutionItem)}
         element = buffers[item.a].type.dtype
-        own = PlannedConvolution(
-            **given, element=element, aligned=_is_aligned(plan, item.a) and _is_aligned(plan, item.b)
-        )
+        aligned = all(_is_aligned(plan, index) for index in (item.a, item.b, item.c))
+        own = PlannedConvolution(**given, element=element, aligned=aligned)
         parts = _parts(own)
         if parts == 1:
             return own

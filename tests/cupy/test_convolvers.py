@@ -141,6 +141,21 @@ def test_what_the_library_cannot_do_is_computed_by_kernels_and_said():
     assert all(": graphc convolution_" in note for note in notes[:-1])
 
 
+def test_what_a_loop_writes_where_vectors_may_not_begin_is_left_to_kernels():
+    """The library is told that all operands begin at multiples of 16 bytes; results of 27 elements side by side don't."""
+    x, kernel = gx.placeholder("x", (3, 1, 5, 5, 8)), gx.placeholder("kernel", (3, 3, 8, 3))
+    _, y = gx.scan(lambda carry, image: (carry * 0.5, gx.conv(image, carry)), kernel, x)
+    program = gx.compile(
+        {"y": y}, [x, kernel], backend=CupyBackend(device=EmulatedDevice(library={"a plan": 0}), convolution="cudnn")
+    )
+    rng = np.random.default_rng(4)
+    feeds = {"x": rng.standard_normal((3, 1, 5, 5, 8)), "kernel": rng.standard_normal((3, 3, 8, 3))}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    wanted = gx.compile({"y": y}, [x, kernel], backend="reference")(**feeds)["y"]
+    np.testing.assert_allclose(program(**feeds)["y"], wanted, rtol=2e-5, atol=2e-5)
+    assert "begin at multiples of 16 bytes" in program.executable.notes()[-1]
+
+
 def test_no_images_are_no_work():
     device = EmulatedDevice(library={"a plan": 0})
     program = program_of("plain", CupyBackend(device=device, convolution="cudnn"))
