@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.backend import Failure
-from graphc.backends.cupy.device import ALIGNMENT, Array, Mark, Memory
+from graphc.backends.cupy.device import ALIGNMENT, Array, Memory
+from graphc.backends.cupy.feeds import Feeds
 from graphc.backends.cupy.places import Addresses
 from graphc.backends.cupy.stretches import Recording
 from graphc.backends.cupy.tasks import SMALL_BYTES, STATUS_BYTES, make_segments
@@ -28,8 +29,6 @@ PINNED_BYTES = 256 << 20
 MOST_GRAPHS = 16
 ROOMY_BYTES = 16 << 20
 """Intermediates that take no more than this share no memory, so that more kernels run side by side."""
-FEEDS = 3
-"""Steps whose inputs may be under way."""
 
 
 def aligned(nbytes: int) -> int:
@@ -78,8 +77,7 @@ class GpuBound:
         self._outputs = _Block(types[Place.OUTPUT], "the outputs of a step" + _of(dims), small=True)
         self._graphs: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._seen_arrays: dict[tuple[int, ...], None] = {}
-        self._feeds: list[tuple[Array, Mark | None]] = []
-        self._next_feed = 0
+        self._feeds = Feeds(device, self._inputs.nbytes, "the inputs of a step" + _of(dims))
         self._posted = self._outputs.cell_bytes if executable.unit.checks or any(self._outputs.in_cell) else 0
 
     def _types(self, place: Place) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -182,29 +180,9 @@ class GpuBound:
             for i in host:
                 device.upload(block.address(executable, i), inputs[i])
             return
-        pinned = self._next_pinned()
-        for i in host:
-            place = pinned[block.offsets[i] : block.offsets[i] + inputs[i].nbytes]
-            np.copyto(place.view(inputs[i].dtype).reshape(inputs[i].shape), inputs[i])
-        if len(host) == len(inputs):
-            device.upload(block.address(executable, 0) - block.offsets[0], pinned)
-        else:
-            for i in host:
-                place = pinned[block.offsets[i] : block.offsets[i] + inputs[i].nbytes]
-                device.upload(block.address(executable, i), place)
-        self._feeds[self._next_feed - 1] = (pinned, device.mark())
-
-    def _next_pinned(self) -> Array:
-        """Pinned memory for all inputs that no copy is reading any more."""
-        if len(self._feeds) < FEEDS:
-            self._feeds.append((self.executable.device.pinned(self._inputs.nbytes), None))
-            self._next_feed = len(self._feeds)
-        else:
-            self._next_feed = self._next_feed % FEEDS + 1
-        pinned, mark = self._feeds[self._next_feed - 1]
-        if mark is not None:
-            mark.wait()
-        return pinned
+        arrays = [(block.offsets[i], inputs[i]) for i in host]
+        start = block.address(executable, 0) - block.offsets[0]
+        self._feeds.bring(start, arrays, whole=len(host) == len(inputs))
 
     def read(self, slot: int | None, outputs: Sequence[Array | None]) -> Failure | None:
         """Take small results out of a cell that has arrived, or the failure; the next step begins afresh then."""

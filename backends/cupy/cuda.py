@@ -126,6 +126,7 @@ class CudaDevice:
                 self.shared_bytes = int(runtime.deviceGetAttribute(SHARED_BYTES_ATTRIBUTE, number))
                 # a stream that waits for the default stream and is waited for, so that CuPy's ordinary use is in order
                 self._stream = cupy.cuda.Stream(non_blocking=False)
+                self._copies = cupy.cuda.Stream(non_blocking=True)  # for what runs beside that
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
             raise explained(error) from error
         self._lanes: list[_Lane] = []
@@ -184,6 +185,18 @@ class CudaDevice:
                 runtime.memcpyAsync(
                     address, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice, self._stream.ptr
                 )
+
+    @_explained
+    def upload_beside(self, address: int, array: Array, after: CudaMark | None) -> CudaMark:
+        with cupy.cuda.Device(self.number):
+            if after is not None:
+                self._copies.wait_event(after.event)
+            source, kind = array.ctypes.data, runtime.memcpyHostToDevice
+            runtime.memcpyAsync(address, source, array.nbytes, kind, self._copies.ptr)
+            event = cupy.cuda.Event(disable_timing=True)
+            event.record(self._copies)
+            self._stream.wait_event(event)
+            return CudaMark(event)
 
     @_explained
     def download(self, array: Array, address: int) -> None:

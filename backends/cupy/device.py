@@ -254,6 +254,13 @@ class Device(Protocol):
         """Queue a copy to the device. A pinned array must not change before it is done; others are taken at once."""
         ...
 
+    def upload_beside(self, address: int, array: Array, after: Any) -> Mark:
+        """Queue a copy of a pinned array to the device beside what is queued: it waits for a mark alone, or for none.
+
+        What is queued from now on waits for it, and so does the mark that is returned.
+        """
+        ...
+
     def download(self, array: Array, address: int) -> None:
         """Queue a copy to the host, which is done after :meth:`synchronize` or a mark."""
         ...

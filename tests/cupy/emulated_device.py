@@ -126,6 +126,10 @@ class EmulatedDevice:
         self.uploads += 1
         view(address, array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
+    def upload_beside(self, address: int, array: np.ndarray, after: EmulatedMark | None) -> EmulatedMark:
+        self.upload(address, array)
+        return EmulatedMark()
+
     def download(self, array: np.ndarray, address: int) -> None:
         if array.nbytes:
             array.reshape(-1).view(np.uint8)[:] = view(address, array.nbytes)
