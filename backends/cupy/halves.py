@@ -7,10 +7,10 @@ ever written to it, or where whoever reads it rounds it first; copies that then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from graphc.backends.cupy.narrow import copies, narrow_kernel, rounded_type, stored_types
+from graphc.backends.cupy.narrow import copied, copies, narrow_kernel, rounded_type, stored_types, without_store
 from graphc.ir.types import DType, TensorType
 from graphc.loops.kernel import Access, Kernel
 from graphc.lower.plan import AttentionItem, ConvolutionItem, GemmItem, Item, KernelItem, Lying, Place, Plan
@@ -182,27 +182,46 @@ def _without_copies(plan: Plan) -> Plan:
     while True:
         uses = Uses(plan)
         new: dict[int, int] = {}
-        gone: set[int] = set()  # items, by id
+        others: dict[int, KernelItem | None] = {}  # what an item becomes, by its id
         touched: set[int] = set()
-        for position, item in _copying(plan):
+        for position, item, source, target in _copying(plan):
             roots = {root_of(plan, index) for index in item.buffers}
             if touched & roots:  # what happens to them in the meantime is known in the next round
                 continue
-            found = uses.instead_of(item, position)
+            alone = len(item.buffers) == 2
+            found = uses.instead_of(source, target, position, alone)
             if found is not None:
                 new |= found
-                gone.add(id(item))
+                others[id(item)] = None if alone else _without(item, target)
                 touched |= roots
-        if not gone:
+        if not others:
             return plan
-        plan = _replaced(plan, new, gone)
+        plan = _replaced(plan, new, others)
 
 
-def _copying(plan: Plan) -> Iterator[tuple[int, KernelItem]]:
+def _copying(plan: Plan) -> Iterator[tuple[int, KernelItem, int, int]]:
+    """Items that copy 16-bit floats, alone or beside other work: from which buffer, into which one."""
+    known: dict[Kernel, list[tuple[str, str]]] = {}
     for position, launch in enumerate(plan.launches):
         for item in launch.items:
-            if isinstance(item, KernelItem) and item.kernel.buffers[0].dtype.is_half and copies(item.kernel):
-                yield position, item
+            if not isinstance(item, KernelItem):
+                continue
+            if item.kernel.buffers[0].dtype.is_half and copies(item.kernel):
+                source, target = item.buffers
+                yield position, item, source, target
+            elif len(item.buffers) > 2 and item.written is None:
+                if item.kernel not in known:
+                    known[item.kernel] = copied(item.kernel)
+                places = {buffer.name: at for buffer, at in zip(item.kernel.buffers, item.buffers, strict=True)}
+                for source, target in known[item.kernel]:
+                    yield position, item, places[source], places[target]
+
+
+def _without(item: KernelItem, target: int) -> KernelItem:
+    """An item that leaves out what it writes to a buffer."""
+    at = item.buffers.index(target)
+    kernel = without_store(item.kernel, item.kernel.buffers[at].name)
+    return replace(item, kernel=kernel, buffers=(*item.buffers[:at], *item.buffers[at + 1 :]))
 
 
 class Uses:
@@ -223,12 +242,18 @@ class Uses:
                         self.by_products.add(index)
         self.asked = {index for loop in plan.loops for index in (loop.going, loop.steps) if index is not None}
 
-    def instead_of(self, item: KernelItem, position: int) -> dict[int, int] | None:
-        """Which buffer may stand for which other one, so that a copy is not needed; None if none may."""
-        source, target = item.buffers
+    def instead_of(self, source: int, target: int, position: int, alone: bool) -> dict[int, int] | None:
+        """Which buffer may stand for which other one, so that a copy is not needed; None if none may.
+
+        Args:
+            source: what is copied.
+            target: the copy.
+            position: the launch that does so.
+            alone: is that all that its kernel does?
+        """
         if self.plan.buffers[source].type.size != self.plan.buffers[target].type.size:
             return None
-        if self.may_write_directly(source, target, position):
+        if alone and self.may_write_directly(source, target, position):
             return {source: target}
         return {target: source} if self.may_read_directly(source, target, position) else None
 
@@ -284,8 +309,8 @@ class Uses:
         return len(around) == 1
 
 
-def _replaced(plan: Plan, new: dict[int, int], gone: set[int]) -> Plan:
-    """The plan with buffers in place of others, and without some items."""
+def _replaced(plan: Plan, new: dict[int, int], others: Mapping[int, KernelItem | None]) -> Plan:
+    """The plan with buffers in place of others, and with other items in place of some, or none."""
 
     def change(item: Item) -> Item:
         if not any(index in new for index in item.buffers):
@@ -299,9 +324,9 @@ def _replaced(plan: Plan, new: dict[int, int], gone: set[int]) -> Plan:
 
     launches = list(plan.launches)
     for at, launch in enumerate(launches):
-        kept = [item for item in launch.items if id(item) not in gone]
+        kept = [left for item in launch.items if (left := others.get(id(item), item)) is not None]
         changed = tuple(map(change, kept))
-        if len(kept) != len(launch.items) or any(a is not b for a, b in zip(changed, kept, strict=True)):
+        if len(kept) != len(launch.items) or any(a is not b for a, b in zip(changed, launch.items, strict=True)):
             launches[at] = replace(launch, items=changed)
     buffers = tuple(
         replace(b, part=replace(b.part, of=new[b.part.of])) if b.part is not None and b.part.of in new else b

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.ir.types import DType
 from graphc.loops.kernel import (
+    Access,
     Accumulate,
     Apply,
     Assign,
@@ -91,6 +92,38 @@ def copies(kernel: Kernel) -> bool:
     while isinstance(value, Var) and value.name in defined:
         value = defined[value.name]
     return isinstance(value, Load) and value.buffer == source.name and value.index == stores[0].index
+
+
+def copied(kernel: Kernel) -> list[tuple[str, str]]:
+    """Buffers of 16-bit floats that a kernel fills, beside its work, with what it reads at the same places of others.
+
+    Each is named behind the one that it is a copy of.
+    """
+    if kernel.has_checks or any(isinstance(s, If) for s in walk(kernel.body)):
+        return []
+    types = {buffer.name: buffer.dtype for buffer in kernel.buffers if buffer.dtype.is_half}
+    written = {buffer.name for buffer in kernel.buffers if buffer.access is Access.WRITE}
+    stores = [s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer in types.keys() & written]
+    defined, found = _definitions(kernel), list[tuple[str, str]]()
+    for store in stores:
+        value = store.value
+        while isinstance(value, Var) and value.name in defined:
+            value = defined[value.name]
+        if isinstance(value, Load) and value.index == store.index and value.buffer not in written:
+            alone = sum(other.buffer == store.buffer for other in stores) == 1
+            if alone and types.get(value.buffer) is types[store.buffer]:
+                found.append((value.buffer, store.buffer))
+    return found
+
+
+def without_store(kernel: Kernel, name: str) -> Kernel:
+    """The kernel without what it does for a buffer that it only writes."""
+
+    def kept(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        rest = (s for s in body if not (isinstance(s, Store) and s.buffer == name))
+        return tuple(replace(s, body=kept(s.body)) if isinstance(s, For) else s for s in rest)
+
+    return replace(kernel, buffers=tuple(b for b in kernel.buffers if b.name != name), body=kept(kernel.body))
 
 
 def _definitions(kernel: Kernel) -> dict[str, Expr]:

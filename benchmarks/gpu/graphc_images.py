@@ -52,15 +52,14 @@ class ResNet:
         y = self.conv(y, 4 * width, 1, rectified=False)
         if x.shape[-1] != 4 * width:
             x = self.conv(x, 4 * width, 1, stride, rectified=False)
-        return gx.relu(y + x)
+        return gx.reshape(gx.relu(_rows(y) + _rows(x)), y.shape)
 
     def conv(self, x: gx.Node, filters: int, size: int, stride: int = 1, rectified: bool = True) -> gx.Node:
         """A convolution, normalized over the batch."""
         drawn = rng.standard_normal((size, size, x.shape[-1], filters)) * (2 / (size * size * filters)) ** 0.5
         y = gx.conv(x, gx.cast(self._add(drawn), self.dtype), stride, padding=[(size // 2, size // 2)] * 2)
         shape, rows = y.shape, int(np.prod(y.shape[:-1]))
-        if size == stride == 1:  # a product, whose result has rows
-            y = gx.reshape(y, (rows, filters))
+        y = _rows(y) if size == stride == 1 else y  # a product has rows itself
         y, places = gx.cast(y, "float32"), tuple(range(y.ndim - 1))
         mean, square = gx.mean(y, axis=places), gx.mean(y * y, axis=places)
         variance = square - mean * mean
@@ -68,9 +67,15 @@ class ResNet:
             kept = gx.parameter(f"running{len(self.running)}", first(filters).astype(np.float32))
             self.running[kept] = (1 - MOMENTUM) * kept + MOMENTUM * seen
         scale, shift = self._add(np.ones(filters)), self._add(np.zeros(filters))
-        z = (y - mean) * (gx.rsqrt(variance + EPSILON) * scale) + shift
-        return gx.reshape(gx.cast(gx.relu(z) if rectified else z, self.dtype), shape)
+        factor = gx.rsqrt(variance + EPSILON) * scale
+        z = gx.cast(y * factor + (shift - mean * factor), self.dtype)
+        return gx.reshape(gx.relu(z) if rectified else z, shape)
 
     def _add(self, value: np.ndarray) -> gx.Parameter:
         self.weights.append(gx.parameter(f"w{len(self.weights)}", value.astype(np.float32)))
         return self.weights[-1]
+
+
+def _rows(y: gx.Node) -> gx.Node:
+    """An image's pixels one after the other, as products of single elements leave them: sums over them are fused."""
+    return gx.reshape(y, (int(np.prod(y.shape[:-1])), y.shape[-1]))

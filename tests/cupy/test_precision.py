@@ -11,7 +11,7 @@ import graphc as gx
 from graphc import Input, Model, Sequential, layers
 from graphc.backends.cupy import CupyBackend
 from graphc.backends.cupy.halves import read_halves
-from graphc.backends.cupy.narrow import copies, narrow_kernel, rounded_type, stored_types
+from graphc.backends.cupy.narrow import copied, copies, narrow_kernel, rounded_type, stored_types, without_store
 from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.ir.types import DType
 from graphc.loops.kernel import Access, Apply, Buffer, Const, Expr, For, Kernel, Let, Load, LoopKind, Store, Var
@@ -143,6 +143,52 @@ def test_narrowed_kernels_are_kernels(given):
     verify_kernel(made)
     assert {buffer.dtype for buffer in made.buffers} == {BF16}
     assert copies(made) is (given in (WIDENS, ROUNDS))
+
+
+def test_what_a_kernel_copies_beside_its_work():
+    i, n = Var("i", DType.int64), Var("n", DType.int64)
+    sides = (Buffer("a", BF16, Access.READ), Buffer("b", BF16, Access.WRITE), Buffer("c", F32, Access.WRITE))
+    wide = Let(Var("v", F32), Apply("cast", (Load("a", i, BF16),), F32))
+
+    def kernel(*stores: Store) -> Kernel:
+        body = (For("i", Const(0, DType.int64), n, LoopKind.PARALLEL, (wide, *stores)),)
+        return Kernel("k", sides, ("n",), n, body)
+
+    same, other = Store("b", i, Load("a", i, BF16)), Store("b", i, Load("a", Const(0, DType.int64), BF16))
+    result = Store("c", i, Var("v", F32))
+    both = kernel(same, result)
+    verify_kernel(both)
+    assert copied(both) == [("a", "b")]
+    assert copied(kernel(other, result)) == copied(kernel(same, same, result)) == []
+    rest = without_store(both, "b")
+    verify_kernel(rest)
+    assert [buffer.name for buffer in rest.buffers] == ["a", "c"]
+    assert rest.body[0].body == (wide, result)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_product_is_not_copied_by_who_sums_it_up(gpu, kept):
+    """A normalization over a batch reads the product twice; the kernel that sums it up writes no copy of it.
+
+    If the copy is an output, it stays.
+    """
+    x, w = gx.placeholder("x", (40, 6)), gx.parameter("w", np.random.default_rng(0).standard_normal((6, 8), np.float32))
+    product = gx.cast(x, "bfloat16") @ gx.cast(w, "bfloat16")
+    y = gx.cast(product, "float32")
+    mean, square = gx.mean(y, axis=0), gx.mean(y * y, axis=0)
+    outputs = {"z": (y - mean) * gx.rsqrt(square - mean * mean + 1e-3)} | ({"product": product} if kept else {})
+    on_gpu, on_cpu = (gx.compile(outputs, [x], backend=backend) for backend in (gpu, "reference"))
+    feeds = {"x": np.random.default_rng(1).standard_normal((40, 6), np.float32)}
+    for found, right in zip(on_gpu(**feeds).values(), on_cpu(**feeds).values(), strict=True):
+        np.testing.assert_allclose(found.astype(np.float32), right.astype(np.float32), rtol=2e-2, atol=2e-2)
+    plan = on_gpu.executable.plan
+    items = [item for launch in plan.launches for item in launch.items if isinstance(item, KernelItem)]
+    copying = [copied(item.kernel) for item in items if len(item.buffers) > 2]
+    assert any(copying) == kept
+    (result,) = {
+        plan.buffers[item.c].type.dtype for launch in plan.launches for item in launch.items if item not in items
+    }
+    assert result is BF16
 
 
 def test_a_plan_without_halves_is_left():
