@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gx
-from graphc.backends.cupy import CupyBackend
+from graphc.backends.cupy import CupyBackend, backend, cudnn
 from graphc.backends.cupy.device import Convolution
 from graphc.errors import BackendError
 from tests.cupy.emulated_device import EmulatedDevice
@@ -23,14 +23,14 @@ CASES = {
 }
 
 
-def program_of(case: str, backend, dtype: str = "float32"):
+def program_of(case: str, who, dtype: str = "float32"):
     """A convolution with its gradients by both operands, of which the first one is an input of symbolic size."""
     shape, window, how = CASES[case]
     x, kernel = gx.placeholder("x", ("images", *shape[1:]), dtype), gx.placeholder("kernel", window, dtype)
     y = gx.conv(x, kernel, **how)
     g = gx.placeholder("g", y.shape, dtype)
     outputs = dict(zip(("dx", "dk"), gx.vjp([y], [x, kernel], [g]), strict=True))
-    return gx.compile({"y": y, **outputs}, [x, kernel, g], backend=backend)
+    return gx.compile({"y": y, **outputs}, [x, kernel, g], backend=who)
 
 
 def feeds_of(case: str, program, dtype: str = "float32") -> dict[str, np.ndarray]:
@@ -171,3 +171,24 @@ def test_transpositions_are_kernels_like_others():
     assert "transpose_float32_kernel" in program.executable.unit.functions
     alone = program_of("plain", CupyBackend(device=device, convolution="graphc"))
     assert "transpose_float32_kernel" not in alone.executable.unit.functions
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", CASES)
+def test_on_a_gpu_cudnn_computes_what_the_reference_does(case, dtype):
+    """The same bits twice, from programs of their own, too."""
+    reason = backend.available() or (None if cudnn.installed() else "cuDNN is not installed")
+    if reason is not None:
+        pytest.skip(reason)
+    programs = [program_of(case, CupyBackend(convolution="cudnn"), dtype) for _ in range(2)]
+    feeds = feeds_of(case, programs[0])
+    first, again, other = programs[0](**feeds), programs[0](**feeds), programs[1](**feeds)
+    wanted = program_of(case, "reference", dtype)(**feeds)
+    bound = 1e-4 if dtype == "float32" else 3e-2
+    for name, right in wanted.items():
+        np.testing.assert_array_equal(first[name], again[name])
+        np.testing.assert_array_equal(first[name], other[name])
+        found, right = first[name].astype(np.float32), right.astype(np.float32)
+        np.testing.assert_allclose(found, right, rtol=bound, atol=bound * np.abs(right).max(), err_msg=name)
+    assert any(": cudnn " in note for note in programs[0].executable.notes())
