@@ -79,10 +79,11 @@ class Feeds:
     def _next(self) -> _Feed:
         """The memory that was used the longest time ago."""
         if len(self._feeds) < FEEDS:
-            staging = None
+            staging = taken = None
             if self._nbytes >= BESIDE_BYTES:
                 staging = self._device.allocate(self._nbytes, f"{self._what}, on their way")
-            self._feeds.append(_Feed(self._device.pinned(self._nbytes), staging))
+                taken = self._device.mark()  # what is queued may still use the memory, for whoever had it before
+            self._feeds.append(_Feed(self._device.pinned(self._nbytes), staging, taken=taken))
         else:
             self._feeds.append(self._feeds.pop(0))
         return self._feeds[-1]

@@ -152,6 +152,22 @@ def test_a_copy_that_does_not_wait_shows(monkeypatch):
     assert (train(Lagging(early=False))[0] != wanted[0]).any()
 
 
+class Reusing(Lagging):
+    """Memory is taken again as soon as nobody holds it, while what is queued still writes it."""
+
+    def allocate(self, nbytes: int, what: str) -> Any:
+        memory = super().allocate(nbytes, what)
+        if "on their way" in what:
+            self.put(lambda: memory.data.fill(0xA5))
+        return memory
+
+
+def test_memory_that_earlier_work_still_uses_is_waited_for(monkeypatch):
+    monkeypatch.setattr(feeds, "BESIDE_BYTES", 0)
+    for a, b in zip(train(Reusing(early=True)), train(EmulatedDevice()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_some_inputs_may_be_there_already(monkeypatch):
     monkeypatch.setattr(feeds, "BESIDE_BYTES", 0)
     device = Lagging(early=True)
