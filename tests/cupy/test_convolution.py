@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphc as gx
-from graphc.backends.cupy.convolution import LARGE, SMALL, Axis, Sizes, Variant, variants
+from graphc.backends.cupy.convolution import LARGE, SMALL, TALL, Axis, Sizes, Variant, variants
 from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType, TensorType
@@ -92,7 +92,9 @@ TABLE = (
     plain((2, 7, 8, 3), (3, 2), 5, strides=(2, 1), dilations=(1, 2), low=(1, 0), high=(0, 3)),
     plain((3, 9, 9, 8), (3, 3), 16, strides=(2, 2), kinds=("Bfloat16", "Float32")),
     plain((2, 11, 11, 8), (3, 3), 8, strides=(3, 2), dilations=(2, 2), low=(2, 1), high=(1, 2), kinds=HALF),
-    plain((2, 8, 8, 16), (1, 1), 8, strides=(2, 2), low=(0, 0), high=(0, 0), kinds=("Float16",)),
+    plain((2, 8, 8, 16), (1, 1), 40, strides=(2, 2), low=(0, 0), high=(0, 0), kinds=("Float16",)),
+    plain((2, 6, 6, 72), (3, 3), 16, kinds=("Bfloat16", "Tf32", "Float32")),
+    plain((1, 8, 8, 40), (3, 3), 8, strides=(2, 2), kinds=("Bfloat16", "Float32")),
     plain((1, 12, 12, 3), (7, 7), 40, strides=(2, 2), low=(3, 3), high=(3, 3), kinds=("Bfloat16", "Float32")),
     plain((2, 6, 6, 16), (3, 3), 32, groups=2, kinds=("Bfloat16", "Float32")),
     plain((2, 5, 5, 6), (3, 3), 9, groups=3, kinds=("Float16", "Tf32")),
@@ -274,8 +276,10 @@ def test_what_is_missing_in_a_kernel_shows(missing):
 def test_sizes_choose_tiles_and_parts():
     """Large tiles where they keep a GPU busy; positions in parts where a kernel has few elements."""
     layer = plain((64, 14, 14, 256), (3, 3), 256)
-    assert [v.tiling for v in layer.variants(Sought.RESULT, "Bfloat16")] == [LARGE, SMALL]
+    assert [v.tiling for v in layer.variants(Sought.RESULT, "Bfloat16")] == [TALL, LARGE, SMALL]
     assert layer.sizes(Sought.RESULT).chosen(layer.variants(Sought.RESULT, "Bfloat16")).tiling == LARGE
+    more = plain((128, 14, 14, 256), (3, 3), 256)
+    assert more.sizes(Sought.INPUT).chosen(more.variants(Sought.INPUT, "Tf32")).tiling == TALL
     one = plain((1, 14, 14, 256), (3, 3), 256)
     assert one.sizes(Sought.RESULT).chosen(one.variants(Sought.RESULT, "Bfloat16")).tiling == SMALL
     stem = plain((64, 56, 56, 64), (3, 3), 64)
