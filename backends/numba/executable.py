@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from graphc.backend import Failure
 from graphc.backends.numba import blas, build, objects, threads
 from graphc.backends.numba.attention import attention, function_of
+from graphc.backends.numba.blocked import blocked_product, is_blocked
 from graphc.backends.numba.contraction import contraction
 from graphc.backends.numba.forks import make_lock
-from graphc.backends.numba.gemm import product
+from graphc.backends.numba.gemm import Product, product
 from graphc.backends.numba.packed import packed_product
 from graphc.backends.numba.table import (
     ARRAY_DATA,
@@ -105,7 +106,7 @@ class NumbaExecutable:
         self.lanes: deque[_Lane] = deque()
 
     def bind(self, dims: Mapping[str, int]) -> NumbaBound:
-        """Plan memory for these sizes. Compiles no machine code; the last 64 combinations are kept."""
+        """Plan memory for these sizes. Compiles no kernel; the last 64 combinations are kept."""
         key = tuple(sorted(dims.items()))
         with self._bound_lock:
             bound = self._bound.get(key)
@@ -115,6 +116,12 @@ class NumbaExecutable:
                     self._bound.popitem(last=False)
             self._bound.move_to_end(key)
         return bound
+
+    def routine(self, name: str) -> int:
+        """The address of a native function, which only some sizes need: it is not of this plan but of the backend."""
+        if name not in self.native:
+            self.native |= build.native_addresses([name])
+        return self.native[name]
 
     def source(self) -> str:
         """The generated source of all kernels, each under its name and file."""
@@ -281,11 +288,12 @@ class _Table:
             self._address(item.a, width * size_of(item.offset_a, self._dims))
             self._address(item.b, width * size_of(item.offset_b, self._dims))
             self._address(item.c)
-            fixed = (packed_product if item.in_panels else product)(item, self._dims)
+            form, fix = _form(item, self._dims)
+            fixed = fix(item, self._dims)
             self.records += fixed.words
             extent, chunk = fixed.tiles, 1
             cost = fixed.tiles * fixed.operations // GEMM_OPERATIONS_PER_COST
-            kernel = self._executable.native[f"{'panels' if item.in_panels else 'gemm'}_{item.dtype}"]
+            kernel = self._executable.routine(f"{form}_{item.dtype}")
         elif isinstance(item, ContractionItem):
             for index in item.buffers:
                 self._address(index)
@@ -315,6 +323,7 @@ class _Table:
             extent, chunk, cost = known.units, 1, known.operations // GEMM_OPERATIONS_PER_COST
             kernel = self._executable.native[f"winograd_{item.dtype}"]
         else:
+            assert isinstance(item, KernelItem), "only a backend that takes convolutions gets them whole"
             for index in item.buffers:
                 self._address(index)
             self.records += [size_of(size, self._dims) for size in item.sizes]
@@ -391,6 +400,15 @@ class _Table:
             case _:
                 value = self.arrays.constants[buffer.slot].ctypes.data
         self.records[word - self.records_at] = value
+
+
+def _form(item: GemmItem, dims: Mapping[str, int]) -> tuple[str, Callable[[GemmItem, Mapping[str, int]], Product]]:
+    """How a product is computed: the native function, and what fixes its sizes."""
+    if item.in_panels:
+        return "panels", packed_product
+    if is_blocked(item, dims):
+        return "blocks_down" if item.transpose_a else "blocks", blocked_product
+    return "gemm", product
 
 
 class _Marks:

@@ -54,6 +54,13 @@ def product(item: GemmItem, dims: Mapping[str, int]) -> Product:
     return Product(words, batch * tiles_m * tiles_n, _work(tile_m, tile_n, k))
 
 
+def parts_wanted(operations: int) -> int:
+    """Into how many parts a product of so many operations is cut."""
+    if operations < MEDIUM:
+        return 1 if operations < SMALL else 2
+    return max(4, min(operations // TILE_OPERATIONS, TILES_PER_CORE * CORES))
+
+
 def _work(m: int, n: int, k: int) -> int:
     """Operations of a product, at least those that could be done while its matrices pass through the caches."""
     return max(2 * m * n * k, OPERATIONS_PER_ELEMENT * (m * k + k * n + m * n))
@@ -66,12 +73,7 @@ def tiles(m: int, n: int, k: int, batch: int) -> tuple[int, int]:
     for four tiles, measured from 128 x 128 x 128 to 1024 x 1024 x 1024, while two threads take half the time. Sixteen
     tiles of 1024 x 256 x 1024 take 11 to 15 % more than four. How many cores there are counts, not how many are used.
     """
-    operations = _work(m, n, k)
-    if operations < SMALL:
-        wanted = 1
-    else:
-        wanted = 2 if operations < MEDIUM else max(4, min(operations // TILE_OPERATIONS, TILES_PER_CORE * CORES))
-    wanted = min(wanted, MOST_TILES // max(batch, 1))
+    wanted = min(parts_wanted(_work(m, n, k)), MOST_TILES // max(batch, 1))
     least = 128 if wanted > 4 else 32
     long, short = max(m, n), min(m, n)
     parts = min(wanted, -(-long // least))

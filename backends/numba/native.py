@@ -19,6 +19,7 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from graphc.backends.numba.attention_kernels import attend, attend_back
+from graphc.backends.numba.blocked_tiles import products_in_blocks
 from graphc.backends.numba.intrinsics import ADDRESS, I64, floor_divide, minimum
 from graphc.backends.numba.packed_tiles import products_with_panels
 from graphc.backends.numba.table import (
@@ -555,6 +556,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "serve": (serve, (WORDS, int64), types.void),
     "gemm_float32": (matrix_product(float32), (WORDS, int64, int64), types.void),
     "gemm_float64": (matrix_product(float64), (WORDS, int64, int64), types.void),
+    "blocks_float32": (products_in_blocks(float32, False), (WORDS, int64, int64), types.void),
+    "blocks_float64": (products_in_blocks(float64, False), (WORDS, int64, int64), types.void),
+    "blocks_down_float32": (products_in_blocks(float32, True), (WORDS, int64, int64), types.void),
+    "blocks_down_float64": (products_in_blocks(float64, True), (WORDS, int64, int64), types.void),
     "panels_float32": (products_with_panels(float32), (WORDS, int64, int64), types.void),
     "panels_float64": (products_with_panels(float64), (WORDS, int64, int64), types.void),
     "patches_float32": (products_of_patches(float32), (WORDS, int64, int64), types.void),
@@ -567,5 +572,5 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[types.Type, ...], types.
     "winograd_float64": (winograd_products(float64), (WORDS, int64, int64), types.void),
 }
 """By symbol: the function, its argument types, its result type."""
-WIDE_ENOUGH = frozenset(name for name in FUNCTIONS if name.startswith("attention"))
+WIDE_ENOUGH = frozenset(name for name in FUNCTIONS if name.startswith(("attention", "blocks")))
 """Functions whose loops are written as wide as they shall be: LLVM unrolling them takes longer and gains nothing."""

@@ -95,6 +95,13 @@ GEMM_WORDS = 20
     PANELS_BLOCK, PANELS_RUN, PANELS_LANES,
 ) = range(13)  # fmt: skip
 
+# argument record of a matrix product in blocks; distances are in bytes
+(
+    BLOCKED_A, BLOCKED_B, BLOCKED_C, BLOCKED_M, BLOCKED_N, BLOCKED_K, BLOCKED_A_ROW, BLOCKED_B_ROW, BLOCKED_C_ROW,
+    BLOCKED_STRIDE_A, BLOCKED_STRIDE_B, BLOCKED_STRIDE_C, BLOCKED_TURNED, BLOCKED_GROUP, BLOCKED_GROUPS, BLOCKED_PART,
+    BLOCKED_PARTS, BLOCKED_BLOCK, BLOCKED_RUN,
+) = range(19)  # fmt: skip
+
 # argument record of products of patches; all distances are in bytes
 (
     PATCH_A, PATCH_B, PATCH_C,

@@ -69,10 +69,13 @@ STEPS_AHEAD = 16
 """How early shared vectors are asked for: many come from the second cache or from memory, a line at a time."""
 
 
-def any_tile(element: types.Float, sizes: Mapping[int, Sequence[int]] | None = None) -> Callable[..., Any]:
+def any_tile(
+    element: types.Float, sizes: Mapping[int, Sequence[int]] | None = None, rows_ahead: bool = False
+) -> Callable[..., Any]:
     """An intrinsic that computes a tile; all distances are in bytes.
 
-    ``sizes`` says which there are: of so many vectors, tiles of these numbers of rows.
+    ``sizes`` says which there are: of so many vectors, tiles of these numbers of rows. With ``rows_ahead`` elements of
+    rows are asked for early, too, as they lie where all rows of a step are side by side.
 
     Its arguments are the tile's rows and vectors, or NARROW_TILE for one vector of half the width; its place in c and
     the distance of rows there; its first row in a and the distance of rows there; the place of shared elements in b; of
@@ -81,7 +84,11 @@ def any_tile(element: types.Float, sizes: Mapping[int, Sequence[int]] | None = N
     """
     lanes = vector_bytes() * 8 // element.bitwidth
     known = {vectors: tile_rows(vectors) for vectors in VECTORS_OF_TILES} if sizes is None else sizes
-    bodies = {(rows, vectors): _tile(element, lanes, rows, vectors) for vectors in known for rows in known[vectors]}
+    bodies = {
+        (rows, vectors): _tile(element, lanes, rows, vectors, rows_ahead)
+        for vectors in known
+        for rows in known[vectors]
+    }
     if sizes is None:
         bodies |= {(rows, NARROW_TILE): _tile(element, lanes // 2, rows, 1) for rows in tile_rows(1)}
 
@@ -106,7 +113,7 @@ def any_tile(element: types.Float, sizes: Mapping[int, Sequence[int]] | None = N
 
 
 def _tile(
-    element: types.Float, lanes: int, rows: int, vectors: int
+    element: types.Float, lanes: int, rows: int, vectors: int, rows_ahead: bool = False
 ) -> Callable[[ir.IRBuilder, Sequence[ir.Value]], None]:
     """What writes the code of a tile of one size."""
     real = ir.FloatType() if element is types.float32 else ir.DoubleType()
@@ -144,22 +151,19 @@ def _tile(
 
         sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(rows)]
         starts = [builder.add(c, builder.mul(cp, I64(p))) for p in range(rows)]
-        with builder.if_else(builder.icmp_signed("!=", more, I64(0))) as (then, otherwise):
-            with then:
-                for p in range(rows):
-                    for v in range(vectors):
-                        builder.store(vector_at(starts[p], v), sums[p][v])
-            with otherwise:
-                for row in sums:
-                    for total in row:
-                        builder.store(zero, total)
+        for row in sums:
+            for total in row:
+                builder.store(zero, total)
 
         def step(at_a, at_b):
             shared = [vector_at(at_b, v) for v in range(vectors)]
             ahead = builder.add(at_b, builder.mul(b3, I64(STEPS_AHEAD)))
-            for v in range(vectors):
-                address = builder.inttoptr(builder.add(ahead, I64(v * lanes * width)), I8.as_pointer())
-                builder.call(prefetch, [address, I32(0), I32(3), I32(1)])
+            wanted = [builder.add(ahead, I64(v * lanes * width)) for v in range(vectors)]
+            if rows_ahead:
+                ahead = builder.add(at_a, builder.mul(a3, I64(STEPS_AHEAD)))
+                wanted += [builder.add(ahead, I64(p * width)) for p in sorted({0, rows - 1})]
+            for early in wanted:
+                builder.call(prefetch, [builder.inttoptr(early, I8.as_pointer()), I32(0), I32(3), I32(1)])
             for p in range(rows):
                 address = builder.inttoptr(builder.add(at_a, builder.mul(ap, I64(p))), real.as_pointer())
                 factor = spread(builder.load(address), vector)
@@ -174,6 +178,11 @@ def _tile(
             with cgutils.for_range(builder, n3, intp=I64) as third:
                 at_a = builder.add(row_a, builder.mul(third.index, a3))
                 step(at_a, builder.add(row_b, builder.mul(third.index, b3)))
+        # sums of parts are more exact than one sum that goes on from what is there
+        with builder.if_then(builder.icmp_signed("!=", more, I64(0))):
+            for p in range(rows):
+                for v in range(vectors):
+                    builder.store(builder.fadd(builder.load(sums[p][v]), vector_at(starts[p], v)), sums[p][v])
         for p in range(rows):
             for v in range(vectors):
                 value = builder.load(sums[p][v])
