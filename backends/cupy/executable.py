@@ -17,6 +17,7 @@ from graphc.backends.cupy.device import Array, Device, Memory
 from graphc.backends.cupy.epilogues import finish_products
 from graphc.backends.cupy.halves import read_halves
 from graphc.backends.cupy.module import make_unit
+from graphc.backends.cupy.padded import pad_rows
 from graphc.backends.cupy.printer import kernel_source
 from graphc.backends.cupy.state import Mirror
 from graphc.backends.cupy.tasks import CELL_BYTES, SLOTS, turning
@@ -40,7 +41,8 @@ class GpuExecutable:
 
     def __init__(self, plan: Plan, device: Device, tf32: bool = False, convolution: str = OWN) -> None:
         self.tf32 = tf32 or plan.tf32
-        self.plan = plan = add_scratch(keep_statistics(finish_products(read_halves(plan), self.tf32)))
+        products = pad_rows(finish_products(read_halves(plan), self.tf32), self.tf32)
+        self.plan = plan = add_scratch(keep_statistics(products))
         self.device = device
         library = convolution != OWN and bool(device.library_version())
         self.unit = make_unit(plan, self.tf32, device.shared_bytes, library)

@@ -6,6 +6,7 @@ rounds once, at the end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,21 +68,21 @@ def stored_by(kernel: Kernel) -> dict[str, Stored] | None:
             case Let(var=var, value=value):
                 known[var.name] = _meaning(value, known, indices)
                 if var.dtype is DType.int64:
-                    indices[var.name] = _spelled(value, indices)
+                    indices[var.name] = spelled(value, indices)
             case Store(buffer=buffer, index=index, value=value) if buffer not in found:
-                found[buffer] = Stored(_spelled(index, indices), _meaning(value, known, indices))
+                found[buffer] = Stored(spelled(index, indices), _meaning(value, known, indices))
             case _:
                 return None
     return found
 
 
-def _spelled(index: Expr, indices: dict[str, Expr]) -> Expr:
+def spelled(index: Expr, indices: Mapping[str, Expr]) -> Expr:
     """An index without names that stand for others."""
     match index:
         case Var(name=name):
             return indices.get(name, index)
         case Apply(args=args):
-            return replace(index, args=tuple(_spelled(argument, indices) for argument in args))
+            return replace(index, args=tuple(spelled(argument, indices) for argument in args))
         case _:
             return index
 
@@ -93,7 +94,7 @@ def _meaning(value: Expr, known: dict[str, Meaning], indices: dict[str, Expr]) -
         case Const(value=number, dtype=dtype):
             return Function(None, np.full(_POINTS.shape, number, dtype.wide.numpy)) if dtype in COMPUTED else None
         case Load(buffer=buffer, index=index, dtype=dtype):
-            return Sum(frozenset([(buffer, _spelled(index, indices))])) if dtype in COMPUTED else None
+            return Sum(frozenset([(buffer, spelled(index, indices))])) if dtype in COMPUTED else None
         case Apply(fn="cast", args=(inner,), dtype=dtype) if dtype in COMPUTED and inner.dtype in COMPUTED:
             return _meaning(inner, known, indices)  # there is one rounding, at the end
         case Apply(fn=fn, args=args, dtype=dtype):
@@ -151,24 +152,29 @@ def is_same_modulo(a: Expr, b: Expr, of: int) -> bool:
     >>> is_same_modulo(row, j, 8), is_same_modulo(row, j, 3)
     (True, False)
     """
-    left, right = _linear(a, of), _linear(b, of)
+    left, right = linear(a, of), linear(b, of)
     atoms = left.keys() | right.keys()
     return all((left.get(atom, 0) - right.get(atom, 0)) % of == 0 for atom in atoms)
 
 
-def _linear(index: Expr, of: int) -> dict[Expr | None, int]:
-    """The factors of what an index is a sum of, as far as a multiple of a number does not matter; None: a number."""
+def linear(index: Expr, of: int = 0) -> dict[Expr | None, int]:
+    """The factors of what an index is a sum of; None: the number in it.
+
+    Args:
+        index: without names that stand for others.
+        of: multiples of it do not matter, unless it is 0.
+    """
     match index:
         case Const(value=value):
             return {None: int(value)}
         case Apply(fn="add" | "sub" as fn, args=(a, b)):
-            found, sign = _linear(a, of), 1 if fn == "add" else -1
-            for atom, factor in _linear(b, of).items():
+            found, sign = linear(a, of), 1 if fn == "add" else -1
+            for atom, factor in linear(b, of).items():
                 found[atom] = found.get(atom, 0) + sign * factor
             return found
         case Apply(fn="mul", args=(a, Const(value=factor)) | (Const(value=factor), a)):
-            return {atom: int(factor) * own for atom, own in _linear(a, of).items()}
-        case Apply(fn="mod", args=(a, Const(value=divisor))) if divisor and int(divisor) % of == 0:
-            return _linear(a, of)
+            return {atom: int(factor) * own for atom, own in linear(a, of).items()}
+        case Apply(fn="mod", args=(a, Const(value=divisor))) if of and divisor and int(divisor) % of == 0:
+            return linear(a, of)
         case _:
             return {index: 1}

@@ -15,6 +15,7 @@ from graphc import cache
 from graphc.backends.cupy import CupyBackend, cubins
 from graphc.backends.cupy.module import KERNELS_OF_A_PART, Part, make_unit
 from graphc.backends.cupy.nvrtc import Cubin
+from graphc.backends.cupy.products import FUNCTIONS
 from graphc.errors import BackendError, IndexRangeError
 from graphc.lower import store
 from tests.cupy.emulated_device import EmulatedDevice
@@ -157,7 +158,7 @@ def test_parts_hold_few_kernels_and_each_of_them_once():
     unit = make_unit(recurrent_step("numba", 64).plan)
     names = [name for part in unit.parts for name in part.functions]
     assert len(unit.entries) > KERNELS_OF_A_PART
-    assert len(names) == len(set(names)) == len(unit.entries) + 1 + 2 * unit.small_products
+    assert len(names) == len(set(names)) == len(unit.entries) + 1 + len(FUNCTIONS) * unit.small_products
     assert max(len(part.functions) for part in unit.parts) <= KERNELS_OF_A_PART + 1
     for part in unit.parts:
         assert all(f"{name}(" in part.source for name in part.functions)
