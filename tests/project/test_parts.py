@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from graphc import layers, metrics, optimizers
+from graphc import activations, layers, metrics, optimizers
 from graphc.frontend import schedules
 from graphc.frontend.config import Configurable, deserialize, serialize
 from tests.project.checkout import ROOT
@@ -38,7 +38,7 @@ OF_THEIR_OWN = {
     "StackedRNNCells": lambda cls: cls([layers.GRUCell(4), layers.LSTMCell(3)]),
     "Bidirectional": lambda cls: cls(layers.GRU(3)),
     "TimeDistributed": lambda cls: cls(layers.Dense(3)),
-    "Lambda": lambda cls: cls("relu"),
+    "Lambda": lambda cls: cls(activations.relu),
     "Grouped": lambda cls: cls(optimizers.Adam(0.1), {"base": 0.1, "head": optimizers.SGD(0.2)}),
     "LossScaleOptimizer": lambda cls: cls(optimizers.Adam(0.1), 8.0),
     "LossFunctionWrapper": lambda cls: None,
