@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import graphc as gx
-from graphc.backends.cupy import CupyBackend, backend, cudnn
+from graphc import cache
+from graphc.backends.cupy import CupyBackend, backend, choice, cudnn
 from graphc.backends.cupy.device import Convolution
 from graphc.errors import BackendError
 from tests.cupy.emulated_device import EmulatedDevice
@@ -71,9 +74,19 @@ def named(graph) -> str:
     return "library" if any(isinstance(task.work, Convolution) for task in graph.tasks) else "own"
 
 
+@pytest.fixture
+def fresh(monkeypatch):
+    """Choices are kept for this test alone; compiled kernels stay in the cache."""
+    kept: dict[str, bytes] = {}
+    entries = SimpleNamespace(
+        digest=cache.digest, get=lambda key, kind: kept.get(key), put=lambda k, _, d: kept.update({k: d})
+    )
+    monkeypatch.setattr(choice, "cache", entries)
+
+
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("fast", ["library", "own"])
-def test_the_faster_one_is_taken_and_the_program_explains_it(fast, monkeypatch, tmp_path):
-    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
+def test_the_faster_one_is_taken_and_the_program_explains_it(fast):
     device = EmulatedDevice(
         library={"a plan": 64, "another": 0}, seconds=lambda graph: 1e-3 if named(graph) == fast else 2e-3
     )
@@ -94,9 +107,9 @@ def test_the_faster_one_is_taken_and_the_program_explains_it(fast, monkeypatch, 
     assert [note.replace("(kept", "(measured") for note in second.executable.notes()] == [*program.executable.notes()]
 
 
-def test_parameters_and_inputs_are_not_touched_by_measuring(monkeypatch, tmp_path):
+@pytest.mark.usefixtures("fresh")
+def test_parameters_and_inputs_are_not_touched_by_measuring():
     """All that is measured works on memory that nothing else uses."""
-    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
     kernel = gx.parameter("kernel", np.random.default_rng(1).standard_normal((3, 3, 2, 4)).astype(np.float32))
     x = gx.placeholder("x", ("images", 5, 5, 2))
     loss = gx.mean(gx.square(gx.conv(x, kernel)))
@@ -111,8 +124,9 @@ def test_parameters_and_inputs_are_not_touched_by_measuring(monkeypatch, tmp_pat
     np.testing.assert_allclose(losses, [float(reference(**feeds)["loss"]) for _ in range(2)], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("fresh")
 def test_without_a_library_its_absence_is_said_once():
-    device = EmulatedDevice(seconds=lambda graph: 1.0, versions="without a library")
+    device = EmulatedDevice(seconds=lambda graph: 1.0)
     program = program_of("dilated", CupyBackend(device=device))
     program(**feeds_of("dilated", program))
     assert program.explain().count("there is no library; install one") == 1
