@@ -121,6 +121,7 @@ absolute combine floor_divide from_lane is_finite is_nan maximum minimum modulo 
 rotate_left shift_left sigmoid sign_of softplus threefry truncated_remainder
 wrapping_add wrapping_sub wrapping_mul wrapping_neg
 team member meet shared_bytes quotient remainder
+store_packed store_words
 Add Mul Min Max And Or Packed WRAPPING ORDERED fmod fmodf atan2 atan2f copysign copysignf exp log pow powf
 table set halted first_check
 """

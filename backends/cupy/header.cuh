@@ -154,6 +154,21 @@ template <class T, int SIZE> struct __align__(sizeof(T) * SIZE < 16 ? sizeof(T) 
     __device__ __forceinline__ T& operator[](long long i) { return values[i]; }
 };
 
+// To an array that the kernel does not read.
+template <class T, int SIZE> static __device__ __forceinline__ void store_packed(T* place, Packed<T, SIZE> values) {
+    constexpr int BYTES = sizeof(T) * SIZE, COUNT = BYTES % 16 ? 2 : 4;
+    if (BYTES % 8) {
+        *(Packed<T, SIZE>*)place = values;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < BYTES / (4 * COUNT); i++) {
+        unsigned int words[COUNT];
+        memcpy(words, (const char*)&values + 4 * COUNT * i, sizeof words);
+        store_words((char*)place + 4 * COUNT * i, words);
+    }
+}
+
 // What several threads combine their values by.
 struct Add {
     static __device__ __forceinline__ float apply(float a, float b) { return a + b; }

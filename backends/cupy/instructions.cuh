@@ -26,6 +26,16 @@ static __device__ __forceinline__ unsigned short to_float16(float a) {
     return bits;
 }
 
+// Words to neighbours in global memory, in one instruction: the compiler makes several of an assignment where addresses
+// have many terms. The array is not read in the kernel, so that no load need stay behind this.
+static __device__ __forceinline__ void store_words(void* place, const unsigned int (&words)[4]) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(place), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+                 "r"(words[3]));
+}
+static __device__ __forceinline__ void store_words(void* place, const unsigned int (&words)[2]) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(place), "r"(words[0]), "r"(words[1]));
+}
+
 // To 1 ulp, and 0 below the smallest normal number: a division would take four times the instructions.
 static __device__ __forceinline__ float reciprocal(float a) {
     float result;

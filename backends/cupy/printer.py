@@ -177,6 +177,7 @@ class _CudaPrinter(Printer):
         # those of them that are never negative, so that C's division rounds as ours
         self.natural = set(source.sizes)
         self.packed = {s.local for s in walk(source.body) if isinstance(s, Pack)}
+        self.only_written = {buffer.name for buffer in source.buffers} - _loaded(source.body)
         self.thread = "threadIdx.x" if source.teams == 1 else "member"
         # where the next shared array begins, if launches bring them
         self.dynamic = 0 if dynamic_bytes(source) else None
@@ -358,6 +359,9 @@ class _CudaPrinter(Printer):
 
     def _pack(self, pack: Pack) -> None:
         local, array = self.name(pack.local), self.name(pack.array)
+        if pack.stores and pack.array in self.only_written:
+            self.line(f"store_packed({array} + {self._index(pack.index, ADD + 1)}, {local});")
+            return
         const = "" if pack.stores else "const "
         place = f"*({const}{_packed(pack.dtype, pack.size)}*)({array} + {self._index(pack.index, ADD + 1)})"
         self.line(f"{place} = {local};" if pack.stores else f"{local} = {place};")
@@ -465,6 +469,13 @@ def _float_text(value: float, dtype: DType) -> tuple[str, int]:
         return f"{sign}{word if single else f'(double){word}'}", ATOM if single and not sign else UNARY
     text = f"{np.float32(value)!s}f" if single else repr(value)
     return text, UNARY if sign else ATOM
+
+
+def _loaded(statements: tuple[Stmt, ...]) -> set[str]:
+    """The arrays that statements load from."""
+    packs = {s.array for s in walk(statements) if isinstance(s, Pack) and not s.stores}
+    parts = (p for s in walk(statements) for e in expressions(s) for p in subexpressions(e))
+    return packs | {part.buffer for part in parts if isinstance(part, Load)}
 
 
 def _reads(statements: tuple[Stmt, ...], name: str) -> bool:

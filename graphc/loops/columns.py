@@ -2,7 +2,8 @@
 
 Lowering gives an iteration up to 64 columns with an accumulator for each, and goes down the rows in order. Here a block
 takes them, each thread as many neighbours as can be read at once; what is left of the threads takes other rows. At the
-end the results of the rows are brought together in a fixed order.
+end the results of the rows are brought together in a fixed order. Where there are only a few rows, as in a window, a
+thread goes down its columns alone, and a block has those of several iterations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from graphc.loops.affine import (
     lets_of,
     map_expressions,
     parallel_loop,
+    rewrite,
 )
 from graphc.loops.kernel import (
     Accumulate,
@@ -49,6 +51,8 @@ THREADS = 256
 """Threads of a block: several blocks share a multiprocessor, so that some read while others bring sums together."""
 WIDTH = 64
 """Columns of an iteration, at most."""
+FEW = 16
+"""Rows that a thread goes down alone."""
 _REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 
 
@@ -84,11 +88,46 @@ def map_columns(kernel: Kernel, most: int) -> Kernel | None:
     multiple = next((m for m in (8, 4, 2) if is_multiple(parts.lanes, m, lets)), 0)
     size = pack_size(replace(lanes, body=_accumulating(lanes, _sums(parts, names))), lets, most, multiple)
     down = _Down(parts, names, lets, size)
+    if (rows := _trips(parts.rows)) is not None and rows <= FEW:
+        return _map_alone(kernel, parallel.var, down)
     shared = {
         a: Local(names.new(f"{a}_parts"), local.dtype, WIDTH * down.groups, True) for a, local in parts.arrays.items()
     }
     body = (*parts.lets, *shared.values(), down.loop(shared), Barrier(), _across(parts, names, shared, down.groups))
     outer = For(parallel.var, int64(0), kernel.extent, LoopKind.BLOCK, body)
+    return replace(kernel, body=(outer,), threads=THREADS)
+
+
+def _trips(rows: For) -> int | None:
+    """How many rows a nest of loops has, if that is a number."""
+    if rows.kind is LoopKind.VECTOR:
+        return 1
+    inner = next(_trips(s) for s in rows.body if isinstance(s, For))
+    if inner is None or not isinstance(rows.start, Const) or not isinstance(rows.stop, Const):
+        return None
+    return inner * int(rows.stop.value - rows.start.value)
+
+
+def _map_alone(kernel: Kernel, row: str, down: _Down) -> Kernel:
+    """Every thread goes down all rows for its columns; neighbouring threads have neighbouring columns."""
+    parts, size = down.parts, down.size
+    lanes = int(parts.lanes.value) if isinstance(parts.lanes, Const) else WIDTH
+    each = int64(-(-lanes // size))
+    block, thread, column = (Var(down.names.new(n), DType.int64) for n in ("block", "thread", "column"))
+    here, count = Var(row, DType.int64), index("mul", kernel.extent, each)
+    inner = tuple(down.alone(column))
+    if not isinstance(parts.lanes, Const) or lanes % size:
+        inner = (If(Apply("lt", (column, parts.lanes), DType.bool), inner),)
+    first = index("mul", block, int64(THREADS))
+    body = (
+        Let(here, index("floordiv", thread, each)),
+        Let(column, index("mul", index("sub", thread, index("mul", here, each)), int64(size))),
+        *parts.lets,
+        *inner,
+    )
+    end = index("min", count, index("add", first, int64(THREADS)))
+    threads = For(thread.name, first, end, LoopKind.THREAD, body)
+    outer = For(block.name, int64(0), ceildiv(count, THREADS), LoopKind.BLOCK, (threads,))
     return replace(kernel, body=(outer,), threads=THREADS)
 
 
@@ -154,6 +193,28 @@ class _Down:
             ),
         )  # fmt: skip
 
+    def alone(self, column: Var) -> list[Stmt]:
+        """All of an iteration for the columns of a thread, which begin there."""
+        parts = self.parts
+        sums = _sums(parts, self.names)
+        body = self._begin(sums)
+        body.append(replace(parts.rows, body=self._unlaned(parts.rows.body, sums, column)))
+        for loop in parts.after:
+            rest = tuple(map_expressions(s, lambda e: _with_totals(e, sums)) for s in loop.body)
+            if self.size == 1:
+                once = (Let(Var(loop.var, DType.int64), column), *rest)
+                body.append(For(self.names.new("once"), int64(0), int64(1), LoopKind.SEQ, once))
+                continue
+            loop = replace(loop, body=rest)
+            if pack_size(loop, self.lets, self.size, self.size) == self.size:
+                packed = pack_body(loop, column, self.size, self.lets, self.names)
+                body += (_by_lane(s, sums) if isinstance(s, For) else s for s in packed)
+                continue
+            lane = Var(self.names.new("lane"), DType.int64)
+            each = (Let(Var(loop.var, DType.int64), index("add", column, lane)), *rest)
+            body.append(_by_lane(For(lane.name, int64(0), int64(self.size), LoopKind.SEQ, each), sums))
+        return body
+
     def _begin(self, sums: dict[str, Var]) -> list[Stmt]:
         parts = self.parts
         if self.size == 1:
@@ -180,7 +241,7 @@ class _Down:
                 case For(kind=LoopKind.VECTOR):
                     loop = replace(statement, body=_accumulating(statement, sums))
                     packed = pack_body(loop, column, self.size, self.lets, self.names)
-                    result += (_by_lane(s) if isinstance(s, For) else s for s in packed)
+                    result += (_by_lane(s, sums) if isinstance(s, For) else s for s in packed)
                 case For():
                     result.append(replace(statement, body=self._unlaned(statement.body, sums, column)))
                 case _:
@@ -188,11 +249,12 @@ class _Down:
         return tuple(result)
 
 
-def _by_lane(loop: For) -> For:
+def _by_lane(loop: For, sums: dict[str, Var]) -> For:
     """A loop over the columns of a thread with an accumulator for each."""
     lane = Var(loop.var, DType.int64)
+    each: dict[str, Expr] = {var.name: Load(var.name, lane, var.dtype) for var in sums.values()}
     body: list[Stmt] = []
-    for statement in loop.body:
+    for statement in rewrite(loop.body, each):
         if isinstance(statement, Accumulate):
             name, dtype = statement.var.name, statement.var.dtype
             value = Apply(statement.fn, (Load(name, lane, dtype), statement.value), dtype)

@@ -74,6 +74,8 @@ def _split_columns(kernel: Kernel, parallel: For, columns: Columns) -> Split | N
     rows = columns.rows
     if not (is_of_sizes(rows.stop, kernel) and isinstance(rows.start, Const)):
         return None
+    if isinstance(rows.stop, Const) and rows.stop.value - rows.start.value <= ROWS:
+        return None
     names = Names(kernel)
     count = index("sub", rows.stop, rows.start)
     most = index("max", int64(4), index("floordiv", int64(ENOUGH), index("max", kernel.extent, int64(1))))

@@ -102,6 +102,9 @@ static inline unsigned to_tf32(float a) {
     unsigned bits = (unsigned)__float_as_int(a);
     return a - a != 0 ? bits : (bits + 0x1000u) & ~0x1fffu;
 }
+template <int COUNT> void store_words(void* place, const unsigned (&words)[COUNT]) {
+    memcpy(place, words, sizeof words);
+}
 static inline float reciprocal(float a) { return 1.0f / a; }
 static inline float power_of_two(float a) { return a < -126 ? 0.0f : exp2f(a); }
 

@@ -190,12 +190,38 @@ def reads_of_each_element(kernel: Kernel, width: int) -> float:
     return total / width
 
 
+# windows: a few rows down columns
+
+
+def pooled() -> tuple[dict, list]:
+    """Windows of so few rows that a thread takes them alone, in columns that do and do not fill vectors."""
+    outputs, inputs = {}, []
+    for channels in (1, 6, 48, 65):
+        inputs.append(x := gx.placeholder(f"x{channels}", ("n", 6, 8, channels)))
+        outputs[f"most{channels}"] = gx.max_pool(x, (2, 2))
+        outputs[f"mean{channels}"] = gx.average_pool(x, (3, 2)) * 2.0
+    return outputs, inputs
+
+
+def test_windows_are_pooled_by_threads_of_their_own():
+    outputs, inputs = pooled()
+    programs = both_ways(outputs, inputs)
+    for kernel, _ in programs[0].executable.unit.entries:
+        assert kernel.threads == 256
+        assert not kernel.shared_bytes
+    for n in (0, 1, 5):
+        feeds = {x.op.label: f32(n, *x.shape[1:]) for x in inputs}
+        for data in feeds.values():
+            data[:1, 1, 1], data[:1, 2, 2] = np.nan, np.inf
+        agree(programs, feeds, rtol=1e-6)
+
+
 # all of them as machine code
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_they_compile_without_spills(arch):
-    found = [*kernels(*turned())]
+    found = [*kernels(*turned()), *kernels(*pooled())]
     for width in (20, 30000, 50257):
         outputs, x = normalized(width)
         found += kernels(outputs, [x])
