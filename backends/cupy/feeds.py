@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Feeds:
         self._nbytes = nbytes
         self._what = what
         self._feeds: list[_Feed] = []
+        # pinned memory is given to whoever asks next, at once: nothing may be under way when it is given back
+        weakref.finalize(self, _settle, self._feeds).atexit = False
 
     def bring(self, block: int, arrays: Sequence[tuple[int, Array]], whole: bool) -> None:
         """Queue copies of arrays to their offsets in the block; the arrays may change as soon as this returns.
@@ -87,3 +90,10 @@ class Feeds:
         else:
             self._feeds.append(self._feeds.pop(0))
         return self._feeds[-1]
+
+
+def _settle(feeds: Sequence[_Feed]) -> None:
+    """Wait until nothing reads the host's memory any more."""
+    for feed in feeds:
+        if feed.arrived is not None:
+            feed.arrived.wait()

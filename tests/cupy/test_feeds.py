@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 import graphc as gx
 from graphc.backends.cupy import CupyBackend, feeds
-from tests.cupy.emulated_device import EmulatedDevice, EmulatedGraph
+from tests.cupy.emulated_device import EmulatedDevice, EmulatedGraph, view
 from tests.spine.models import classifier_step
 
 SIZES = 12, 16, 4
@@ -166,6 +168,47 @@ def test_memory_that_earlier_work_still_uses_is_waited_for(monkeypatch):
     monkeypatch.setattr(feeds, "BESIDE_BYTES", 0)
     for a, b in zip(train(Reusing(early=True)), train(EmulatedDevice()), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Pooling(Lagging):
+    """Pinned memory that nobody holds is given to whoever asks next."""
+
+    def __init__(self) -> None:
+        super().__init__(early=False)
+        self.free: list[np.ndarray] = []
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        found = next((each for each in self.free if each.nbytes == nbytes), None)
+        if found is None:
+            found = super().pinned(nbytes)
+        else:
+            self.free = [each for each in self.free if each is not found]
+        memory = np.frombuffer(memoryview(found), np.uint8)
+        weakref.finalize(memory, self.free.append, found)
+        return memory
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        super().upload(address, view(array.ctypes.data, array.nbytes))  # which keeps nobody's memory
+
+    def upload_beside(self, address: int, array: np.ndarray, after: Any) -> Any:
+        return super().upload_beside(address, view(array.ctypes.data, array.nbytes), after)
+
+
+@pytest.mark.parametrize("least", [0, 1 << 30], ids=["beside", "between"])
+def test_pinned_memory_is_given_back_when_nothing_reads_it(monkeypatch, least):
+    """Programs that are dropped with a step under way, whose memory the next one gets."""
+    monkeypatch.setattr(feeds, "BESIDE_BYTES", least)
+    device = Pooling()
+    there = [device.empty((70,), np.dtype(np.float32)) for _ in range(4)]
+    for k, out in enumerate(there):
+        x = gx.placeholder("x", (70,))
+        program = gx.compile({"y": x * 2}, [x], backend=CupyBackend(device=device))
+        program.call([np.full(70, k, np.float32)], [out])
+        del program
+        gc.collect()
+    device.synchronize()
+    assert [float(out.data[0]) for out in there] == [0, 2, 4, 6]
+    assert device.free
 
 
 def test_some_inputs_may_be_there_already(monkeypatch):
