@@ -15,19 +15,7 @@ from graphc.ir.node import Node
 
 
 class _Pooling(SpatialLayer):
-    """One value for each window of each channel.
-
-    Args:
-        pool_size: how far a window reaches along each axis.
-        strides: how far the next window is; None: as far as a window reaches.
-        padding: "valid" for none, "same" for as many windows as places (divided by the stride), or numbers: an int or a
-            pair for each axis. What is added does not count.
-        data_format: "channels_last" or "channels_first".
-
-    Shapes: (batch, *sizes, channels) -> (batch, *windows, channels), or with the channels behind the batch.
-    Raises: ShapeError: the input has other axes, or a window does not fit; AxisError.
-    Source: Keras.
-    """
+    """What :class:`MaxPooling2D` and its kin share."""
 
     def __init__(
         self,
@@ -56,7 +44,7 @@ class _AveragePooling(_Pooling):
 
 
 class MaxPooling1D(_MaxPooling):
-    """The largest value of each window of sequences; see the arguments of ``_Pooling``.
+    """The largest value of each window of sequences; arguments as of :class:`MaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.MaxPooling1D()(gx.placeholder("x", ("n", 8, 4)))
@@ -67,7 +55,18 @@ class MaxPooling1D(_MaxPooling):
 
 
 class MaxPooling2D(_MaxPooling):
-    """The largest value of each window of images; see the arguments of ``_Pooling``.
+    """The largest value of each window of images.
+
+    Args:
+        pool_size: how far a window reaches along each axis.
+        strides: how far the next window is; None: as far as a window reaches.
+        padding: "valid" for none, "same" for as many windows as places (divided by the stride), or numbers: an int or a
+            pair for each axis. What is added does not count.
+        data_format: "channels_last" or "channels_first".
+
+    Shapes: (batch, *sizes, channels) -> (batch, *windows, channels), or with the channels behind the batch.
+    Raises: ShapeError: the input has other axes, or a window does not fit; AxisError.
+    Source: Keras.
 
     >>> import graphc as gx
     >>> gx.layers.MaxPooling2D()(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -78,7 +77,7 @@ class MaxPooling2D(_MaxPooling):
 
 
 class MaxPooling3D(_MaxPooling):
-    """The largest value of each window of volumes; see the arguments of ``_Pooling``.
+    """The largest value of each window of volumes; arguments as of :class:`MaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.MaxPooling3D()(gx.placeholder("x", ("n", 8, 8, 8, 4)))
@@ -89,7 +88,7 @@ class MaxPooling3D(_MaxPooling):
 
 
 class AveragePooling1D(_AveragePooling):
-    """The mean of each window of sequences; see the arguments of ``_Pooling``.
+    """The mean of each window of sequences; arguments as of :class:`MaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AveragePooling1D()(gx.placeholder("x", ("n", 8, 4)))
@@ -100,7 +99,7 @@ class AveragePooling1D(_AveragePooling):
 
 
 class AveragePooling2D(_AveragePooling):
-    """The mean of each window of images; see the arguments of ``_Pooling``.
+    """The mean of each window of images; arguments as of :class:`MaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AveragePooling2D()(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -111,7 +110,7 @@ class AveragePooling2D(_AveragePooling):
 
 
 class AveragePooling3D(_AveragePooling):
-    """The mean of each window of volumes; see the arguments of ``_Pooling``.
+    """The mean of each window of volumes; arguments as of :class:`MaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AveragePooling3D()(gx.placeholder("x", ("n", 8, 8, 8, 4)))
@@ -122,16 +121,7 @@ class AveragePooling3D(_AveragePooling):
 
 
 class _GlobalPooling(SpatialLayer):
-    """One value for each channel.
-
-    Args:
-        data_format: "channels_last" or "channels_first".
-        keepdims: whether the axes of places stay, with size 1.
-
-    Shapes: (batch, *sizes, channels) -> (batch, channels).
-    Raises: ShapeError: the input has other axes.
-    Source: Keras; Lin, Chen and Yan 2013, https://arxiv.org/abs/1312.4400.
-    """
+    """What :class:`GlobalMaxPooling2D` and its kin share."""
 
     def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
@@ -157,7 +147,7 @@ class _GlobalAveragePooling(_GlobalPooling):
 
 
 class GlobalMaxPooling1D(_GlobalMaxPooling):
-    """The largest value of each channel of sequences; see the arguments of ``_GlobalPooling``.
+    """The largest value of each channel of sequences; arguments as of :class:`GlobalMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.GlobalMaxPooling1D()(gx.placeholder("x", ("n", 8, 4)))
@@ -168,7 +158,15 @@ class GlobalMaxPooling1D(_GlobalMaxPooling):
 
 
 class GlobalMaxPooling2D(_GlobalMaxPooling):
-    """The largest value of each channel of images; see the arguments of ``_GlobalPooling``.
+    """The largest value of each channel of images.
+
+    Args:
+        data_format: "channels_last" or "channels_first".
+        keepdims: whether the axes of places stay, with size 1.
+
+    Shapes: (batch, *sizes, channels) -> (batch, channels).
+    Raises: ShapeError: the input has other axes.
+    Source: Keras; Lin, Chen and Yan 2013, https://arxiv.org/abs/1312.4400.
 
     >>> import graphc as gx
     >>> gx.layers.GlobalMaxPooling2D()(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -179,7 +177,7 @@ class GlobalMaxPooling2D(_GlobalMaxPooling):
 
 
 class GlobalMaxPooling3D(_GlobalMaxPooling):
-    """The largest value of each channel of volumes; see the arguments of ``_GlobalPooling``.
+    """The largest value of each channel of volumes; arguments as of :class:`GlobalMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.GlobalMaxPooling3D()(gx.placeholder("x", ("n", 8, 8, 8, 4)))
@@ -217,7 +215,7 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
 
 
 class GlobalAveragePooling2D(_GlobalAveragePooling):
-    """The mean of each channel of images; see the arguments of ``_GlobalPooling``.
+    """The mean of each channel of images; arguments as of :class:`GlobalMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.GlobalAveragePooling2D()(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -228,7 +226,7 @@ class GlobalAveragePooling2D(_GlobalAveragePooling):
 
 
 class GlobalAveragePooling3D(_GlobalAveragePooling):
-    """The mean of each channel of volumes; see the arguments of ``_GlobalPooling``.
+    """The mean of each channel of volumes; arguments as of :class:`GlobalMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.GlobalAveragePooling3D()(gx.placeholder("x", ("n", 8, 8, 8, 4)))
@@ -239,19 +237,7 @@ class GlobalAveragePooling3D(_GlobalAveragePooling):
 
 
 class _AdaptivePooling(SpatialLayer):
-    """As many values for each channel as are wanted, whatever the input's size.
-
-    Part i of n goes from i / n of the input's size, rounded down, to (i + 1) / n of it, rounded up.
-
-    Args:
-        output_size: the number of parts along each axis.
-        data_format: "channels_last" or "channels_first".
-
-    Shapes: (batch, *sizes, channels) -> (batch, *output_size, channels), or with the channels behind the batch; the
-        input's sizes are known.
-    Raises: ShapeError: the input has other axes, or sizes that are not known.
-    Source: Keras; https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
-    """
+    """What :class:`AdaptiveMaxPooling2D` and its kin share."""
 
     def __init__(self, output_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
@@ -313,7 +299,7 @@ class _AdaptiveAveragePooling(_AdaptivePooling):
 
 
 class AdaptiveMaxPooling1D(_AdaptiveMaxPooling):
-    """The largest value of each part of sequences; see the arguments of ``_AdaptivePooling``.
+    """The largest value of each part of sequences; arguments as of :class:`AdaptiveMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveMaxPooling1D(2)(gx.placeholder("x", ("n", 8, 4)))
@@ -324,7 +310,18 @@ class AdaptiveMaxPooling1D(_AdaptiveMaxPooling):
 
 
 class AdaptiveMaxPooling2D(_AdaptiveMaxPooling):
-    """The largest value of each part of images; see the arguments of ``_AdaptivePooling``.
+    """The largest value of each part of images.
+
+    Part i of n goes from i / n of the input's size, rounded down, to (i + 1) / n of it, rounded up.
+
+    Args:
+        output_size: the number of parts along each axis.
+        data_format: "channels_last" or "channels_first".
+
+    Shapes: (batch, *sizes, channels) -> (batch, *output_size, channels), or with the channels behind the batch; the
+        input's sizes are known.
+    Raises: ShapeError: the input has other axes, or sizes that are not known.
+    Source: Keras; https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveMaxPooling2D(2)(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -335,7 +332,7 @@ class AdaptiveMaxPooling2D(_AdaptiveMaxPooling):
 
 
 class AdaptiveMaxPooling3D(_AdaptiveMaxPooling):
-    """The largest value of each part of volumes; see the arguments of ``_AdaptivePooling``.
+    """The largest value of each part of volumes; arguments as of :class:`AdaptiveMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveMaxPooling3D(2)(gx.placeholder("x", ("n", 8, 8, 8, 4)))
@@ -346,7 +343,7 @@ class AdaptiveMaxPooling3D(_AdaptiveMaxPooling):
 
 
 class AdaptiveAveragePooling1D(_AdaptiveAveragePooling):
-    """The mean of each part of sequences; see the arguments of ``_AdaptivePooling``.
+    """The mean of each part of sequences; arguments as of :class:`AdaptiveMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveAveragePooling1D(2)(gx.placeholder("x", ("n", 8, 4)))
@@ -357,7 +354,7 @@ class AdaptiveAveragePooling1D(_AdaptiveAveragePooling):
 
 
 class AdaptiveAveragePooling2D(_AdaptiveAveragePooling):
-    """The mean of each part of images; see the arguments of ``_AdaptivePooling``.
+    """The mean of each part of images; arguments as of :class:`AdaptiveMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveAveragePooling2D(2)(gx.placeholder("x", ("n", 8, 8, 4)))
@@ -368,7 +365,7 @@ class AdaptiveAveragePooling2D(_AdaptiveAveragePooling):
 
 
 class AdaptiveAveragePooling3D(_AdaptiveAveragePooling):
-    """The mean of each part of volumes; see the arguments of ``_AdaptivePooling``.
+    """The mean of each part of volumes; arguments as of :class:`AdaptiveMaxPooling2D`.
 
     >>> import graphc as gx
     >>> gx.layers.AdaptiveAveragePooling3D(2)(gx.placeholder("x", ("n", 8, 8, 8, 4)))
