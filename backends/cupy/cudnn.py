@@ -29,6 +29,7 @@ MOST_WORKSPACE = 256 << 20
 _TYPES = {DType.float32: "FLOAT", DType.float64: "DOUBLE", DType.float16: "HALF", DType.bfloat16: "BFLOAT16"}
 
 
+@cache
 def installed() -> str:
     """The versions of the library and of its frontend, found without loading either; empty if it cannot be used."""
     frontend = _version(FRONTEND)
