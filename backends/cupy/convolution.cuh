@@ -12,8 +12,8 @@
 
 enum Sought { RESULT, INPUT, KERNEL };
 
-// Every field of these structures takes 8 bytes. `count` is of y, `size` of x. Axes come first that there are fewer of
-// than three, as those of one element.
+// Every field of these structures takes 8 bytes. `count` is of y, `size` of x. Where there are fewer than three axes,
+// others of a single element stand before them. There are fewer than 2^31 positions of x and of y.
 struct ConvolutionAxis {
     long long size, count, window, stride, dilation, low;
 };
@@ -85,16 +85,16 @@ constexpr int NOWHERE = -(1 << 30);
 // A number in several digits, the last one changing fastest, that is counted up by a constant.
 template <int DIGITS> struct Counter {
     int digit[DIGITS], step[DIGITS];
-    __device__ __forceinline__ void begin(long long number, int by, const int (&radix)[DIGITS]) {
+    __device__ __forceinline__ void begin(unsigned int number, unsigned int by, const int (&radix)[DIGITS]) {
 #pragma unroll
         for (int i = DIGITS - 1; i > 0; i--) {
-            digit[i] = (int)(number % radix[i]);
-            number /= radix[i];
-            step[i] = by % radix[i];
-            by /= radix[i];
+            digit[i] = (int)(number % (unsigned int)radix[i]);
+            number /= (unsigned int)radix[i];
+            step[i] = (int)(by % (unsigned int)radix[i]);
+            by /= (unsigned int)radix[i];
         }
         digit[0] = (int)number;
-        step[0] = by;
+        step[0] = (int)by;
     }
     __device__ __forceinline__ void count(const int (&radix)[DIGITS]) {
         int carry = 0;
@@ -241,7 +241,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
 #pragma unroll
     for (int a = 0; a < AXES; a++) along_radix[a] = meeting.elements[a] > 0 ? meeting.elements[a] : 1;
     along_radix[AXES] = own_channels > 0 ? own_channels : 1;
-    along.begin(OF_KERNEL ? first_row + own_lane : own_lane, INNER, along_radix);
+    along.begin((OF_KERNEL ? (unsigned int)first_row : 0u) + own_lane, INNER, along_radix);
     const Shift<AXES> fixed(meeting, along.digit);  // of a kernel
     if (OF_KERNEL) gathered += along.digit[AXES];
     const bool is_row = first_row + own_lane < rows;
@@ -255,13 +255,13 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
     Counter<AXES + 1> position;
     Spot<AXES> own[OF_KERNEL || !WIDE_A ? 1 : LOADS];
     if (OF_KERNEL) {
-        position.begin(first_position + threadIdx.x, INNER, radix);
+        position.begin((unsigned int)first_position + threadIdx.x, INNER, radix);
     } else {
         const int count = WIDE_A ? LOADS : (ROWS + THREADS - 1) / THREADS;
 #pragma unroll
         for (int i = 0; i < count; i++) {
             const int row = WIDE_A ? own_line + i * EVERY : threadIdx.x + i * THREADS;
-            position.begin(first_row + row, 0, radix);
+            position.begin((unsigned int)first_row + row, 0, radix);
             const Spot<AXES> spot = spot_of(meeting, position.digit, first_row + row < rows);
             if (WIDE_A)
                 own[WIDE_A ? i : 0] = spot;
@@ -288,7 +288,9 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
 #pragma unroll AT_ONCE
         for (int i = 0; i < LOADS; i++) {
             const int line = own_line + i * EVERY;
-            const Spot<AXES> spot = OF_KERNEL ? spots[tile % 2 * INNER + line] : WIDE_A ? own[WIDE_A ? i : 0] : spots[line];
+            const Spot<AXES> spot = OF_KERNEL ? spots[tile % 2 * INNER + line]
+                                    : WIDE_A  ? own[WIDE_A ? i : 0]
+                                              : spots[line];
             bring<WIDE_A>(left + line * Left::PITCH + own_lane * ELEMENT,
                           from_gathered + (long long)(spot.pixel + shift.pixel) * pitch, gathered,
                           some && shift.is_inside(meeting, spot));
@@ -337,8 +339,9 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
         if (tile + STAGES - 1 < tiles) bring_tile(tile + STAGES - 1, next);
         if (OF_KERNEL) write_spots(tile + STAGES);
         end_copies();
-        const unsigned char* left = stages + turn * STAGE + own_row * (OF_KERNEL ? ELEMENT : Left::PITCH);
-        const unsigned char* right = stages + turn * STAGE + Left::BYTES + own_column * (TURNED_RIGHT ? ELEMENT : Right::PITCH);
+        const unsigned char* left = stages + turn * STAGE;
+        const unsigned char* right = left + Left::BYTES + own_column * (TURNED_RIGHT ? ELEMENT : Right::PITCH);
+        left += own_row * (OF_KERNEL ? ELEMENT : Left::PITCH);
         Warp<Kind, Left, Right, OF_KERNEL, TURNED_RIGHT, M, N>::multiply(sum, left, right);
         next = turn;
         turn = turn + 1 == STAGES ? 0 : turn + 1;
@@ -354,7 +357,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
         if (row >= rows) continue;
         long long place = row;
         if (SOUGHT == INPUT) {
-            position.begin(row, 0, radix);
+            position.begin((unsigned int)row, 0, radix);
             place = position.digit[0];
 #pragma unroll
             for (int a = 0; a < AXES; a++)

@@ -1,8 +1,8 @@
 // Products by one warp of tiles in shared memory that lie either way: rows along the inner axis, or, turned, across it.
 // Tensor cores do it for 16-bit floats and TF32, and ordinary multiplications for float32.
 
-// Tiles in shared memory hold 64 bytes of the inner axis: rows of them, or, turned, as many rows as those are long. The
-// bytes between rows let lanes of a warp meet different banks.
+// 64 bytes of the inner axis for LENGTH rows; or, turned, as many rows as those are elements, of LENGTH each. The bytes
+// between rows let lanes of a warp meet different banks.
 template <class Kind, int LENGTH, bool TURNED> struct Panel {
     static constexpr int ELEMENT = sizeof(typename Kind::Element), INNER = 64 / ELEMENT;
     static constexpr int PITCH = TURNED ? LENGTH * ELEMENT + (ELEMENT == 2 ? 16 : 32) : 64 + 16;
@@ -32,14 +32,16 @@ template <class Kind, class Left, class Right, bool TURNED_LEFT, bool TURNED_RIG
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 if (!TURNED_LEFT) {
-                    load_matrices(a[m], shared_place(left + (16 * m + lane % 16) * Left::PITCH + lane / 16 * 16 + 32 * k));
+                    const unsigned char* row = left + (16 * m + lane % 16) * Left::PITCH;
+                    load_matrices(a[m], shared_place(row + lane / 16 * 16 + 32 * k));
                 } else if (HALVES) {
                     const unsigned char* row = left + (16 * k + lane / 16 * 8 + lane % 8) * Left::PITCH;
                     load_turned_matrices(a[m], shared_place(row + 32 * m + lane / 8 % 2 * 16));
                 } else {
                     const unsigned char* row = left + (8 * k + lane % 4) * Left::PITCH + 64 * m + lane / 4 * 4;
 #pragma unroll
-                    for (int i = 0; i < 4; i++) a[m][i] = *(const unsigned int*)(row + i / 2 * 4 * Left::PITCH + i % 2 * 32);
+                    for (int i = 0; i < 4; i++)
+                        a[m][i] = *(const unsigned int*)(row + i / 2 * 4 * Left::PITCH + i % 2 * 32);
                 }
                 Kind::round(a[m]);
             }
