@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -142,16 +143,21 @@ class CudaDevice:
 
     @_explained
     def allocate(self, nbytes: int, what: str) -> CudaMemory:
-        with self._current():
-            try:
-                return CudaMemory(cupy.cuda.alloc(max(nbytes, 1)), nbytes)
-            except cupy.cuda.memory.OutOfMemoryError:
-                total = runtime.memGetInfo()[1]
-                raise BackendError(
-                    f"the GPU's memory is full: {what} takes {readable(nbytes)}, of {readable(total)} there are "
-                    f"{readable(self.free_bytes())} left",
-                    remedy=FULL.remedy,
-                ) from None
+        with self._current(), self._room(nbytes, what):
+            return CudaMemory(cupy.cuda.alloc(max(nbytes, 1)), nbytes)
+
+    @contextmanager
+    def _room(self, nbytes: int, what: str) -> Iterator[None]:
+        """Say what took how much if CuPy's pool gets no memory."""
+        try:
+            yield
+        except cupy.cuda.memory.OutOfMemoryError:
+            total = runtime.memGetInfo()[1]
+            raise BackendError(
+                f"the GPU's memory is full: {what} takes {readable(nbytes)}, of {readable(total)} there are "
+                f"{readable(self.free_bytes())} left",
+                remedy=FULL.remedy,
+            ) from None
 
     @_explained
     def free_bytes(self) -> int:
@@ -229,7 +235,10 @@ class CudaDevice:
             ]
             for lane, work in convolving:
                 self._dnn.prepare(work, self._lanes[lane].stream.ptr)
-            recorder = _Recorder(module, self._lanes, self._dnn if convolving else None, self._finishing)
+            finishing = any(isinstance(task.work, Product) and not task.work.is_plain for task in tasks)
+            recorder = _Recorder(
+                module, self._lanes, self._dnn if convolving else None, self._finishing if finishing else None
+            )
             first = self._lanes[0].stream
             # relaxed: objects that Python's collector frees meanwhile must not end the recording
             first.begin_capture(runtime.streamCaptureModeRelaxed)
@@ -306,7 +315,8 @@ class CudaDevice:
 
     @_explained
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        with cupy.cuda.Device(self.number):
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        with cupy.cuda.Device(self.number), self._room(nbytes, "an array"):
             return cupy.empty(shape, dtype)
 
     def is_array(self, value: object) -> bool:

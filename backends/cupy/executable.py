@@ -116,8 +116,10 @@ class GpuExecutable:
             if 2 * sum(array.nbytes for array in arrays) > PLACED_PART * device.free_bytes():
                 return None
             placed = [device.empty(array.shape, array.dtype) for array in arrays]
+            device.enter()  # where these lie, what the caller has queued may still be at work
             for array, copy in zip(arrays, placed, strict=True):
                 device.upload(device.address_of(copy), np.ascontiguousarray(array))
+            device.leave()
         return placed
 
     def _upload_constants(self) -> tuple[Memory, list[int]]:

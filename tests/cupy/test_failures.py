@@ -74,6 +74,7 @@ class FakeCupy(types.ModuleType):
             return types.SimpleNamespace(ptr=256)
 
         self.ndarray = type("ndarray", (), {})
+        self.empty = lambda shape, dtype: alloc(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         self.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: GIB)
         self.cuda = types.SimpleNamespace(
             Device=Device,
@@ -155,6 +156,8 @@ def test_full_memory_says_what_takes_how_much_and_how_much_is_left(cupy):
     message = "memory is full: the arena of a step of batch=512 takes 7.00 GiB, of 80.00 GiB there are 3.00 GiB left"
     assert message in caught.value.message
     assert "program.memory(batch=...)" in caught.value.remedy
+    with pytest.raises(BackendError, match=r"memory is full: an array takes 6.00 GiB, of 80.00 GiB there are 3.00 GiB"):
+        device.empty((3, GIB // 2), np.dtype(np.float32))
 
 
 @pytest.mark.parametrize("error", ["cudaErrorDevicesUnavailable: busy", "broken"])
