@@ -17,6 +17,7 @@ from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType, TensorType
 from graphc.lower.plan import Sought
 from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
+from tests.cupy.emulated_device import EmulatedDevice
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
 
 TOLERANCE = {"Bfloat16": 5e-5, "Float16": 5e-5, "Tf32": 2e-3, "Float32": 5e-6}
@@ -326,3 +327,49 @@ def test_more_pixels_than_kernels_count_are_refused():
     (variant,) = variants(Sought.RESULT, "Float32", (3, 3), 1, 8, 1)
     with pytest.raises(gx.BackendError, match="3,200,000,000 pixels"):
         list(sizes.launches(variant, (0, 0, 0), 0, False))
+
+
+@pytest.mark.parametrize("channels", [8, 2])
+def test_a_convolution_in_a_loop_reads_slices(gpu, channels):
+    """Images of a sequence that begin at multiples of 16 bytes, and others; single channels, too, and gradients."""
+    x = gx.placeholder("x", (3, 1, 5, channels))
+    w = gx.parameter("w", np.random.default_rng(0).standard_normal((3, channels, channels)).astype(np.float32))
+    v = gx.parameter("v", np.ones((2, 1, channels), np.float32))
+
+    def step(total: gx.Node, now: gx.Node) -> tuple[gx.Node, gx.Node]:
+        y = gx.conv(gx.conv(now, w, padding="same") + total, v, padding="same", groups=channels)
+        return gx.tanh(y), y
+
+    _, states = gx.scan(step, gx.zeros((1, 5, channels)), x)
+    gradients = gx.grad(gx.sum(states**2), [w, v])
+    outputs = {"y": states, "w": gradients[0], "v": gradients[1]}
+    programs = [gx.compile(outputs, [x], backend=target) for target in (gpu, "reference")]
+    assert functions(programs[0])
+    data = np.random.default_rng(3).standard_normal((3, 1, 5, channels)).astype(np.float32)
+    found, wanted = (program(x=data) for program in programs)
+    for name in outputs:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_programs_convolve_as_the_reference_does(gpu, device):
+    """Several ways in one program, at sizes that fill many blocks and parts where there is a GPU."""
+    batch, size = (1, 5) if isinstance(device, EmulatedDevice) else (33, 30)
+    rng = np.random.default_rng(4)
+    outputs, inputs, feeds = {}, [], {}
+    ways = [  # element type, channels, filters, strides, groups
+        ("bfloat16", 72, 80, 1, 1), ("float16", 24, 40, 2, 1), ("float32", 3, 70, 2, 1), ("bfloat16", 32, 32, 1, 32),
+    ]  # fmt: skip
+    for number, (dtype, channels, filters, strides, groups) in enumerate(ways):
+        x = gx.placeholder(f"x{number}", (batch, size, size, channels), dtype)
+        kernel = gx.placeholder(f"k{number}", (3, 3, channels // groups, filters), dtype)
+        y = gx.conv(x, kernel, strides, "same", groups=groups)
+        g = gx.placeholder(f"g{number}", y.shape, dtype)
+        inputs += [x, kernel, g]
+        feeds |= {node.name: rng.standard_normal(node.shape).astype(node.dtype.numpy) for node in inputs[-3:]}
+        found = (y, *gx.vjp([y], [x, kernel], [g]))
+        outputs |= {f"{name}{number}": value for name, value in zip(("y", "dx", "dk"), found, strict=True)}
+    found, wanted = (gx.compile(outputs, inputs, backend=target)(**feeds) for target in (gpu, "reference"))
+    for name, b in wanted.items():
+        a, b = found[name].astype(np.float64), b.astype(np.float64)
+        tolerance = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}[ways[int(name[-1])][0]]
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()), err_msg=name)
