@@ -38,7 +38,12 @@ def main(out: Path) -> None:
     )
     loss = gx.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(gx.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
-    print(f"weights: {model.count_params():,}, of which the convolutions have {160 + 4640:,} and the dense layer 1,290")
+    counts = {layer.name: layer.count_params() for layer in model.layers}
+    filters = counts["conv_1"] + counts["conv_2"]
+    print(
+        f"weights: {model.count_params():,}, of which the convolutions have {filters:,} and the dense layer "
+        f"{counts['dense']:,}"
+    )
     history = model.fit(x[train], y[train], batch_size=32, epochs=8, validation_data=(x[test], y[test]), verbose=0)
     print(f"test accuracy: {history.history['val_accuracy'][-1]:.3f} after 8 epochs")
 

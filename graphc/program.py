@@ -181,16 +181,17 @@ class Program:
         """All parameters that the program reads or updates."""
         return self.graph.parameters
 
-    def __call__(self, *, out: Mapping[str, Array] | None = None, **inputs: Any) -> dict[str, Array]:
+    def __call__(self, *nameless: Any, out: Mapping[str, Array] | None = None, **inputs: Any) -> dict[str, Array]:
         """Run one step.
 
         Args:
             out: arrays to fill, by output name; all outputs or none. Then the step allocates nothing. They must not
                 share memory with inputs or with each other.
             inputs: an array for each placeholder, of its element type and a shape that fits.
+            nameless: none: inputs have names.
 
         Raises:
-            NameClashError: an input is missing or unknown.
+            NameClashError: an input is missing, unknown, or given without its name.
             DTypeError, ShapeError: an array does not fit its placeholder.
             IndexRangeError, NonFiniteError: a check failed while running; no state has changed.
         """
@@ -198,8 +199,8 @@ class Program:
             arrays = [inputs[name] for name in self.input_names]
         except KeyError:
             arrays = None
-        if arrays is None or len(inputs) != len(arrays):
-            raise self._names_differ(inputs)
+        if arrays is None or len(inputs) != len(arrays) or nameless:
+            raise self._names_differ(inputs, bool(nameless))
         results = self.call(arrays, None if out is None else self._given(out))
         return dict(zip(self.output_names, results, strict=True))
 
@@ -479,7 +480,12 @@ class Program:
             remedy="pass an array of the declared shape, or declare the axis with a name such as 'batch'",
         )
 
-    def _names_differ(self, inputs: Mapping[str, Any]) -> NameClashError:
+    def _names_differ(self, inputs: Mapping[str, Any], nameless: bool) -> NameClashError:
+        if nameless:
+            shown = ", ".join(f"{name}=..." for name in self.input_names)
+            return NameClashError(
+                "an input is given without its name", at=user_line(), remedy=f"write program({shown})"
+            )
         missing = [name for name in self.input_names if name not in inputs]
         unknown = [name for name in inputs if name not in self.input_names]
         what = f"input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"

@@ -34,6 +34,11 @@ class NoCall(Model):
     """A model without its one method."""
 
 
+def doubled():
+    x = gx.placeholder("x", ("n",))
+    return gx.compile({"y": x * 2.0}, inputs=[x], backend="reference")
+
+
 def check(run, error, says, remedy):
     with pytest.raises(error, match=says) as caught:
         run()
