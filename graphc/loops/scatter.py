@@ -3,7 +3,9 @@
 Lowering adds up in order, so that the same bits come out at every run, with one iteration for all rows. Here each of
 several blocks takes a range of the rows and adds what falls into it. Its threads look at a tile of the indices
 together: each counts its own that fall into the range, and then lists them behind those of the threads before it. What
-is listed is added column by column, in the order of the list, which is the same at every run.
+is listed is added column by column, in the order of the list, which is the same at every run: some values are read at
+once, and while the row stays the same its sum stays with the thread, so that a row that most indices name is not read
+and written each time.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ LOOKERS = 64
 EACH = 16
 """Indices of a tile that each of them looks at."""
 TILE = LOOKERS * EACH
+AT_ONCE = 16
+"""Values that a thread reads before it adds the first of them."""
 
 
 def partition_scatter(kernel: Kernel) -> Kernel:
@@ -222,8 +226,56 @@ class _Tiles:
         change = self._change(at)
         change |= {let.var.name: own.var for let, own in zip(self.parts.lets, lets, strict=True)}
         adding = rewrite(self.parts.adding, change)
+        sums = _Sums.of(adding, lets[-1].var)
+        if sums is not None:
+            return (self._summing(sums, lets, at, start, listed, found),)
         loop = For(entry.name, int64(0), listed, LoopKind.SEQ, (Let(at, place), *lets, *adding))
         return (_inside_out(loop),)
+
+    def _summing(self, sums: _Sums, lets: tuple[Let, ...], at: Var, start: Var, listed: Var, found: Local) -> For:
+        """For each column the listed values, some of them read at once, with the sum of a row in a variable."""
+        group, entry, turn = (self._new(n, DType.int64) for n in ("group", "entry", "turn"))
+        current = self._new("current", DType.int64)
+        dtype = sums.store.value.dtype
+        total, next_row = self._new("total", dtype), self._new("next_row", DType.int64)
+        rows = Local(self.names.new("rows"), DType.int32, AT_ONCE)
+        values = Local(self.names.new("values"), dtype, AT_ONCE)
+        first = index("mul", int64(AT_ONCE), group)
+        last = index("sub", listed, int64(1))
+        named = _cast(Load(found.name, index("min", index("add", first, entry), last), DType.int32), DType.int64)
+        reading = (
+            Let(at, index("add", start, named)),
+            *lets,
+            *sums.lets,
+            Store(rows.name, entry, _cast(lets[-1].var, DType.int32)),
+            Store(values.name, entry, sums.value),
+        )
+        leave = Store(sums.store.buffer, sums.place(current), total)
+        change = (
+            leave,
+            Assign(current, next_row),
+            Assign(total, Load(sums.store.buffer, sums.place(current), dtype)),
+        )
+        summing = (
+            Let(next_row, _cast(Load(rows.name, turn, DType.int32), DType.int64)),
+            If(Apply("ne", (next_row, current), DType.bool), change),
+            Assign(total, Apply(sums.fn, (total, Load(values.name, turn, dtype)), dtype)),
+        )
+        there = Apply("lt", (index("add", first, turn), listed), DType.bool)
+        groups = (
+            rows,
+            values,
+            For(entry.name, int64(0), int64(AT_ONCE), LoopKind.SEQ, reading),
+            For(turn.name, int64(0), int64(AT_ONCE), LoopKind.SEQ, (If(there, summing),)),
+        )
+        column = (
+            Declare(current, self.first),
+            Declare(total, Load(sums.store.buffer, sums.place(self.first), dtype)),
+            For(group.name, int64(0), ceildiv(listed, AT_ONCE), LoopKind.SEQ, groups),
+            leave,
+        )
+        some = Apply("lt", (int64(0), listed), DType.bool)
+        return replace(sums.columns, body=(If(some, column),))
 
     def _row(self, at: Var) -> tuple[tuple[Let, ...], Var]:
         """What leads to the row of the index at a position of all, and the row."""
@@ -251,6 +303,50 @@ class _Tiles:
 
     def _new(self, name: str, dtype: DType) -> Var:
         return Var(self.names.new(name), dtype)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """A loop over the columns of a row, each of which takes one value.
+
+    Attributes:
+        lets: what leads to the value.
+        value: what is brought together with the element of the row, by ``fn``.
+        at: the element, in terms of the row and of what stands outside.
+    """
+
+    columns: For
+    lets: tuple[Let, ...]
+    store: Store
+    fn: str
+    value: Expr
+    row: Var
+    at: Expr
+
+    @staticmethod
+    def of(adding: tuple[Stmt, ...], row: Var) -> _Sums | None:
+        """The parts of what is done with a row; None if it is something else."""
+        match adding:
+            case (For(kind=LoopKind.VECTOR, body=(*lets, Store() as store)) as columns,):
+                pass
+            case _:
+                return None
+        match store.value:
+            case Apply(fn=fn, args=(Load(buffer=same, index=at), value)) if same == store.buffer and at == store.index:
+                pass
+            case _:
+                return None
+        known = {s.var.name: s.value for s in lets if isinstance(s, Let)}
+        while any(isinstance(p, Var) and p.name in known for p in subexpressions(at)):
+            at = put(at, known)
+        reads = [p.buffer for e in (at, value, *known.values()) for p in subexpressions(e) if isinstance(p, Load)]
+        if len(known) != len(lets) or store.buffer in reads or any(isinstance(p, Load) for p in subexpressions(at)):
+            return None
+        return _Sums(columns, tuple(s for s in lets if isinstance(s, Let)), store, fn, value, row, at)
+
+    def place(self, row: Var) -> Expr:
+        """Where the column of a row lies."""
+        return put(self.at, {self.row.name: row})
 
 
 def _joined(expression: Expr) -> Expr:

@@ -15,6 +15,7 @@ from graphc.errors import VerifyError
 from graphc.ir.types import DType
 from graphc.loops.gpu import LEAST_SHARED_BYTES, map_to_gpu
 from graphc.loops.kernel import Combine, For, Kernel, Load, Local, LoopKind, Pack, expressions, subexpressions, walk
+from graphc.loops.scatter import LOOKERS, TILE
 from graphc.loops.verify import verify_kernel
 from graphc.lower.plan import KernelItem
 from tests.cupy.emulated_device import EmulatedDevice, EmulatedModule
@@ -214,6 +215,28 @@ def test_windows_are_pooled_by_threads_of_their_own():
         for data in feeds.values():
             data[:1, 1, 1], data[:1, 2, 2] = np.nan, np.inf
         agree(programs, feeds, rtol=1e-6)
+
+
+# rows of a table that many indices name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.0])
+def test_rows_that_most_indices_name_are_added_in_the_order_of_the_list(share):
+    """With the very bits of a sum one by one, wherever the 16 values end that a thread reads at once."""
+    table, ids = gx.parameter("t", np.zeros((50, 70), np.float32)), gx.placeholder("ids", ("n",), "int64")
+    w = gx.placeholder("w", ("n", 70))
+    (gradient,) = gx.grad(gx.sum(gx.take(table, ids, axis=0) * w), [table])
+    programs = both_ways({"g": gradient}, [ids, w])
+    assert "next_row" in programs[0].source()
+    for n in (0, 1, 16, 17, 1100):
+        rng = np.random.default_rng(n)
+        at = np.where(rng.random(n) < share, 7, rng.integers(0, 50, n))
+        values = f32(n, 70)
+        wanted = np.zeros((50, 70), np.float32)
+        order = sorted(range(n), key=lambda place: (place // TILE, place % LOOKERS, place))  # each lists its own
+        np.add.at(wanted, at[order], values[order])
+        for program in programs[:2]:
+            np.testing.assert_array_equal(program(ids=at, w=values)["g"], wanted)
 
 
 # all of them as machine code
