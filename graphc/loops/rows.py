@@ -126,6 +126,8 @@ def map_rows(kernel: Kernel, threads: int, most: int, shared_bytes: int) -> Kern
     threads = min(threads, -(-longest // WARP) * WARP) if longest > WARP else power_of_two_from(longest)
     body = _Rows(kernel, parallel, most).block(parallel.body)
     mapped = replace(kernel, body=(replace(parallel, kind=LoopKind.BLOCK, body=body),), threads=threads)
+    if threads < WARP and mapped.shared_bytes * (WARP // threads) > SHARED_BYTES:  # no room for all of a warp's teams
+        return replace(mapped, threads=WARP)
     teams = 1 if threads > WARP else TEAM_THREADS // threads
     while teams > 1 and teams * threads > WARP and mapped.shared_bytes * teams > SHARED_BYTES:
         teams //= 2

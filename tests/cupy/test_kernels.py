@@ -16,7 +16,7 @@ from graphc.backends.cupy.printer import (
 from graphc.backends.cupy.products import FUNCTIONS
 from graphc.errors import BackendError
 from graphc.loops.gpu import map_to_gpu
-from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, LoopKind, Pack, Store, walk
+from graphc.loops.kernel import Accumulate, Barrier, Declare, For, Kernel, Let, Load, Local, LoopKind, Pack, Store, walk
 from graphc.loops.text import kernel_text
 from tests.cupy.emulator import Emulator
 from tests.loops.builders import COLUMNS, F32, I64, ROWS, I, J, N, apply, at, const, loop, parallel, read, var, write
@@ -176,3 +176,26 @@ def test_loops_down_columns_stay_with_their_threads():
         ),
     )
     assert kind_of(map_to_gpu(kernel)) == "grid"
+
+
+def test_short_rows_with_large_arrays_have_a_warp_each():
+    """A block of a warp has no room for the arrays of several such rows."""
+    place = at(I, const(20), J)
+    kernel = Kernel(
+        "turned", (read("b0", F32), write("b1", F32)), ("n",), N,
+        parallel(
+            N,
+            Local("kept", F32, 9000),
+            loop(LoopKind.VECTOR, "j", const(20), Store("kept", J, Load("b0", place, F32))),
+            loop(LoopKind.VECTOR, "j", const(20), Store("b1", place, Load("kept", apply("sub", const(19), J), F32))),
+        ),
+    )  # fmt: skip
+    mapped = map_to_gpu(kernel)
+    assert (mapped.threads, mapped.teams, mapped.shared_bytes) == (32, 1, 36000)
+    if shutil.which("g++"):
+        data, found = (
+            np.random.default_rng(0).standard_normal((70, 20)).astype(np.float32),
+            np.empty((70, 20), np.float32),
+        )
+        Emulator([mapped]).run(mapped, [data, found], [70], np.zeros(2, np.int64))
+        np.testing.assert_array_equal(found, data[:, ::-1])
