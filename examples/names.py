@@ -40,13 +40,21 @@ class Rewriter:
     With one tokenizer for both sides it has one table of vectors: a letter that is to be copied is what was read.
     """
 
-    def __init__(self, source: data.Tokenizer, target: data.Tokenizer, size: int, depth: int, length: int) -> None:
+    def __init__(
+        self,
+        source: data.Tokenizer,
+        target: data.Tokenizer,
+        size: int,
+        depth: int,
+        length: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self.source, self.target, self.length = source, target, length
         self.model = gx.models.Transformer(
             len(source), None if source is target else len(target), num_layers=depth, d_model=size, num_heads=4,
-            d_ff=4 * size, dropout=0.2, positions=None, normalize_first=True, rotary=True,
+            d_ff=4 * size, dropout=0.1, positions=None, normalize_first=True, rotary=True,
         )  # fmt: skip
-        loss = gx.losses.SparseCategoricalCrossentropy(True, ignore_class=target.pad, label_smoothing=0.1)
+        loss = gx.losses.SparseCategoricalCrossentropy(True, ignore_class=target.pad, label_smoothing=label_smoothing)
         self.model.compile(gx.optimizers.AdamW(0.001, weight_decay=0.05, epsilon=1e-6, global_clipnorm=1.0), loss)
 
     def batches(self, sources: Sequence[str], targets: Sequence[str], batch_size: int = 64) -> data.BucketBatches:
@@ -70,13 +78,13 @@ def score(model: Translator | Rewriter, pairs: Pairs) -> dict[str, float]:
     return {"all": float(right.mean()), "other in French": float(right[other].mean())}
 
 
-def learn(model: Translator | Rewriter, pairs: Pairs, epochs: int, rate: float, batch_size: int = 64) -> list[float]:
+def learn(model: Translator | Rewriter, pairs: Pairs, epochs: int, rate: float) -> list[float]:
     """Train with a rate that rises at first, and then falls to nothing. Returns the loss of each epoch."""
 
     def rates(epoch: int) -> float:
         return rate * min((epoch + 1) / 3, (1 + np.cos(np.pi * epoch / epochs)) / 2)
 
-    lessons = model.batches(*sides(pairs), batch_size)
+    lessons = model.batches(*sides(pairs))
     scheduler = gx.callbacks.LearningRateScheduler(rates)
     return model.model.fit(lessons, epochs=epochs, verbose=0, callbacks=[scheduler]).history["loss"]
 
@@ -95,7 +103,7 @@ def main(out: Path) -> None:
 def transformer(pairs: Pairs) -> Rewriter:
     """A Transformer with one vocabulary."""
     both = data.CharacterTokenizer().fit([*sides(pairs)[0], *sides(pairs)[1]])
-    return Rewriter(both, both, 128, 2, 42)
+    return Rewriter(both, both, 128, 2, 42, label_smoothing=0.1)
 
 
 def train(out: Path) -> None:
@@ -113,8 +121,8 @@ def train(out: Path) -> None:
     for name, make in models.items():
         gx.set_seed(0)
         model, began = make(), time.perf_counter()
-        epochs, rate, batch_size = (80, 0.003, 128) if name == "Transformer" else (20, 0.003, 64)
-        losses = learn(model, known, epochs, rate, batch_size)
+        epochs = 80 if name == "Transformer" else 20
+        losses = learn(model, known, epochs, 0.003)
         seconds = time.perf_counter() - began
         found = score(model, held_out)
         scores[name] = found["other in French"]
