@@ -214,8 +214,9 @@ class _Mapper:
 
     def works(self, launch: Launch, guarded: bool) -> tuple[Work, ...]:
         """The items of a launch, those with the same kernel as one group."""
-        whole = GemmItem | KeptAttention | PlannedConvolution
-        found: list[Work] = [item for item in launch.items if isinstance(item, whole)]
+        found: list[Work] = [
+            item for item in launch.items if isinstance(item, GemmItem | KeptAttention | PlannedConvolution)
+        ]
         by_kernel: dict[tuple[Kernel, bool], list[KernelItem]] = {}
         for item in launch.items:
             if isinstance(item, KernelItem):
