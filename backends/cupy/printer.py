@@ -265,10 +265,9 @@ class _CudaPrinter(Printer):
             case For():
                 self._loop(statement)
             case Let(var=var, value=value):
-                if self._is_index(value):
-                    self.indices.add(var.name)
-                if self._is_natural(value):
-                    self.natural.add(var.name)
+                # blocks beside each other may use one name for different things
+                (self.indices.add if self._is_index(value) else self.indices.discard)(var.name)
+                (self.natural.add if self._is_natural(value) else self.natural.discard)(var.name)
                 self.line(f"const {TYPES[var.dtype]} {self.name(var.name)} = {self.expression(value)};")
             case Declare(var=var, initial=initial):
                 self.line(f"{TYPES[var.dtype]} {self.name(var.name)} = {self.expression(initial)};")
@@ -312,8 +311,7 @@ class _CudaPrinter(Printer):
 
     def _loop(self, loop: For) -> None:
         self.indices.add(loop.var)
-        if self._is_natural(loop.start):
-            self.natural.add(loop.var)
+        (self.natural.add if self._is_natural(loop.start) else self.natural.discard)(loop.var)
         if loop.kind is LoopKind.THREAD:
             self._thread_loop(loop)
             return

@@ -199,3 +199,17 @@ def test_short_rows_with_large_arrays_have_a_warp_each():
         )
         Emulator([mapped]).run(mapped, [data, found], [70], np.zeros(2, np.int64))
         np.testing.assert_array_equal(found, data[:, ::-1])
+
+
+def test_a_name_that_blocks_share_is_natural_only_where_it_is():
+    """C's division rounds towards zero: it is right for what is never negative."""
+
+    def third(value):
+        place = var("place")
+        element = apply("add", apply("mul", I, const(20)), apply("add", apply("floordiv", place, const(3)), const(2)))
+        return loop(LoopKind.SEQ, "j", const(6), Let(place, value), Store("b0", element, const(1.0, F32)))
+
+    body = parallel(N, third(J), third(apply("sub", J, const(5))))
+    text = kernel_source(map_to_gpu(Kernel("thirds", (write("b0", F32),), ("n",), N, body)))
+    assert text.count("place / 3") == 1
+    assert text.count("floor_divide(place, 3LL)") == 1
