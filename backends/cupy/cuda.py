@@ -360,8 +360,14 @@ class _Recorder:
         self.finishing = finishing
         self.kept: list[Any] = []
         self._joined = {0}
+        self._arguments = 0
 
     def run(self, tasks: Sequence[Task], places: Sequence[Place]) -> None:
+        # a launch reads its arguments where a list of addresses says; where a table is the only one, the first of them
+        words = itertools.chain.from_iterable(task.work.words for task in tasks if isinstance(task.work, Launch))
+        values = np.fromiter(words, np.int64)
+        addresses = values.ctypes.data + 8 * np.arange(len(values), dtype=np.int64)
+        self._arguments = addresses.ctypes.data
         events: dict[int, Any] = {}
         start = self._event(0)
         for position, (task, place) in enumerate(zip(tasks, places, strict=True)):
@@ -385,17 +391,12 @@ class _Recorder:
     def _queue(self, work: Work, lane: _Lane) -> None:
         match work:
             case Launch():
-                words = np.array(work.words, np.int64)
-                starts = (
-                    np.array([words.ctypes.data], np.int64)
-                    if work.table
-                    else words.ctypes.data + 8 * np.arange(len(words), dtype=np.int64)
-                )
                 function = self.module.functions[work.function]
                 driver.launchKernel(
                     function.ptr, work.blocks, 1, 1, work.threads, 1, 1, work.shared_bytes, lane.stream.ptr,
-                    starts.ctypes.data, 0,
+                    self._arguments, 0,
                 )  # fmt: skip
+                self._arguments += 8 * len(work.words)
             case Product():
                 assert lane.blas is not None  # the lane was opened for products
                 if work.is_plain:
