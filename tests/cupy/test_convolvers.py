@@ -10,8 +10,13 @@ import pytest
 import graphc as gx
 from graphc import cache
 from graphc.backends.cupy import CupyBackend, backend, choice, cudnn
+from graphc.backends.cupy.alternatives import transposition
 from graphc.backends.cupy.device import Convolution
+from graphc.backends.cupy.nvrtc import compile_cubin
+from graphc.backends.cupy.printer import function_name, module_source
 from graphc.errors import BackendError
+from graphc.ir.types import DType
+from graphc.loops.gpu import map_to_gpu
 from tests.cupy.emulated_device import EmulatedDevice
 
 CASES = {
@@ -185,6 +190,14 @@ def test_transpositions_are_kernels_like_others():
     assert "transpose_float32_kernel" in program.executable.unit.functions
     alone = program_of("plain", CupyBackend(device=device, convolution="graphc"))
     assert "transpose_float32_kernel" not in alone.executable.unit.functions
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_nvrtc_compiles_transpositions_of_each_width_to_registers(arch):
+    kernels = [map_to_gpu(transposition(dtype)) for dtype in (DType.bfloat16, DType.float16, DType.float32)]
+    usage = compile_cubin(module_source(kernels), arch).usage
+    assert {function_name(kernel) for kernel in kernels} <= usage.keys()
+    assert not any(found.spill_bytes for found in usage.values())
 
 
 @pytest.mark.gpu
