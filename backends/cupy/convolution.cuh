@@ -291,7 +291,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
             const Spot<AXES> spot = OF_KERNEL ? spots[tile % 2 * INNER + line]
                                     : WIDE_A  ? own[WIDE_A ? i : 0]
                                               : spots[line];
-            bring<WIDE_A>(left + line * Left::PITCH + own_lane * ELEMENT,
+            bring<WIDE_A>(left + Left::place(line, own_lane * ELEMENT),
                           from_gathered + (long long)(spot.pixel + shift.pixel) * pitch, gathered,
                           some && shift.is_inside(meeting, spot));
         }
@@ -303,7 +303,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
 #pragma unroll AT_ONCE
             for (int i = 0; i < COLUMNS / EVERY; i++) {
                 const int line = own_line + i * EVERY, column = first_column + line;
-                bring<WIDE_A>(right + line * Right::PITCH + own_lane * ELEMENT, from + column * filters, matrix,
+                bring<WIDE_A>(right + Right::place(line, own_lane * ELEMENT), from + column * filters, matrix,
                               some && column < columns);
             }
         } else {
@@ -312,7 +312,7 @@ static __device__ __forceinline__ void convolve(const Convolution& given) {
             for (int i = 0; i < INNER * CHUNKS / THREADS; i++) {
                 const int index = threadIdx.x + i * THREADS, line = index / CHUNKS;
                 const int column = index % CHUNKS * RIGHT_CHUNK, row = tile * INNER + line;
-                bring<WIDE_B>(right + line * Right::PITCH + column * ELEMENT,
+                bring<WIDE_B>(right + Right::place(line, column * ELEMENT),
                               matrix + (first_position + row) * filters + first_column + column, matrix,
                               row < inner && first_column + column < columns);
             }

@@ -133,7 +133,7 @@ class Variant:
 
         def panel(length: int, turned: bool) -> int:
             pitch = length * element + PADDING * element // 2
-            return inner * pitch if turned else length * (INNER_BYTES + PADDING)
+            return inner * pitch if turned else length * INNER_BYTES
 
         of_kernel = self.sought is Sought.KERNEL
         stage = panel(self.tiling.rows, of_kernel) + panel(self.tiling.columns, self.sought is not Sought.INPUT)

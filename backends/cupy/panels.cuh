@@ -1,12 +1,17 @@
 // Products by one warp of tiles in shared memory that lie either way: rows along the inner axis, or, turned, across it.
 // Tensor cores do it for 16-bit floats and TF32, and ordinary multiplications for float32.
 
-// 64 bytes of the inner axis for LENGTH rows; or, turned, as many rows as those are elements, of LENGTH each. The bytes
-// between rows let lanes of a warp meet different banks.
+// 64 bytes of the inner axis for LENGTH rows; or, turned, as many rows as those are elements, of LENGTH each. So that
+// lanes of a warp meet different banks there are bytes between turned rows, and in others the pieces of 16 bytes have
+// changed places: eight rows of one piece lie in different banks, and so do two rows of all four.
 template <class Kind, int LENGTH, bool TURNED> struct Panel {
     static constexpr int ELEMENT = sizeof(typename Kind::Element), INNER = 64 / ELEMENT;
-    static constexpr int PITCH = TURNED ? LENGTH * ELEMENT + (ELEMENT == 2 ? 16 : 32) : 64 + 16;
+    static constexpr int PITCH = TURNED ? LENGTH * ELEMENT + (ELEMENT == 2 ? 16 : 32) : 64;
     static constexpr int BYTES = PITCH * (TURNED ? INNER : LENGTH);
+    // Where a byte of a row lies. Rows 8 further on are alike.
+    static __device__ __forceinline__ int place(int row, int byte) {
+        return row * PITCH + (TURNED ? byte : (byte / 16 ^ row / 2 % 4) * 16 + byte % 16);
+    }
 };
 
 // Begins to copy an element, or as many as 16 bytes hold.
@@ -32,8 +37,8 @@ template <class Kind, class Left, class Right, bool TURNED_LEFT, bool TURNED_RIG
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 if (!TURNED_LEFT) {
-                    const unsigned char* row = left + (16 * m + lane % 16) * Left::PITCH;
-                    load_matrices(a[m], shared_place(row + lane / 16 * 16 + 32 * k));
+                    const unsigned char* first = left + 16 * m * Left::PITCH;
+                    load_matrices(a[m], shared_place(first + Left::place(lane % 16, lane / 16 * 16 + 32 * k)));
                 } else if (HALVES) {
                     const unsigned char* row = left + (16 * k + lane / 16 * 8 + lane % 8) * Left::PITCH;
                     load_turned_matrices(a[m], shared_place(row + 32 * m + lane / 8 % 2 * 16));
@@ -48,8 +53,8 @@ template <class Kind, class Left, class Right, bool TURNED_LEFT, bool TURNED_RIG
 #pragma unroll
             for (int n = 0; n < N; n += 2) {
                 if (!TURNED_RIGHT) {
-                    const unsigned char* row = right + (8 * n + lane / 16 * 8 + lane % 8) * Right::PITCH;
-                    load_matrices(b, shared_place(row + lane / 8 % 2 * 16 + 32 * k));
+                    const unsigned char* first = right + (8 * n + lane / 16 * 8) * Right::PITCH;
+                    load_matrices(b, shared_place(first + Right::place(lane % 8, lane / 8 % 2 * 16 + 32 * k)));
                 } else if (HALVES) {
                     const unsigned char* row = right + (16 * k + lane % 16) * Right::PITCH;
                     load_turned_matrices(b, shared_place(row + 16 * n + lane / 16 * 16));
@@ -78,15 +83,15 @@ struct Warp<Float32, Left, Right, TURNED_LEFT, TURNED_RIGHT, M, N> {
     static __device__ __forceinline__ void multiply(float (&sum)[M][N][4], const unsigned char* left,
                                                     const unsigned char* right) {
         const int lane = threadIdx.x % 32;
-        left += TURNED_LEFT ? lane / 4 * 4 : lane / 4 * Left::PITCH;
-        right += TURNED_RIGHT ? lane % 4 * 8 : lane % 4 * 2 * Right::PITCH;
+        left += TURNED_LEFT ? lane / 4 * 4 : 0;
+        right += TURNED_RIGHT ? lane % 4 * 8 : 0;
 #pragma unroll 1
         for (int k = 0; k < 16; k += 4) {
             Four a[2 * M];  // of four places along the inner axis
 #pragma unroll
             for (int i = 0; i < 2 * M; i++) {
                 if (!TURNED_LEFT) {
-                    a[i] = *(const Four*)(left + 8 * i * Left::PITCH + 4 * k);
+                    a[i] = *(const Four*)(left + 8 * i * Left::PITCH + Left::place(lane / 4, 4 * k));
                     continue;
                 }
 #pragma unroll
@@ -101,7 +106,8 @@ struct Warp<Float32, Left, Right, TURNED_LEFT, TURNED_RIGHT, M, N> {
                 } else {
 #pragma unroll
                     for (int j = 0; j < 2; j++) {
-                        const Four row = *(const Four*)(right + (8 * n + j) * Right::PITCH + 4 * k);
+                        const int place = 8 * n * Right::PITCH + Right::place(lane % 4 * 2 + j, 4 * k);
+                        const Four row = *(const Four*)(right + place);
 #pragma unroll
                         for (int e = 0; e < 4; e++) b[e].values[j] = row.values[e];
                     }
