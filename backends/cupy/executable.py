@@ -27,6 +27,9 @@ from graphc.lower.plan import Plan
 MOST_BINDINGS = 16
 PLACED_PART = 0.5
 """Of the memory that is left, what data may take: the rest is for what works on it."""
+PLACED_COPIES = 4
+"""How often data is there once it has been worked on: as it came, in another order, and in the inputs and outputs of the
+program that brought it into that, which works on others' arrays from the second time on."""
 
 
 class GpuExecutable:
@@ -110,10 +113,10 @@ class GpuExecutable:
         return self.device.empty(shape, dtype)
 
     def place(self, arrays: Sequence[Array]) -> list[Any] | None:
-        """Copies on the device; None if these and as much again take more than a part of what is left."""
+        """Copies on the device; None if these, with what working on them takes, exceed a part of what is left."""
         device = self.device
         with device.lock:
-            if 2 * sum(array.nbytes for array in arrays) > PLACED_PART * device.free_bytes():
+            if PLACED_COPIES * sum(array.nbytes for array in arrays) > PLACED_PART * device.free_bytes():
                 return None
             placed = [device.empty(array.shape, array.dtype) for array in arrays]
             device.enter()  # where these lie, what the caller has queued may still be at work

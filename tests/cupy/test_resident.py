@@ -77,6 +77,31 @@ def test_data_stays_where_it_is_if_it_takes_too_much_room_or_is_hardly_read():
         assert watch.kinds == {ArrayBatches}
 
 
+def test_data_with_all_copies_of_it_takes_no_more_than_the_part_that_it_may():
+    class Counting(EmulatedDevice):
+        counted = 0
+
+        def allocate(self, nbytes: int, what: str) -> Any:
+            self.counted += nbytes if nbytes >= large else 0
+            return super().allocate(nbytes, what)
+
+        def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+            made = super().empty(shape, dtype)
+            self.counted += made.nbytes if made.nbytes >= large else 0
+            return made
+
+    x, labels, _ = data()
+    many = np.repeat(x, 40, axis=0), np.repeat(labels, 40)
+    placed, large = sum(array.nbytes for array in many), many[1].nbytes
+    device = Counting(capacity=8 * placed + (1 << 16))
+    model = classifier_model([WIDTH, 16, CLASSES], 0.1, CupyBackend(device=device))
+    watch = Watch(device)
+    model.fit(*many, 40, 3, callbacks=[watch], verbose=0)
+    assert watch.kinds == {ResidentBatches}
+    rows = 2 * many[1].nbytes  # the order of the samples, for each of the arrays
+    assert 3 * placed < device.counted <= executable.PLACED_COPIES * placed + rows + 1024
+
+
 @pytest.mark.parametrize("part", [0.5, 0], ids=["resident", "on the host"])
 def test_what_made_a_step_fail_is_found_in_its_own_batch(gpu, monkeypatch, part):
     """Also where later steps had been started, whose batches lie where its batch lay."""
