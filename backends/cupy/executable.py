@@ -28,8 +28,8 @@ MOST_BINDINGS = 16
 PLACED_PART = 0.5
 """Of the memory that is left, what data may take: the rest is for what works on it."""
 PLACED_COPIES = 4
-"""How often data is there once it has been worked on: as it came, in another order, and in the inputs and outputs of the
-program that brought it into that, which works on others' arrays from the second time on."""
+"""How often data is there once it has been worked on: as it came, in another order, and in the inputs and outputs of
+the program that brought it into that, which works on others' arrays from the second time on."""
 
 
 class GpuExecutable:
