@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.types import DType
 from graphc.loops.affine import Names, index, int64, renamed, rewrite
 from graphc.loops.kernel import (
+    EXPENSIVE,
     Access,
     Accumulate,
     Apply,
@@ -119,7 +120,8 @@ def _kept(loops: Sequence[For], keys: _Keys, with_loads: bool) -> list[_Kept]:
     last: dict[int, int] = {}
     for number, loop in enumerate(loops):
         for key in _roots(loop, keys, known, with_loads):
-            last[key] = number
+            if keys.is_dear(key):
+                last[key] = number
         for var, key in keys.of_loop(loop).items():
             if key is not None:
                 known.setdefault(key, (var, number))
@@ -163,6 +165,7 @@ class _Keys:
         ]
         self._numbers: dict[object, int] = {}
         self._moving: set[int] = set()  # those that depend on the iteration
+        self._dear: set[int] = set()  # those that are loaded, or take more than a few instructions
 
     def of_loop(self, loop: For) -> dict[Var, int | None]:
         """The number of each Let of an inner loop."""
@@ -178,6 +181,10 @@ class _Keys:
                 found[statement.var] = key if key in self._moving else None
         return found
 
+    def is_dear(self, key: int) -> bool:
+        """Is a value worth an array? A comparison of where it stands is not."""
+        return key in self._dear
+
     def _key(self, expression: Expr, env: Mapping[str, int | None]) -> int | None:
         match expression:
             case Const(value=value, dtype=dtype):
@@ -188,12 +195,17 @@ class _Keys:
                 key = self._key(place, env)
                 if key is None or buffer not in self._read_only:
                     return None
-                return self._number(("load", buffer, key), key in self._moving)
+                number = self._number(("load", buffer, key), key in self._moving)
+                self._dear.add(number)
+                return number
             case Apply(fn=fn, args=args, dtype=dtype):
                 keys = [self._key(argument, env) for argument in args]
                 if None in keys:
                     return None
-                return self._number((fn, dtype, *keys), any(key in self._moving for key in keys))
+                number = self._number((fn, dtype, *keys), any(key in self._moving for key in keys))
+                if fn in EXPENSIVE or any(key in self._dear for key in keys):
+                    self._dear.add(number)
+                return number
 
     def _number(self, parts: tuple[object, ...], moving: bool) -> int:
         number = self._numbers.setdefault(parts, len(self._numbers))

@@ -176,6 +176,16 @@ def test_long_rows_are_kept_as_far_as_they_fit(width, shared):
             assert times == pytest.approx(1 + 2 * (width - front) / width)
 
 
+def test_cross_entropy_reads_its_logits_once_and_keeps_nothing_else():
+    logits, labels = gx.placeholder("logits", ("n", 32000)), gx.placeholder("labels", ("n",), "int64")
+    loss = gx.mean(gx.sparse_softmax_cross_entropy(labels, logits))
+    found = kernels({"loss": loss, "gradient": gx.grad(loss, [logits])[0]}, [logits, labels])
+    mapped = [map_to_gpu(kernel, shared_bytes=A100_BYTES) for kernel in found]
+    (rows,) = (kernel for kernel in mapped if dynamic_bytes(kernel))
+    assert dynamic_bytes(rows) == 32000 * 4
+    assert reads_of_each_element(rows, 32000) < 1.001
+
+
 def reads_of_each_element(kernel: Kernel, width: int) -> float:
     """How often a block reads an element of its row from memory, on average."""
     buffers = {buffer.name for buffer in kernel.buffers if buffer.access.value == "read"}
