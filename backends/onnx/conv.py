@@ -12,8 +12,9 @@ from graphc.backends.onnx.writer import Writer
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.types import DType, Shape
+from graphc.ops.average_pooling import AveragePool
 from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
-from graphc.ops.pooling import AveragePool, MaxPool
+from graphc.ops.pooling import MaxPool
 from graphc.ops.windows import spans
 
 if TYPE_CHECKING:
