@@ -137,13 +137,17 @@ class _Padding:
         else:
             found = None
         if found is None:
-            results = own - self.operands
-            self.refused |= results or own  # what only would have been a little better goes first
+            at_fault = self._lying_alike(item) & own or own
+            self.refused |= at_fault - self.operands or at_fault  # what only would have been a little better goes first
             return item
         return found
 
+    def _lying_alike(self, item: Item) -> set[int]:
+        """What a product writes and what it adds to that, which lie alike."""
+        return {item.c, item.addend} if isinstance(item, FinishedGemm) and item.addend is not None else set()
+
     def _product(self, item: GemmItem) -> GemmItem | None:
-        if isinstance(item, FinishedGemm) and any(index in self.rows for index in item.more):
+        if self._lying_alike(item) & self.rows.keys():
             return None
         changes: dict[str, Size] = {}
         for role in _roles(item):
@@ -160,8 +164,6 @@ class _Padding:
                 if not isinstance(role.stride, int) or role.stride % rows.length:
                     return None
                 changes[f"stride_{role.name}"] = role.stride // rows.length * rows.apart
-        if isinstance(item, FinishedGemm) and item.addend is not None and item.c in self.rows:
-            return None  # which lies as the result does
         return replace(item, **changes)  # pyright: ignore[reportArgumentType]
 
     def _kernel(self, item: KernelItem, own: set[int]) -> KernelItem | None:
