@@ -98,8 +98,28 @@ class WeightHolder(Configurable):
         Raises:
             ShapeError: the shape holds a size that is not known.
         """
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         label = self._free_label(name or "weight")
+        sizes = self._known_sizes(shape, label)
+        self.find_home()
+        element = as_dtype(dtype) if dtype is not None else self._dtype or DType.float32
+        if initializer is None:
+            initializer = "glorot_uniform" if element.is_float else "zeros"
+        value = self._first_value(initializers.get(initializer), sizes, element, label)
+        weight = Parameter(f"{self.path}/{label}", value, trainable, TensorType(element, sizes))
+        self._weights.append((label, weight))
+        penalty = regularizers.get(regularizer)
+        if penalty is not None:
+            self._regularizers.append((weight, penalty))
+        bound = constraints.get(constraint)
+        if bound is not None:
+            self._constraints.append((weight, bound))
+        if sparse:
+            self._sparse.append(weight)
+        return weight
+
+    def _known_sizes(self, shape: Sequence[int] | int, label: str) -> tuple[int, ...]:
+        """The sizes of a weight, all of which must be known now."""
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(isinstance(size, list | tuple) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
                 f"layer {self.name!r} takes one tensor, it was called on several",
@@ -112,38 +132,27 @@ class WeightHolder(Configurable):
                 at=user_line(),
                 remedy="weights need sizes known in advance: Input((3,)) instead of Input((None,))",
             )
-        self.find_home()
-        element = as_dtype(dtype) if dtype is not None else self._dtype or DType.float32
-        if initializer is None:
-            initializer = "glorot_uniform" if element.is_float else "zeros"
-        made = initializers.get(initializer)
-        sizes = tuple(int(size) for size in sizes)
+        return tuple(int(size) for size in sizes)
+
+    def _first_value(
+        self, initializer: Any, sizes: tuple[int, ...], element: DType, label: str
+    ) -> Array | Callable[[], Array]:
+        """What an initializer makes; for those of graphc that cannot fail, what draws it later."""
         place = (self._ordinal, self.path, label)
-        ours = type(made).__module__ == initializers.__name__
-        value: Array | Callable[[], Array]
-        if isinstance(made, initializers.Initializer) and made.waits and ours:
-            value = made.drawing(sizes, element.numpy, place)
-        elif isinstance(made, initializers.Initializer):
-            value = made.draw(sizes, element.numpy, place)
+        ours = type(initializer).__module__ == initializers.__name__
+        if isinstance(initializer, initializers.Initializer) and initializer.waits and ours:
+            return initializer.drawing(sizes, element.numpy, place)
+        if isinstance(initializer, initializers.Initializer):
+            value = initializer.draw(sizes, element.numpy, place)
         else:
-            value = cast("Array", np.asarray(made(sizes, element.value), element.numpy))
-        if not callable(value) and value.shape != sizes:
+            value = cast("Array", np.asarray(initializer(sizes, element.value), element.numpy))
+        if value.shape != sizes:
             raise ShapeError(
                 f"the initializer of {label!r} of layer {self.name!r} made {value.shape}, the weight is {sizes}",
                 at=user_line(),
                 remedy="an initializer returns an array of the shape it is given",
             )
-        weight = Parameter(f"{self.path}/{label}", value, trainable, TensorType(element, sizes))
-        self._weights.append((label, weight))
-        penalty = regularizers.get(regularizer)
-        if penalty is not None:
-            self._regularizers.append((weight, penalty))
-        bound = constraints.get(constraint)
-        if bound is not None:
-            self._constraints.append((weight, bound))
-        if sparse:
-            self._sparse.append(weight)
-        return weight
+        return value
 
     def _free_label(self, name: str) -> str:
         taken = {label for label, _ in self._weights}
