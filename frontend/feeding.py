@@ -78,7 +78,7 @@ class Feeding(Layer):
     ) -> Batches:
         if steps is not None and not is_whole(steps):
             raise AxisError(
-                f"the number of steps is a whole number of at least 1, not {shown(steps)}",
+                f"steps is a whole number from 1 on, not {shown(steps)}",
                 at=user_line(),
                 remedy="leave it out to take all batches",
             )

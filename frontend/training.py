@@ -189,8 +189,10 @@ class Trainer(Feeding):
         self._compiled()
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = self._split(x, y, sample_weight, validation_split)
+        limits = (("steps_per_epoch", steps_per_epoch, 1), ("validation_steps", validation_steps, 1))
         for name, number, least in (
-            ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0), ("validation_freq", validation_freq, 1)
+            ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0), ("validation_freq", validation_freq, 1),
+            *(limit for limit in limits if limit[1] is not None),
         ):  # fmt: skip
             if not is_whole(number, least):
                 raise AxisError(
