@@ -25,7 +25,8 @@ from graphc.backends.cupy.device import Launch
 from tests.cupy.emulated_device import EmulatedDevice, multiply, view
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
 from tests.cupy.test_failures import FakeCupy
-from tests.spine.models import classifier_model, classifier_step
+from tests.cupy.test_products import FakeLt
+from tests.spine.models import batch, classifier_model, classifier_step
 
 SIZES = 12, 24, 4
 
@@ -241,3 +242,30 @@ def test_fit_and_arrays_of_cupy(device):
         assert isinstance(found, Array)
         np.testing.assert_array_equal(found.values, x * 2)
     assert device.free_bytes() > 0
+
+
+def test_products_end_with_their_bias_and_relu_by_the_library(device, monkeypatch):
+    from graphc.backends.cupy import cublas, cublaslt, cuda
+
+    fake, library = sys.modules["cupy"], FakeLt()
+    workspaces: set[int] = set()
+
+    class Recorded(cublaslt.CublasLt):
+        def product(self, item: Any, stream: int, workspace: int) -> None:
+            workspaces.add(workspace)
+            fake.act(lambda: super(Recorded, self).product(item, stream, workspace))
+
+    monkeypatch.setattr(cublaslt, "CublasLt", Recorded)
+    monkeypatch.setattr(cublas, "library", lambda name="cublas": library if name == "cublasLt" else "a library")
+    monkeypatch.setattr(type(device), "finishes", cuda.CudaDevice.finishes)
+    trained: list[list[np.ndarray]] = []
+    for each in (device, EmulatedDevice()):
+        step = classifier_step((20, 24, 18, 4), backend=CupyBackend(device=each))
+        feeds = batch(40, 20, 4)
+        losses = [step(**feeds)["loss"] for _ in range(3)]
+        trained.append([np.array(losses), *(parameter.value for parameter in step.parameters)])
+    for found, wanted in zip(*trained, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert library.multiplied == 2 + 3 * 2  # once each on NaN
+    assert workspaces
+    assert 0 not in workspaces
