@@ -114,7 +114,10 @@ class EmulatedDevice:
 
     def load(self, unit: Unit) -> EmulatedModule:
         library = compile_kernels(
-            unit.entries, unit.source, small_products=unit.small_products, attention=unit.attention,
+            unit.entries,
+            unit.source,
+            small_products=unit.small_products,
+            attention=unit.attention,
             convolution=unit.convolution,
         )
         return EmulatedModule(library, {name: name for name in unit.functions})
