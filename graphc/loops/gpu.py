@@ -1,10 +1,9 @@
 """Maps a kernel to the blocks and threads of a GPU; the printer then has nothing left to decide.
 
-Four mappings. *Columns*: reductions down columns, see :mod:`graphc.loops.columns`. *Flat*: every point of an
-elementwise kernel on its own, neighbours 16 bytes at a time. *Rows*: one block an iteration of the parallel loop; its
-vector and reduce loops are dealt out to the threads, accumulators are combined across them, Locals become shared
-arrays, and barriers stand exactly where one thread needs what another has stored. *Grid*: one thread an iteration of
-the parallel loop, inner loops run in order.
+Five mappings. *Columns*: reductions down columns, see :mod:`graphc.loops.columns`. *Tiles*: elementwise kernels that
+read an operand transposed, see :mod:`graphc.loops.tiles`. *Flat*: every point of another elementwise kernel on its own,
+neighbours 16 bytes at a time. *Rows*: one block an iteration of the parallel loop, or several short ones side by side,
+see :mod:`graphc.loops.rows`. *Grid*: one thread an iteration of the parallel loop, inner loops run in order.
 """
 
 from __future__ import annotations
