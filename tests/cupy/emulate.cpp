@@ -16,6 +16,7 @@ struct Copy {
     void* target;
     const void* source;  // null for zeros
     unsigned size;
+    void perform() const { source ? memcpy(target, source, size) : memset(target, 0, size); }
 };
 struct Fiber {
     ucontext_t context;  // where it begins
@@ -152,14 +153,15 @@ unsigned char* shared_bytes() {
 
 void copy_later(void* target, const void* source, unsigned size) {
     if ((uintptr_t)target % size || (uintptr_t)source % size) problem = "a copy to shared memory is not aligned";
-    fibers[current].copies.back().push_back({target, source, size});
+    const Copy copy{target, source, size};
+    if (current / WARP % 2) return copy.perform();  // as early as possible, and in the other warps as late
+    fibers[current].copies.back().push_back(copy);
 }
 void end_copies() { fibers[current].copies.emplace_back(); }
 void wait_for_copies(int left) {
     auto& sets = fibers[current].copies;
     while ((int)sets.size() - 1 > left) {
-        for (const Copy& copy : sets.front())
-            copy.source ? memcpy(copy.target, copy.source, copy.size) : memset(copy.target, 0, copy.size);
+        for (const Copy& copy : sets.front()) copy.perform();
         sets.erase(sets.begin());
     }
 }

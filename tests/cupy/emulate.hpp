@@ -74,7 +74,8 @@ static inline int __float_as_int(float value) {
     return bits;
 }
 // The twins of instructions.cuh: conversions by arithmetic, what a warp does together with meeting points. Copies to
-// shared memory take place when they are waited for, so that a missing wait shows.
+// shared memory take place when they are waited for, so that a missing wait shows; in every other warp at once, so that
+// it shows where others still read what they overwrite.
 static inline unsigned short to_bfloat16(float a) {
     unsigned int bits = (unsigned int)__float_as_int(a);
     return (unsigned short)((a != a ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);

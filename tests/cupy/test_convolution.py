@@ -261,7 +261,7 @@ def test_a_step_gives_the_same_bits_each_time(gpu):
 
 @pytest.mark.parametrize("missing", ["wait_for_copies<STAGES - 2>();", "if (OF_KERNEL) __syncthreads();"])
 def test_what_is_missing_in_a_kernel_shows(missing):
-    """The emulator copies when it is waited for, and runs threads in two orders."""
+    """The emulator copies when it is waited for in every other warp, and runs threads in two orders."""
     row, sought = plain((9, 9, 9, 8), (3, 3), 8), Sought.KERNEL
     (variant,) = row.variants(sought, "Float32")
     used = (variant, Variant("Float32", None))
@@ -272,6 +272,20 @@ def test_what_is_missing_in_a_kernel_shows(missing):
     expected = row.expected(sought, a, b)
     found = [computed(row, sought, variant, a, b, False, downwards, kernels) for downwards in (False, True)]
     assert not all(np.allclose(c, expected, atol=1e-3) for c in found)
+
+
+def test_a_copy_that_begins_before_all_have_read_what_it_overwrites_shows():
+    """In every other warp the emulator copies at once."""
+    row, sought = plain((2, 9, 7, 16), (3, 3), 24), Sought.RESULT
+    variant = row.variants(sought, "Float32")[0]
+    source = module_source((), convolution=(variant,))
+    barrier, bring = "__syncthreads();\n", "if (tile + STAGES - 1 < tiles) bring_tile(tile + STAGES - 1, next);\n"
+    right = f"{barrier}        {bring}"
+    assert right in source
+    kernels = compile_kernels((), source.replace(right, f"{bring}        {barrier}"), convolution=(variant,))
+    a, b = operands_of(row, "Float32", sought)
+    found = computed(row, sought, variant, a, b, False, False, kernels)
+    assert not np.allclose(found, row.expected(sought, a, b), atol=1e-3)
 
 
 def test_sizes_choose_tiles_and_parts():
