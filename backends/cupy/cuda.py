@@ -36,6 +36,8 @@ runtime: Any = cupy.cuda.runtime
 
 SHARED_BYTES_ATTRIBUTE = 97
 """CUDA's number for what a block may have of shared memory if it asks for it."""
+MORE_SHARED_BYTES = 8
+"""CUDA's number for asking for it, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
 LANES = 8
 """Streams that a recording may use side by side."""
 
@@ -176,8 +178,7 @@ class CudaDevice:
                 loaded.append(module)
                 functions |= {name: module.get_function(name) for name in part.functions}
             for name, nbytes in unit.shared_bytes.items():  # 48 KiB unless more is asked for
-                attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                driver.funcSetAttribute(functions[name].ptr, attribute, nbytes)
+                driver.funcSetAttribute(functions[name].ptr, MORE_SHARED_BYTES, nbytes)
             return CudaModule(tuple(loaded), functions)
 
     @_explained

@@ -109,10 +109,13 @@ class RunningCupy(FakeCupy):
             outer.kept[-1][:] = 0xA5
             return outer.kept[-1]
 
+        shared: dict[int, int] = {}  # what functions may have of shared memory
+
         def launch_kernel(
             function: int, blocks: int, _: int, __: int, threads: int, *rest: int
         ) -> None:  # as the driver reads arguments: by their addresses
-            *_, starts, _ = rest
+            *_, asked, _, starts, _ = rest
+            assert asked <= shared.get(function, 48 << 10)
             wanted = outer.expected.popleft()
             count = 1 if wanted.table else len(wanted.words)
             places = view(starts, 8 * count).view(np.int64)
@@ -144,8 +147,7 @@ class RunningCupy(FakeCupy):
         )
         vars(self.cuda.driver).update(
             launchKernel=launch_kernel,
-            funcSetAttribute=lambda *args: None,
-            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            funcSetAttribute=lambda function, attribute, value: shared.update({function: value * (attribute == 8)}),
         )
         vars(self.cuda.runtime).update(
             memcpyAsync=copy,
@@ -242,6 +244,16 @@ def test_fit_and_arrays_of_cupy(device):
         assert isinstance(found, Array)
         np.testing.assert_array_equal(found.values, x * 2)
     assert device.free_bytes() > 0
+
+
+def test_a_kernel_may_have_as_much_shared_memory_as_its_launch_brings(device):
+    """More than 48 KiB have to be asked for."""
+    x = gx.placeholder("x", (2, 14000))
+    program = gx.compile({"y": gx.softmax(gx.exp(x))}, [x], backend=CupyBackend(device=device))
+    assert any(nbytes > 48 << 10 for nbytes in program.executable.unit.shared_bytes.values())
+    given = np.random.default_rng(0).standard_normal((2, 14000)).astype(np.float32)
+    found = program(x=given)["y"]
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-4)
 
 
 def test_products_end_with_their_bias_and_relu_by_the_library(device, monkeypatch):
