@@ -59,17 +59,17 @@ def positive(owner: Any, name: str, value: Any) -> int:
     return int(value)
 
 
-def bearing(owner: Any, patience: Any) -> int:
-    """The patience of a callback, if it is a number of epochs.
+def bearing(owner: Any, patience: Any) -> float:
+    """The patience of a callback, if it is a number of epochs: also a tenth of all, or infinity.
 
     Raises:
         AxisError: it is not.
     """
-    if not is_whole(patience, 0):
+    if not is_number(patience, 0):
         raise AxisError(
             f"patience of {type(owner).__name__} is {patience!r}", at=user_line(), remedy="give a number of epochs"
         )
-    return int(patience)
+    return patience
 
 
 def dropped(owner: Any, name: str, rate: Any) -> float:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers, tracing
@@ -231,6 +233,14 @@ def _beside_heads(positions: Node | None) -> Node | None:
     return positions if positions is None or positions.ndim == 1 else gx.expand_dims(positions, 1)
 
 
+def _sizes(given: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """One number or several as a tuple; None for none."""
+    if given is None:
+        return None
+    several = (given,) if isinstance(given, int | np.integer) else given
+    return tuple(int(one) for one in several) or None
+
+
 def rotary_base(layer: Layer, value: float | bool | None) -> float | None:
     """The base of the wavelengths of rotary positions, 10,000 for True; None for none.
 
@@ -316,8 +326,7 @@ class MultiHeadAttention(_HeadAttention):
         self.num_heads = self.heads = self.shared = positive(self, "num_heads", num_heads)
         self.key_dim = self.size = positive(self, "key_dim", key_dim)
         self.value_dim = self.value_size = key_dim if value_dim is None else positive(self, "value_dim", value_dim)
-        self.target_shape = (output_shape,) if isinstance(output_shape, int) else tuple(output_shape or ()) or None
-        self.axes = (attention_axes,) if isinstance(attention_axes, int) else tuple(attention_axes or ()) or None
+        self.target_shape, self.axes = _sizes(output_shape), _sizes(attention_axes)
         self.attention_axes = self.axes
         self.flash_attention = flash_attention
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.augmentation import Factor, RandomImageLayer, bounds
 from graphc.frontend.layers.base import Layer
@@ -55,8 +56,8 @@ class RandomContrast(RandomImageLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(seed, data_format, **kwargs)
-        lower, upper = (factor, factor) if isinstance(factor, int | float) else tuple(factor)
-        self.factor = (-bounds("factor", (0, lower), 0, 1)[1], bounds("factor", (0, upper), 0, 1)[1])
+        low, high = cast("Sequence[float]", (factor, factor) if is_number(factor) else factor)
+        self.factor = (-bounds("factor", (0, low), 0, 1)[1], bounds("factor", (0, high), 0, 1)[1])
         self.value_range = value_bounds(value_range)
 
     def changed(self, x: Node) -> Node:

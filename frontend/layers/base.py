@@ -251,8 +251,8 @@ class Layer(WeightHolder):
             first = args[0] if args else next(iter(kwargs.values()))
             masks = nest.map_leaves(lambda leaf: tracing.mask_of(leaf) if isinstance(leaf, Node) else None, first)
             masked = any(mask is not None for mask in nest.leaves(masks))
-            if takes_mask and masked and kwargs.get("mask") is None:
-                kwargs = {**kwargs, "mask": masks}
+            if takes_mask and kwargs.get("mask") is None and (masked or _needs_mask(type(self).call, len(args))):
+                kwargs = {**kwargs, "mask": masks if masked else None}
             outputs = self.call(*args, **kwargs, **self.training_argument(len(args)))
             self._check(outputs)
             self._regularize(outputs)
@@ -267,16 +267,17 @@ class Layer(WeightHolder):
         return outputs
 
     def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse arguments that ``call`` does not take."""
+        """Refuse arguments that ``call`` does not take; ``training`` and ``mask`` come from where the layer stands."""
         signature = _signature(type(self).call)
+        names = _argument_names(type(self).call)[1 + len(args) :]
         try:
-            signature.bind(self, *args, **kwargs)
+            signature.bind(self, *args, **{name: None for name in ("training", "mask") if name in names} | kwargs)
         except TypeError as error:
-            names = [f"{p.name}=..." if p.default is not p.empty else p.name for p in signature.parameters.values()]
+            shown = [f"{p.name}=..." if p.default is not p.empty else p.name for p in signature.parameters.values()]
             raise DTypeError(
                 f"layer {self.name!r} was called in a way that it does not know: {error}",
                 at=user_line(),
-                remedy=f"write layer({', '.join(names[1:])})",
+                remedy=f"write layer({', '.join(shown[1:])})",
             ) from None
 
     def _ensure_built(self, args: tuple[Any, ...]) -> None:
@@ -398,6 +399,12 @@ def _holds_nodes(arg: Any) -> bool:
 @lru_cache(maxsize=1024)
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
+
+
+def _needs_mask(function: Callable[..., Any], given: int) -> bool:
+    """Does it take a mask without a default, beyond the arguments given by position?"""
+    names = _argument_names(function)[1 + given :]
+    return "mask" in names and _signature(function).parameters["mask"].default is inspect.Parameter.empty
 
 
 def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:

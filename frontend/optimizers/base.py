@@ -103,11 +103,7 @@ class Optimizer(Configurable):
         if unknown:
             raise _unknown_argument(type(self), next(iter(unknown)))
         self.name = name or type(self).__name__.lower()
-        if weight_decay is not None and not is_number(weight_decay, 0):
-            raise AxisError(
-                f"weight_decay is {weight_decay!r}", at=user_line(), remedy="common is 0.004; None for none"
-            )
-        self.weight_decay = weight_decay
+        self.weight_decay = decay_rate("weight_decay", weight_decay)
         self.clipping = clipping(clipnorm, clipvalue, global_clipnorm)
         self.use_ema = use_ema
         self.ema_momentum = part("ema_momentum", ema_momentum, closed=True)
@@ -466,6 +462,17 @@ def part(name: str, value: float, closed: bool = False) -> float:
     if not is_number(value, 0, 1) or (value == 1 and not closed):
         raise AxisError(f"{name} must be from 0 to 1, not {value!r}", at=user_line(), remedy="common is 0.9")
     return float(value)
+
+
+def decay_rate(name: str, value: float | None) -> float | None:
+    """A weight decay, if it is a number of at least 0; None for none.
+
+    Raises:
+        AxisError: it is neither.
+    """
+    if value is not None and not is_number(value, 0):
+        raise AxisError(f"{name} is {value!r}", at=user_line(), remedy="common is 0.004; None for none")
+    return value
 
 
 def _count(name: str, value: int | None, least: int) -> int | None:

@@ -11,7 +11,7 @@ from graphc.errors import AxisError
 from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.optimizers.adam import power
-from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, part, zeros_for
+from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, decay_rate, part, zeros_for
 from graphc.frontend.optimizers.gradients import squared_norm
 from graphc.ir.node import Node, Parameter
 
@@ -36,7 +36,7 @@ class Muon(Optimizer):
         adam_beta_1, adam_beta_2, epsilon: of AdamW.
         adam_weight_decay: the decay of the weights that AdamW trains.
         weight_decay: that of matrices; options: see :class:`Optimizer`.
-        exclude_layers: AdamW trains weights whose path holds one of these regular expressions.
+        exclude_layers: AdamW trains weights whose path holds one of these regular expressions, or this one.
         exclude_embeddings: AdamW trains weights whose path holds the word "embedding".
         muon_a, muon_b, muon_c: the coefficients of ``O``.
         adam_lr_ratio: the learning rate of AdamW as a multiple.
@@ -66,7 +66,7 @@ class Muon(Optimizer):
         adam_weight_decay: float | None = 0.004,
         epsilon: float = 1e-7,
         weight_decay: float | None = 0.004,
-        exclude_layers: Sequence[str] | None = None,
+        exclude_layers: Sequence[str] | str | None = None,
         exclude_embeddings: bool = True,
         muon_a: float = 3.4445,
         muon_b: float = -4.7750,
@@ -82,8 +82,10 @@ class Muon(Optimizer):
         if not is_whole(ns_steps):
             raise AxisError(f"ns_steps of Muon is {ns_steps!r}", at=user_line(), remedy="common is 5")
         self.adam_beta_1, self.adam_beta_2 = part("adam_beta_1", adam_beta_1), part("adam_beta_2", adam_beta_2)
-        self.adam_weight_decay, self.epsilon, self.adam_lr_ratio = adam_weight_decay, epsilon, adam_lr_ratio
-        self.by_adam = [*(exclude_layers or ()), *(("(?i)embedding",) if exclude_embeddings else ())]
+        self.adam_weight_decay = decay_rate("adam_weight_decay", adam_weight_decay)
+        self.epsilon, self.adam_lr_ratio = epsilon, adam_lr_ratio
+        excluded = (exclude_layers,) if isinstance(exclude_layers, str) else exclude_layers or ()
+        self.by_adam = [*excluded, *(("(?i)embedding",) if exclude_embeddings else ())]
         self.coefficients = muon_a, muon_b, muon_c
         self.momentum, self.ns_steps, self.nesterov = part("momentum", momentum), ns_steps, nesterov
         self.rms_rate = rms_rate

@@ -288,6 +288,44 @@ def test_numbers_of_numpy_count_where_numbers_do():
     assert type(model.layers[0].units) is int
     assert layers.Conv2D(classes, np.int64(3)).kernel_size == (3, 3)
     assert layers.Embedding(classes, classes).output_dim == 3
+    assert layers.Conv2D(2, np.array([3, 2])).kernel_size == layers.Conv2D(2, range(3, 1, -1)).kernel_size == (3, 2)
+    assert layers.MultiHeadAttention(2, 4, output_shape=classes, attention_axes=np.int32(1)).target_shape == (3,)
+    assert layers.ZeroPadding2D(classes).padding == ((3, 3), (3, 3))
+    assert layers.RandomContrast(np.float32(0.5)).factor == (-0.5, 0.5)
+
+
+def test_patience_may_be_a_part_of_the_epochs():
+    assert gx.callbacks.EarlyStopping(patience=0.1 * 25).patience == 2.5
+    assert gx.callbacks.ReduceLROnPlateau(patience=np.inf).patience == np.inf
+
+
+class Asking(layers.Layer):
+    """Takes what the place of a layer says without defaults, as layers written for Keras do."""
+
+    supports_masking = True
+
+    def call(self, inputs, training, mask):
+        self.masked = mask is not None
+        return self.when_training(inputs * 2.0, inputs)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_call_may_ask_for_training_and_masks_without_defaults(masked):
+    asking = Asking()
+    before = [layers.Masking()] if masked else []
+    model = Sequential([Input((5, 3)), *before, asking, layers.GlobalAveragePooling1D()])
+    x = np.ones((2, 5, 3), np.float32)
+    np.testing.assert_allclose(model.predict(x), np.ones((2, 3)))
+    assert asking.masked is masked
+    model.compile(loss="mae", backend="reference")
+    assert model.train_on_batch(x, np.zeros((2, 3), np.float32)) == 2.0
+
+
+def test_muon_takes_one_pattern_and_refuses_a_decay_that_is_no_number():
+    kernel = gx.parameter("dense/kernel", np.zeros((3, 4), np.float32))
+    assert gx.optimizers.Muon(exclude_layers="logits").slot_names(kernel) == ["momentum"]
+    assert gx.optimizers.Muon(exclude_layers="dense").slot_names(kernel) == ["momentum", "velocity"]
+    check(lambda: gx.optimizers.Muon(adam_weight_decay=-1), gx.AxisError, "adam_weight_decay is -1", "None for none")
 
 
 @pytest.mark.parametrize("mask", [np.tri(5, dtype=bool), np.tri(5), np.tri(5, dtype=np.int64)])
