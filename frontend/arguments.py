@@ -12,25 +12,33 @@ from graphc.frontend.config import user_line
 
 
 def is_whole(value: Any, least: float = 1) -> bool:
-    """Is it a whole number from ``least`` on? NumPy's count, bools do not.
+    """Is it a whole number from ``least`` on? NumPy's count, and arrays of one such; bools do not.
 
-    >>> is_whole(3), is_whole(np.int64(3)), is_whole(0), is_whole(3.0), is_whole(True), is_whole("3")
-    (True, True, False, False, False, False)
+    >>> is_whole(3), is_whole(np.int64(3)), is_whole(np.array(3)), is_whole(0), is_whole(3.0), is_whole(True)
+    (True, True, True, False, False, False)
     """
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(cast("Any", value)) >= least
+    number = _scalar(value)
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(cast("Any", number)) >= least
 
 
 def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Is it a number from ``low`` to ``high``? NumPy's count, bools and NaN do not.
+    """Is it a number from ``low`` to ``high``? NumPy's count, and arrays of one such; bools and NaN do not.
 
     >>> is_number(0.5), is_number(np.float32(2), low=0), is_number(-1, low=0), is_number("0.5"), is_number(math.nan)
     (True, True, False, False, False)
     """
+    number = _scalar(value)
     return (
-        isinstance(value, int | float | np.integer | np.floating)
-        and not isinstance(value, bool)
-        and low <= float(cast("Any", value)) <= high
+        isinstance(number, int | float | np.integer | np.floating)
+        and not isinstance(number, bool)
+        and low <= float(cast("Any", number)) <= high
     )
+
+
+def _scalar(value: Any) -> Any:
+    """What an array without axes holds; everything else as it is."""
+    array = cast("Any", value)
+    return array[()] if isinstance(value, np.ndarray) and array.ndim == 0 else array
 
 
 def shown(value: Any) -> str:

@@ -250,7 +250,8 @@ class Model(Trainer, Presented):
         """Fix the shapes of the inputs: ``model.build((None, 784))``, a list of shapes for several inputs."""
         if self._graph is not None or self._feeds is not None:
             return
-        given = cast("Sequence[Any]", input_shape)
+        array = isinstance(input_shape, np.ndarray)
+        given = cast("Sequence[Any]", tuple(cast("Any", input_shape)) if array else input_shape)
         if not isinstance(given, list | tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
                 f"a shape is a tuple, not {shown(given)}",

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from common import TINY, record, spread
-from graphc_images import ResNet
 from graphc_models import decoder, gpt2, transformer
+from graphc_resnet import ResNet
 
 import graphc as gx
 from graphc.backends.cupy import CupyBackend, cudnn, first_gpu
@@ -182,7 +182,9 @@ def attention(backward: bool) -> tuple[Step, dict[str, Any]]:
     return lambda: program.call(arrays, results), {"program": program, "flops": flops}
 
 
-WORKLOADS: dict[str, list[tuple[str, str, Build] | tuple[str, str, Build, str]]] = {
+Row = tuple[str, str, Build] | tuple[str, str, Build, str]
+"""A workload, its types, what makes it, and by whom it is computed."""
+WORKLOADS: dict[str, list[Row]] = {
     "mlp": [("mlp_train", "tf32", lambda: mlp(TF32)), ("mlp_train", "fp32", lambda: mlp(FP32))],
     "elementwise": [
         ("fused_elementwise", "fp32", lambda: elementwise(FP32, "float32")),
@@ -223,8 +225,10 @@ def measure(step: Step, slow: bool) -> Iterator[float]:
         yield (time.perf_counter() - start) / count
 
 
-def run(name: str, dtype: str, build: Build, impl: str = "graphc") -> None:
+def run(row: Row) -> None:
     """Measure one row and record it."""
+    name, dtype, build = row[:3]
+    impl = row[3] if len(row) > 3 else "graphc"
     start = time.perf_counter()
     step, facts = build()
     step()
@@ -256,7 +260,7 @@ def main(names: list[str]) -> None:
             try:
                 if reason is not None:
                     raise BackendError(reason)
-                run(*row)
+                run(row)
             except gx.GraphcError as error:
                 impl = row[3] if len(row) > 3 else "graphc"
                 record("peer", row[0], impl=impl, dtype=row[1], ok=False, error=str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -205,7 +205,7 @@ class Resizing(SpatialLayer):
 def _pairs(name: str, given: Any, rank: int) -> tuple[tuple[int, int], ...]:
     """How much at the front and the end of each axis."""
     if isinstance(given, int | np.integer):
-        given = (given,) * rank if rank > 1 else (given, given)
+        given = cast("Any", (given,) * rank if rank > 1 else (given, given))
     values = [given] if rank == 1 else list(given)
     pairs = [for_axes(name, one, 2, least=0) for one in values]
     if len(pairs) != rank:

@@ -36,8 +36,10 @@ def for_axes(name: str, given: Any, count: int, least: int = 1) -> tuple[int, ..
     Raises:
         AxisError: these are not as many whole numbers from ``least`` on.
     """
-    several = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "shape", None) != ()
-    values: tuple[Any, ...] = tuple(cast("Iterable[Any]", given)) if several else (given,) * count
+    several = (
+        isinstance(given, Iterable) and not isinstance(given, str) and getattr(cast("Any", given), "shape", None) != ()
+    )
+    values = tuple(cast("Iterable[Any]", given)) if several else cast("tuple[Any, ...]", (given,) * count)
     if len(values) != count or not all(is_whole(value, least) for value in values):
         raise AxisError(
             f"{name} is {given!r}", at=user_line(), remedy=f"give a whole number from {least} on, or {count} of them"

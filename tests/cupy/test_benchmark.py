@@ -17,7 +17,7 @@ from graphc.ir.types import DType
 from graphc.lower.plan import GemmItem
 from tests.cupy.emulated_device import EmulatedDevice
 
-MODULES = ("common", "graphc_models", "graphc_images", "graphc_peer")
+MODULES = ("common", "graphc_models", "graphc_resnet", "graphc_peer")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from common import TINY
 
@@ -39,8 +41,9 @@ class ResNet:
             for number in range(count):
                 y = self.block(y, width, 1 if number else stride)
         pooled = gx.cast(gx.mean(gx.cast(y, "float32"), axis=(1, 2)), self.dtype)
-        bound = y.shape[-1] ** -0.5
-        weight = self._add(rng.uniform(-bound, bound, (y.shape[-1], CLASSES)))
+        features = _sizes(y)[-1]
+        bound = features**-0.5
+        weight = self._add(rng.uniform(-bound, bound, (features, CLASSES)))
         bias = self._add(rng.uniform(-bound, bound, CLASSES))
         logits = gx.cast(pooled @ gx.cast(weight, self.dtype), "float32") + bias
         data = [rng.standard_normal((BATCH, SIZE, SIZE, 3), np.float32), rng.integers(0, CLASSES, BATCH)]
@@ -56,9 +59,9 @@ class ResNet:
 
     def conv(self, x: gx.Node, filters: int, size: int, stride: int = 1, rectified: bool = True) -> gx.Node:
         """A convolution, normalized over the batch."""
-        drawn = rng.standard_normal((size, size, x.shape[-1], filters)) * (2 / (size * size * filters)) ** 0.5
+        drawn = rng.standard_normal((size, size, _sizes(x)[-1], filters)) * (2 / (size * size * filters)) ** 0.5
         y = gx.conv(x, gx.cast(self._add(drawn), self.dtype), stride, padding=[(size // 2, size // 2)] * 2)
-        shape, rows = y.shape, int(np.prod(y.shape[:-1]))
+        shape, rows = y.shape, int(np.prod(_sizes(y)[:-1]))
         y = _rows(y) if size == stride == 1 else y  # a product has rows itself
         y, places = gx.cast(y, "float32"), tuple(range(y.ndim - 1))
         mean, square = gx.mean(y, axis=places), gx.mean(y * y, axis=places)
@@ -78,4 +81,10 @@ class ResNet:
 
 def _rows(y: gx.Node) -> gx.Node:
     """An image's pixels one after the other, as products of single elements leave them: sums over them are fused."""
-    return gx.reshape(y, (int(np.prod(y.shape[:-1])), y.shape[-1]))
+    *places, features = _sizes(y)
+    return gx.reshape(y, (int(np.prod(places)), features))
+
+
+def _sizes(y: gx.Node) -> tuple[int, ...]:
+    """Its shape, of which all is known here."""
+    return cast("tuple[int, ...]", y.shape)
