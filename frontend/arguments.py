@@ -37,8 +37,10 @@ def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> boo
 
 def _scalar(value: Any) -> Any:
     """What an array without axes holds; everything else as it is."""
-    array = cast("Any", value)
-    return array[()] if isinstance(value, np.ndarray) and array.ndim == 0 else array
+    if isinstance(value, np.ndarray):
+        array = cast("np.ndarray[Any, Any]", value)
+        return array[()] if array.ndim == 0 else array
+    return value
 
 
 def shown(value: Any) -> str:
