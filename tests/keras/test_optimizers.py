@@ -197,10 +197,9 @@ def test_penalties(name, arguments):
     [(n, s) for n in GROUPS[3][2] for s in ((60, 80), (3, 3, 20, 30)) if n != "Identity" or len(s) == 2],
 )
 def test_statistics_of_initializers(name, shape):
-    ours = getattr(initializers, name)(**({"seed": 1} if "seed" in arguments(getattr(initializers, name)) else {}))(
-        shape
-    )
-    theirs = np.asarray(getattr(keras.initializers, name)()(shape))
+    seeded = {"seed": 1} if "seed" in arguments(getattr(initializers, name)) else {}
+    ours = getattr(initializers, name)(**seeded)(shape)
+    theirs = np.asarray(getattr(keras.initializers, name)(**seeded)(shape))
     assert ours.dtype == theirs.dtype
     spread = max(float(theirs.std()), 1e-9)
     assert abs(ours.mean() - theirs.mean()) < 0.1 * spread
