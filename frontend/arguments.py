@@ -64,7 +64,9 @@ def positive(owner: Any, name: str, value: Any) -> int:
     """
     if not is_whole(value):
         raise AxisError(
-            f"{name} of {type(owner).__name__} is {value!r}", at=user_line(), remedy="give a positive whole number"
+            f"{name} of {type(owner).__name__} is {value!r}",
+            at=user_line(),
+            remedy=f"give a positive whole number of {name}",
         )
     return int(value)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import graphc as gx
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.layers.convolving import PADDINGS, Convolving, count_of
+from graphc.frontend.arguments import positive
+from graphc.frontend.layers.convolving import PADDINGS, Convolving
 from graphc.ir.node import Node, Parameter
 
 
@@ -37,7 +38,7 @@ class _DepthwiseConv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.depth_multiplier = count_of(self, "depth_multiplier", depth_multiplier)
+        self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
         self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
         self.depthwise_constraint = constraints.get(depthwise_constraint)
@@ -137,8 +138,8 @@ class _SeparableConv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = count_of(self, "filters", filters)
-        self.depth_multiplier = count_of(self, "depth_multiplier", depth_multiplier)
+        self.filters = positive(self, "filters", filters)
+        self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
         self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.pointwise_initializer = initializers.get(pointwise_initializer)
         self.depthwise_regularizer = regularizers.get(depthwise_regularizer)

@@ -8,8 +8,9 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
+from graphc.frontend.arguments import positive
 from graphc.frontend.config import user_line
-from graphc.frontend.layers.convolving import PADDINGS, Convolving, count_of
+from graphc.frontend.layers.convolving import PADDINGS, Convolving
 from graphc.frontend.layers.spatial import for_axes
 from graphc.ir.node import Node
 
@@ -41,8 +42,8 @@ class _Conv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = count_of(self, "filters", filters)
-        self.groups = count_of(self, "groups", groups)
+        self.filters = positive(self, "filters", filters)
+        self.groups = positive(self, "groups", groups)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -151,7 +152,7 @@ class _ConvTranspose(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = count_of(self, "filters", filters)
+        self.filters = positive(self, "filters", filters)
         self.output_padding = (
             None if output_padding is None else for_axes("output_padding", output_padding, self.rank, least=0)
         )

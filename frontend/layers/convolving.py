@@ -7,7 +7,6 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError
 from graphc.frontend import activations, constraints, initializers, regularizers
-from graphc.frontend.arguments import is_whole
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer, for_axes
 from graphc.ir.node import Node, Parameter
@@ -64,17 +63,3 @@ class Convolving(SpatialLayer):
             return self.padding
         reach = [(size - 1) * step for size, step in zip(self.kernel_size, self.dilation_rate, strict=True)]
         return [(far, 0) for far in reach]
-
-
-def count_of(layer: SpatialLayer, name: str, value: Any) -> int:
-    """A number of filters, or of parts of channels.
-
-    Raises:
-        AxisError: it is no positive whole number.
-    """
-    if not is_whole(value):
-        raise AxisError(
-            f"{type(layer).__name__} takes a positive whole number of {name}, not {value!r}", at=user_line(),
-            remedy=f"write {name}=8, say",
-        )  # fmt: skip
-    return int(value)
