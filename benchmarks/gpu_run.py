@@ -62,6 +62,7 @@ def measure(settings: Settings) -> list[dict[str, Any]]:
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OUT": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         environment["GRAPHC_CACHE_DIR"] = str(Path(work) / "cache")  # first calls compile
+        environment["JAX_PLATFORMS"] = "cuda"  # fails without a GPU, where JAX would go on with the CPU
         failures: list[dict[str, Any]] = []
         for column, command in _commands(settings):
             reason = _run([settings.python, *command], environment, settings.timeout)
