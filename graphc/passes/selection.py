@@ -77,8 +77,8 @@ def _is_only_sliced(node: Node, users: list[Node]) -> bool:
         if not isinstance(user.op, Slice):
             return False
         cut = [axis for axis, size in enumerate(node.shape) if user.shape[axis] != size]
-        if len(cut) != 1 or user.op.steps[cut[0]] != 1:
-            return False
+        if len(cut) != 1 or user.op.steps[cut[0]] != 1 or node.shape[cut[0]] == 1:
+            return False  # of an axis of size 1 nothing is left, but operands of size 1 stay whole
         start, stop = user.op.starts[cut[0]], user.op.stops[cut[0]]
         if not isinstance(start, int) or not isinstance(stop, int):
             return False

@@ -161,6 +161,12 @@ def test_elements_that_do_not_exist_are_moved_about() -> None:
     judge_all(outputs, {x: np.ones((5, 2, 4), np.float32)})
 
 
+def test_nothing_is_left_of_a_single_element() -> None:
+    x = gx.placeholder("x", (4, 1))
+    nothing = (x + 1.0)[:, 0:0]
+    judge_all({"y": gx.flip(nothing, 1), "z": gx.logical_not(x < 1.0)[:, 1:]}, {x: np.ones((4, 1), np.float32)})
+
+
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 @pytest.mark.parametrize(
     ("build", "rows"),
