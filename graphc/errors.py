@@ -18,7 +18,7 @@ class GraphcError(Exception):
 
     Attributes:
         message: what is wrong, in one line.
-        details: further lines, such as one for each operand.
+        details: further lines, such as one for each operand; given as None where a line is not known, and left out.
         at: the user's line, ready to print, or None.
         remedy: what to do, or None.
     """
@@ -27,13 +27,13 @@ class GraphcError(Exception):
         self,
         message: str,
         *,
-        details: tuple[str, ...] = (),
+        details: tuple[str | None, ...] = (),
         at: str | None = None,
         remedy: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.details = details
+        self.details = tuple(line for line in details if line is not None)
         self.at = at
         self.remedy = remedy
         self._named = at is not None

@@ -405,7 +405,7 @@ class Program:
             shown = "an array on a device where the program does not run"
         raise DTypeError(
             f"input {node.name!r} takes {dtype}, got {shown}",
-            details=(str(node.loc),) if node.loc else (),
+            details=(node.user_line,),
             at=user_line(),
             remedy=f"convert it: np.asarray({node.name}, {str(dtype)!r})",
         )
@@ -423,7 +423,7 @@ class Program:
             pass
         raise DTypeError(
             f"input {node.name!r} takes {node.dtype}, got {value!r:.60}",
-            details=(str(node.loc),) if node.loc else (),
+            details=(node.user_line,),
             at=user_line(),
             remedy=f"give an array of {node.dtype}",
         )
@@ -465,7 +465,7 @@ class Program:
                 except KeyError as error:
                     raise GraphError(
                         f"the size {error.args[0]!r} stands nowhere alone in an input's shape",
-                        at=str(node.loc) if node.loc else None,
+                        at=node.user_line,
                         remedy=f"give some placeholder an axis of the plain size {error.args[0]!r}",
                     ) from None
                 if wanted != value:
@@ -475,7 +475,7 @@ class Program:
     def _shape_differs(self, node: Node, shape: tuple[int, ...], why: str) -> ShapeError:
         return ShapeError(
             f"input {node.name!r} is {node.type}, got an array of shape {shape}: {why}",
-            details=(str(node.loc),) if node.loc else (),
+            details=(node.user_line,),
             at=user_line(),
             remedy="pass an array of the declared shape, or declare the axis with a name such as 'batch'",
         )
@@ -530,7 +530,7 @@ class Program:
         check = self.plan.checks[failure.check]
         node = check.node
         details = describe_operands(node.op, node.args)
-        at = str(node.loc) if node.loc else None
+        at = node.user_line
         if check.kind == "finite":
             what = check.what or node.op.name
             return NonFiniteError(

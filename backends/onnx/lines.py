@@ -7,11 +7,6 @@ import os
 from graphc.ir.node import Node
 
 
-def line_of(node: Node) -> str | None:
-    """The line that made a node, for an error message on this machine."""
-    return None if node.loc is None else str(node.loc)
-
-
 def portable_line_of(node: Node) -> str:
     """The line that made a node, the file relative to the working directory or by its bare name."""
     if node.loc is None:

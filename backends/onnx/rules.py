@@ -8,7 +8,6 @@ from graphc.backends.onnx import composites, cumulative, elementwise, indexing, 
 from graphc.backends.onnx.conv import RULES as CONVOLUTIONS
 from graphc.backends.onnx.conv import is_operator
 from graphc.backends.onnx.functions import RULES as FUNCTIONS
-from graphc.backends.onnx.lines import line_of
 from graphc.backends.onnx.sampling import RULES as SAMPLING
 from graphc.backends.onnx.sampling import is_operator as is_grid_sample
 from graphc.backends.onnx.scan import all_nodes, rebuild_deep
@@ -60,7 +59,7 @@ def write_node(w: Writer, node: Node, args: tuple[str, ...]) -> str:
         return w.emit(node.op.onnx, *args)
     raise ExportError(
         f"{node.op.name} has no ONNX form",
-        at=line_of(node),
+        at=node.user_line,
         remedy="use other operations, or give its class `decompose` or, as `onnx`, the name of an ONNX operator",
     )
 

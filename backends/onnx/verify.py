@@ -16,7 +16,6 @@ from graphc.backends.onnx.compare import Comparison, Tolerance, compare, unit_of
 from graphc.backends.onnx.evaluate import evaluate_nodes
 from graphc.backends.onnx.export import Exported, build_model
 from graphc.backends.onnx.inputs import InputDraws
-from graphc.backends.onnx.lines import line_of
 from graphc.backends.onnx.runtime import open_session, read_model, run_session
 from graphc.backends.onnx.writer import ONNX_TYPE
 from graphc.errors import NameClashError
@@ -273,7 +272,7 @@ def _first_divergence(
             value = expected[id(node)]
             found = compare(name, start.step, actual[name], value, tolerance.of_largest(value))
             if not found.ok:
-                return Divergence(name, repr(node), line_of(node), found)
+                return Divergence(name, repr(node), node.user_line, found)
     return None
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from graphc.backends.onnx.lines import line_of
 from graphc.errors import ExportError
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -163,6 +162,6 @@ class Writer:
         if self.opset < opset:
             raise ExportError(
                 f"{node.op.name} needs ONNX opset {opset} ({why}), the file is to be of opset {self.opset}",
-                at=line_of(node),
+                at=node.user_line,
                 remedy=f"export with opset={opset} or later",
             )

@@ -56,7 +56,7 @@ class ReferenceBackend:
                 reason = node.op.no_reference
                 raise BackendError(
                     f"reference cannot compute {node!r}: {reason.value if reason else ''}",
-                    at=str(node.loc) if node.loc else None,
+                    at=node.user_line,
                     remedy="compile the graph with gx.compile, which runs all passes",
                 )
         return ReferenceExecutable(plan.graph)

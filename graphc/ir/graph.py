@@ -116,7 +116,7 @@ def make_graph(
         if node.op.label in seen:
             raise NameClashError(
                 f"two inputs are called {node.op.label!r}",
-                details=(str(seen[node.op.label].loc), str(node.loc)),
+                details=(seen[node.op.label].user_line, node.user_line),
                 at=at,
                 remedy="give each placeholder its own name",
             )
@@ -132,7 +132,7 @@ def make_graph(
         if isinstance(node.op, Input) and id(node) not in listed:
             raise GraphError(
                 f"input {node.op.label!r} is used but not listed",
-                details=(str(node.loc),) if node.loc else (),
+                details=(node.user_line,),
                 at=at,
                 remedy=f"add it to inputs=[...] ({node.op.label})",
             )
@@ -140,7 +140,7 @@ def make_graph(
         if unknown:
             raise GraphError(
                 f"the size {sorted(unknown)[0]!r} of {node!r} is not a size of any input",
-                at=str(node.loc) if node.loc else at,
+                at=node.user_line or at,
                 remedy="use a Dim that some placeholder's shape holds",
             )
     return graph
@@ -164,8 +164,8 @@ def _check_update(target: Parameter, node: Node, at: str | None) -> None:
         shown = getattr(node, "type", node)
         raise GraphError(
             f"the update of {target.label!r} is {shown}, the parameter is {target.type}",
-            details=(str(target.loc),) if target.loc else (),
-            at=str(node.loc) if isinstance(node, Node) and node.loc else at,  # pyright: ignore[reportUnnecessaryIsInstance]
+            details=(target.user_line,),
+            at=(node.user_line if isinstance(node, Node) else None) or at,  # pyright: ignore[reportUnnecessaryIsInstance]
             remedy="make the new value's shape and element type those of the parameter",
         )
 

@@ -78,6 +78,11 @@ class Node(Operators, Valueless):
         return self.sites[0] if self.sites else None
 
     @property
+    def user_line(self) -> str | None:
+        """That line as text, for errors: ``model.py:41   h = norm(x)``."""
+        return None if self.loc is None else str(self.loc)
+
+    @property
     def shape(self) -> Shape:
         """Sizes of the axes: ints and Dims."""
         return self.type.shape

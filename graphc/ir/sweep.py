@@ -129,7 +129,7 @@ def check_derivative(node: Node, rule: str, derivative: Node, primal: Node) -> N
     if derivative.type != primal.type:
         error: GraphcError = VerifyError(
             f"{rule} of {node.op!r} gives {derivative.type} for a value of type {primal.type}",
-            at=str(node.loc) if node.loc else None,
+            at=node.user_line,
             remedy=f"correct {rule} in the op's class",
         )
         raise error

@@ -237,7 +237,7 @@ class Emitter:
             case _:
                 raise GraphError(
                     f"{op.name} cannot be part of a kernel here",
-                    at=str(node.loc) if node.loc else None,
+                    at=node.user_line,
                     remedy="this is a defect of graphc",
                 )
 

@@ -42,7 +42,7 @@ class SizeRule:
         raise ShapeError(
             f"{self.node.op.name}: {self.says} {evaluate(self.shown, dims)}, with {given}",
             details=describe_operands(self.node.op, self.node.args),
-            at=str(self.node.loc) if self.node.loc else None,
+            at=self.node.user_line,
             remedy="run it on arrays that are long enough, or change this line",
         )
 

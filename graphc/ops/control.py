@@ -208,7 +208,7 @@ class CustomVjp(Op):
             return None
         raise GraphError(
             f"forward mode cannot pass through custom_vjp: {self.rule} is a rule for reverse mode",
-            at=str(node.loc) if node.loc else user_line(),
+            at=node.user_line or user_line(),
             remedy="use gx.grad or gx.vjp, or write the function without custom_vjp",
         )
 

@@ -165,7 +165,7 @@ class Scan(Op):
         if self.stops:
             raise GraphError(
                 "a loop that ends by itself has no derivative here",
-                at=str(node.loc) if node.loc else None,
+                at=node.user_line,
                 remedy="use gx.scan with gx.where for what no longer counts, or gx.stop_gradient on what goes in",
             )
 

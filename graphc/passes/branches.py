@@ -68,7 +68,7 @@ def _refuse_checks(node: Node, op: Cond) -> None:
     if checks:
         raise BackendError(
             f"this backend computes both branches of a cond, and {checks[0].op.name} in one of them may fail",
-            at=str(node.loc) if node.loc else None,
+            at=node.user_line,
             remedy="use backend='numba', or move what is checked out of the branch",
         )
 

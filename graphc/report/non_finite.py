@@ -92,7 +92,7 @@ def _explain(node: Node, values: Values) -> NonFiniteError:
     array = np.asarray(values[id(node)])
     position = int(np.flatnonzero(~np.isfinite(array))[0])
     value = f"{array.flat[position]}"
-    at = str(node.loc) if node.loc else None
+    at = node.user_line
     where = f"first at flat position {position}"
     if isinstance(node, Parameter):
         return NonFiniteError(

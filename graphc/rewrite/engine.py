@@ -217,7 +217,7 @@ class _Run:
                 return broadcast_to(after, node.shape)
         raise VerifyError(
             f"rule {rule.name} changes {node.type} to {after.type}",
-            at=str(node.loc) if node.loc else None,
+            at=node.user_line,
             remedy="this is a defect of graphc: please report it with this message",
         )
 
@@ -228,7 +228,7 @@ class _Run:
             names: Sequence[str] = sorted({*self.pending.values(), rule.name})
             raise VerifyError(
                 f"the rules {', '.join(names)} do not come to rest on {node!r}",
-                at=str(node.loc) if node.loc else None,
+                at=node.user_line,
                 remedy="this is a defect of graphc: please report it with this message",
             )
         self.pending[node] = rule.name
