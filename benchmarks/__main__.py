@@ -1,7 +1,7 @@
 """Command line of the benchmarks.
 
 ``python -m benchmarks cpu [workload ...]`` measures on the CPU and prints a report in markdown;
-``python -m benchmarks gpu [workload ...]`` does so on an NVIDIA GPU;
+``python -m benchmarks gpu [workload ...]`` does so on an NVIDIA GPU; with ``--count`` it counts, and needs none;
 ``python -m benchmarks report FILE ...`` prints the report of runs that were saved with ``--out``.
 """
 
@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import gpu_run
+from benchmarks import gpu_count, gpu_run
 from benchmarks.cpu import spec
 from benchmarks.measure import Settings, columns_on_disk, measure
 from benchmarks.report import merge, report
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     cpu.add_argument("--out", type=Path, help="save everything measured as JSON")
     gpu = commands.add_parser("gpu", help="measure on a GPU, beside PyTorch and JAX")
     gpu.add_argument("workloads", nargs="*", metavar="workload", help="default: all")
+    gpu.add_argument("--count", action="store_true", help="count what graphc's steps do, without a GPU or the peers")
     gpu.add_argument("--columns", default=",".join(gpu_run.SCRIPTS), help="comma separated; default: all")
     gpu.add_argument("--no-ceilings", action="store_true", help="do not measure what the machine can do at most")
     gpu.add_argument("--timeout", type=float, default=600.0, help="of one process, in seconds (600)")
@@ -77,6 +78,9 @@ def _gpu(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         if name not in choices:
             parser.error(f"{name!r} is not one of: {', '.join(choices)}")
     names = tuple(gpu_run.WORKLOADS) if "all" in options.workloads else tuple(options.workloads)
+    if options.count:
+        print(gpu_count.report(list(gpu_count.count(names or tuple(gpu_run.WORKLOADS)))))
+        return 0
     rows = gpu_run.measure(
         gpu_run.Settings(
             workloads=names,
