@@ -37,9 +37,10 @@ from graphc.loops.kernel import (
     Var,
 )
 from graphc.lower.canonical import canonical_kernel
-from graphc.lower.cluster import Cluster, reduces, sources, stages
+from graphc.lower.cluster import Cluster, reduces, stages
 from graphc.lower.emit import Emitter, Merge
 from graphc.lower.index import Index, linear, loop_index
+from graphc.lower.sources import sources
 from graphc.ops.base import Elementwise
 from graphc.ops.random import RandomBits
 from graphc.ops.reduction import ArgMax, ArgMin, Reduce

@@ -28,9 +28,10 @@ from graphc.loops.kernel import (
     Store,
     Var,
 )
-from graphc.lower.cluster import free, operand_of_trivial
+from graphc.lower.cluster import operand_of_trivial
 from graphc.lower.index import Index, SizeArguments, linear, loop_index
 from graphc.lower.padded import PaddedWindows
+from graphc.lower.sources import free
 from graphc.lower.views import broadcast_index, through_views, window_index
 from graphc.ops.base import Elementwise
 from graphc.ops.checked import CheckFinite, InRange

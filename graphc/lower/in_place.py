@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, Parameter
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, operand_indices, sources
+from graphc.lower.cluster import Cluster, operand_indices
+from graphc.lower.fusion import Fusion
+from graphc.lower.sources import sources
 from graphc.lower.views import is_view, through_views
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute, StopGradient

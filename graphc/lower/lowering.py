@@ -22,9 +22,10 @@ from graphc.lower.attention import HeadsInside, attention_item
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
-from graphc.lower.cluster import Cluster, Fusion, free, is_leaf, sources_of
+from graphc.lower.cluster import Cluster
 from graphc.lower.convolution import convolution
 from graphc.lower.cumulative import build_cumulative
+from graphc.lower.fusion import Fusion
 from graphc.lower.in_place import InPlace, read_leaves_of, stored_node
 from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
@@ -44,6 +45,7 @@ from graphc.lower.prepare import owned_carries, prepare
 from graphc.lower.recall import build_cluster
 from graphc.lower.schedule import schedule
 from graphc.lower.sort import build_argsort
+from graphc.lower.sources import free, is_leaf, sources_of
 from graphc.lower.update import UPDATES, build_rows, build_update, rows_in_place, updates_in_place
 from graphc.lower.views import is_view
 from graphc.ops.base import Elementwise, cast_to, full

@@ -8,9 +8,9 @@ from graphc.ir.dims import Size, floordiv, product
 from graphc.ir.node import Node
 from graphc.lower.assembly import Gemm
 from graphc.lower.build import Built, KernelBuilder, Target, copy_cluster
-from graphc.lower.cluster import free
 from graphc.lower.index import Index, linear
 from graphc.lower.opaque import Matrix, as_matrix, batch_strides
+from graphc.lower.sources import free
 from graphc.ops.base import full
 from graphc.ops.movement import reshape, transpose
 from graphc.ops.slicing import take_range

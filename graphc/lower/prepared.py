@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from graphc.ir.graph import Graph, substitute_nodes
 from graphc.ir.node import Constant, Node, Parameter
 from graphc.ir.types import TensorType, TupleType
-from graphc.lower.cluster import free
 from graphc.lower.loop import slab
 from graphc.lower.opaque import as_matrix
-from graphc.lower.views import is_view
+from graphc.lower.sources import free
+from graphc.lower.views import behind_views, is_view
 from graphc.ops.base import Elementwise
 from graphc.ops.cast import Cast
 from graphc.ops.cumulative import Cumulative
@@ -108,9 +108,7 @@ class _Search:
             if self._needs_copy(node, reader):
                 self.chosen.add(node)
                 continue
-            source = node
-            while is_view(source):
-                source = source.args[0]
+            source = behind_views(node)
             if source.args and source not in self.chosen:
                 if self._is_worth(source, reader):
                     self.chosen.add(source)

@@ -15,8 +15,9 @@ from typing import Any
 from graphc.ir.dims import substitute
 from graphc.ir.node import Node
 from graphc.lower.build import Built, KernelBuilder, Target
-from graphc.lower.cluster import Cluster, free
+from graphc.lower.cluster import Cluster
 from graphc.lower.index import Index, loop_index
+from graphc.lower.sources import free
 from graphc.lower.views import is_view
 from graphc.ops.checked import Checked
 

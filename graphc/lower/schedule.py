@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from graphc.ir.node import Parameter
 from graphc.lower.assembly import Work
-from graphc.lower.cluster import is_apart, sources_of
 from graphc.lower.loop import Steps
+from graphc.lower.sources import is_apart, sources_of
 from graphc.lower.views import is_view
 
 

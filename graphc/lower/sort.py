@@ -29,10 +29,10 @@ from graphc.loops.kernel import (
 )
 from graphc.lower.build import Built
 from graphc.lower.canonical import canonical_kernel
-from graphc.lower.cluster import free
 from graphc.lower.emit import Emitter
 from graphc.lower.index import loop_index
 from graphc.lower.opaque import CheckOf, KeyOf, decode
+from graphc.lower.sources import free
 from graphc.lower.views import is_view
 from graphc.ops.sorting import ArgSort
 

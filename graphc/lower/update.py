@@ -17,10 +17,10 @@ from graphc.ir.types import DType
 from graphc.loops.kernel import Apply, Const, Expr, For, Kernel, LoopKind, Var
 from graphc.lower.build import LANES, MAP_GRAIN, Built
 from graphc.lower.canonical import canonical_kernel
-from graphc.lower.cluster import free, is_leaf, sources, sources_of
 from graphc.lower.emit import Emitter
 from graphc.lower.index import linear, loop_index
 from graphc.lower.opaque import close_columns, decode, open_columns
+from graphc.lower.sources import free, is_leaf, sources, sources_of
 from graphc.lower.views import is_view
 from graphc.ops.rows import UpdateRows
 from graphc.ops.update import UpdateSlice

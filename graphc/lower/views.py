@@ -44,6 +44,13 @@ def through_views(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index
     return node, index
 
 
+def behind_views(node: Node) -> Node:
+    """The node that computes what a view shows: itself, unless it is a view."""
+    while is_view(node):
+        node = node.args[0]
+    return node
+
+
 def broadcast_index(index: Index, shape: Shape) -> Index:
     """The index of an operand of this shape under broadcasting: trailing axes aligned, 0 on axes of size 1."""
     tail = index[len(index) - len(shape) :]

@@ -18,7 +18,9 @@ import graphc as gx
 from graphc.ir.graph import Graph, make_graph
 from graphc.ir.node import Node, Parameter
 from graphc.lower import lowering
-from graphc.lower.cluster import Cluster, Fusion, free
+from graphc.lower.cluster import Cluster
+from graphc.lower.fusion import Fusion
+from graphc.lower.sources import free
 from graphc.passes import decompose_for, prepare, simplify_graph
 from tests.autodiff.graphs import random_graph
 
