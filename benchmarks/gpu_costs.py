@@ -42,6 +42,7 @@ from graphc.program import Program
 COPY_BYTES_PER_S = 3029e9
 FLOPS = {"bf16": 793e12, "tf32": 407e12, "fp32": 51e12}
 """Of products, as measured on an H100; a multiply-add is two operations."""
+ALL = 1 << 40
 KERNEL, COPY, PRODUCT, ATTENTION, CONVOLUTION = "kernels", "copies", "products", "attention", "convolution"
 
 
@@ -127,7 +128,7 @@ class _Counter:
         read = written = 0
         for item in group.items:
             sizes = {n: size_of(s, self.dims) for n, s in zip(item.kernel.sizes, item.sizes, strict=True)}
-            touched = Traffic(sizes, size_of(item.extent, self.dims)).of(item.kernel)
+            touched = Traffic(sizes).of(item.kernel)
             for index, buffer in zip(item.buffers, item.kernel.buffers, strict=True):
                 most, itemsize = self._elements(index), buffer.dtype.itemsize
                 read += min(touched[Access.READ].get(buffer.name, 0), most) * itemsize
@@ -233,11 +234,11 @@ class Traffic:
     """How many elements of its arrays a kernel reads and writes: each place once, however many loops come back to it.
 
     A place is an index as an expression of loops; two loops of as many steps inside the same loops are one. Places
-    that data decide count as if all were different.
+    that data decide count as if all were different. No more elements are counted than an array has, by who asks.
     """
 
-    def __init__(self, sizes: Mapping[str, int], extent: int) -> None:
-        self.sizes, self.extent = sizes, extent
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
         self.numbers: dict[object, int] = {}  # expressions by what they are made of
         self.loops: dict[int, int] = {}  # of the number of a loop: its steps
         self.names: dict[str, tuple[int, frozenset[int]]] = {}  # the number of a name's value, and the loops it takes
@@ -279,8 +280,8 @@ class Traffic:
     def _steps(self, loop: For) -> int:
         try:
             return max(0, evaluate_size(loop.stop, dict(self.sizes)) - evaluate_size(loop.start, dict(self.sizes)))
-        except KeyError:  # its ends depend on other loops
-            return self.extent
+        except KeyError:  # its ends depend on loops around it, which together go over all of an array
+            return ALL
 
     def _touch(self, way: Access, name: str, index: Expr) -> None:
         number, loops = self._value(index)

@@ -99,7 +99,7 @@ def test_a_place_counts_once_however_many_loops_come_back_to_it():
     buffers = tuple(Buffer(name, of, Access.WRITE if name in "yz" else Access.READ) for name, of in arrays)
     outer = For("i", Const(0, DType.int64), n, LoopKind.PARALLEL, body)
     kernel = Kernel("rows", buffers, ("n",), n, (outer,))
-    touched = Traffic({"n": 5}, 5).of(kernel)
+    touched = Traffic({"n": 5}).of(kernel)
     assert touched[Access.READ] == {"where": 5, "x": 40, "table": 40, "half": 5}
     assert touched[Access.WRITE] == {"y": 40, "z": 5}
     assert not only_moves(kernel)
