@@ -163,9 +163,9 @@ class Emitter:
         return tuple(Buffer(f"b{i}", key.dtype, self.access[i]) for i, key in enumerate(self.keys))
 
     def store(self, node: Node, place: Size, value: Expr) -> None:
-        """Store into the buffer of a node, in the innermost block."""
+        """Store into the buffer of a node, in the innermost block, as an element of its type."""
         name = self.buffer(node, Access.WRITE)
-        self.add(Store(name, self.index(place), value))
+        self.add(Store(name, self.index(place), self._cast(value, node.dtype)))
 
     # values
 

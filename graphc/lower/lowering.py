@@ -37,6 +37,7 @@ from graphc.lower.opaque import (
     build_copy,
     build_scatter,
     concatenated_places,
+    unwidened,
 )
 from graphc.lower.panels import build_panels, panel_product
 from graphc.lower.patches import PatchParts, contraction, winograd
@@ -238,15 +239,18 @@ class Lowering:
 
     @cached_property
     def _joined(self) -> dict[int, list[tuple[Node, Callable[[Index], Size]]]]:
-        """Of computed nodes the concatenations that they are part of: the kernel that computes one writes it there."""
+        """Of computed nodes the concatenations that they are part of: the kernel that computes one writes it there.
+
+        Of 16-bit floats that are concatenated as float32, too.
+        """
         computed = {id(n) for cluster in self.clusters if not cluster.is_opaque for n in cluster.nodes}
         found: dict[int, list[tuple[Node, Callable[[Index], Size]]]] = {}
         for cluster in self.clusters:
             whole = cluster.nodes[0]
             if isinstance(whole.op, Concatenate):
                 for arg, place in zip(whole.args, concatenated_places(whole), strict=True):
-                    if id(arg) in computed:
-                        found.setdefault(id(arg), []).append((whole, place))
+                    if id(narrow := unwidened(arg)) in computed:
+                        found.setdefault(id(narrow), []).append((whole, place))
         return found
 
     def _is_read_outside(self, node: Node, cluster: Cluster) -> bool:
@@ -262,7 +266,7 @@ class Lowering:
             for cluster in self.clusters:
                 for node in cluster.nodes:
                     written = isinstance(node.op, Concatenate)
-                    args = [arg for arg in node.args if not (written and id(arg) in self._joined)]
+                    args = [arg for arg in node.args if not (written and id(unwidened(arg)) in self._joined)]
                     read = (s for arg in args for s in sources_of(arg))
                     found.update(id(s) for s in read if home.get(id(s)) is not cluster)
                     found.update(id(s) for s in _data_dependent(node))

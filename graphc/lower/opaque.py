@@ -16,6 +16,7 @@ from graphc.lower.emit import Emitter
 from graphc.lower.index import Index, linear, loop_index, loop_names
 from graphc.lower.recall import build_cluster
 from graphc.lower.views import is_view, through_views
+from graphc.ops.cast import Cast
 from graphc.ops.movement import Concatenate, Reshape
 from graphc.ops.scatter import ScatterAlong, TakeAdd
 
@@ -66,13 +67,18 @@ def build_concatenate(
     """
     built: list[Built] = []
     for arg, place in zip(node.args, concatenated_places(node), strict=True):
-        if id(arg) in joined:
+        if id(unwidened(arg)) in joined:
             continue
         builder = KernelBuilder(copy_cluster(arg), [Target(arg, key, place)], key_of, check_of, "concatenate")
         item = builder.build()
         item.nodes = (node,)
         built.append(item)
     return built
+
+
+def unwidened(node: Node) -> Node:
+    """The 16-bit floats that an operand reads as float32, or the operand."""
+    return node.args[0] if isinstance(node.op, Cast) and is_view(node) else node
 
 
 def concatenated_places(node: Node) -> list[Callable[[Index], Size]]:

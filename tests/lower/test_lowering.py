@@ -192,6 +192,17 @@ def test_gather_and_scatter(rng: np.random.Generator) -> None:
     judge({"taken": taken, "gradient": gradient}, {rows: rng.integers(0, 10, (5, 3)).astype(np.int32)}, rtol=1e-4)
 
 
+def test_a_kernel_writes_16_bit_floats_into_concatenations_of_both_types(rng: np.random.Generator) -> None:
+    xs = [gx.placeholder(f"x{number}", (3, 4)) for number in range(2)]
+    parts = [gx.cast(gx.exp(x), "bfloat16") for x in xs]
+    outputs = {
+        "narrow": gx.concatenate(parts, axis=1),
+        "wide": gx.concatenate([gx.cast(part, "float32") for part in parts], axis=1),
+    }
+    plan = judge(outputs, {x: f32(rng, 3, 4) for x in xs}, rtol=1e-2)
+    assert [len(item.buffers) for item in kernels(plan)] == [3, 3]  # each writes its part of both, and no copies
+
+
 def test_kernels_hold_no_name_of_the_user() -> None:
     x = gx.placeholder("evil", ("os_system", 3))
     plan = judge({"y": gx.exp(x)}, {x: np.ones((2, 3), np.float32)})
