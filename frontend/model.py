@@ -345,15 +345,19 @@ class Model(Trainer, Presented):
             raise self._not_built()
         return weight_files.load_weights(Path(path), self.named_weights(), by_name, skip_mismatch)
 
-    def export(self, path: str | Path, training: bool = False, opset: int = 21) -> None:
+    def export(
+        self, path: str | Path, training: bool = False, opset: int = 21, weights: str | Path | None = None
+    ) -> None:
         """Write an ONNX file: the prediction, or the whole training step.
 
         Args:
             path: the file.
             training: write the training step, with its state as further inputs and outputs.
             opset: the version of ONNX's operators.
+            weights: a safetensors file for the weights and all other state, which the ONNX file then only takes as
+                inputs, as browsers need it; ``load_weights(weights, by_name=True)`` reads one that was trained there.
         """
-        gx.onnx.export(self.programs["train" if training else "predict"], path, opset=opset)
+        gx.onnx.export(self.programs["train" if training else "predict"], path, opset=opset, weights=weights)
 
     def get_config(self) -> dict[str, Any]:
         if type(self) is not Model or self._graph is None:

@@ -38,10 +38,17 @@ OLDEST_OPSET = 17
 DEFAULT_OPSET = 21
 IR_VERSION = 10
 LARGEST_FILE_BYTES = 2**31 - 1  # Protocol Buffers can hold no more
+WEIGHTS_PROPERTY = "graphc.weights"
+"""The metadata entry of a file that holds no parameters: which of its inputs they are."""
 
 
 def export(
-    what: Any, path: str | os.PathLike[str], *, opset: int = DEFAULT_OPSET, training: bool | None = None
+    what: Any,
+    path: str | os.PathLike[str],
+    *,
+    opset: int = DEFAULT_OPSET,
+    training: bool | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write a program, or a graph, as one ONNX file that holds standard ``ai.onnx`` operators only.
 
@@ -54,22 +61,27 @@ def export(
         path: the file to write; an existing one is replaced only when the new one is complete.
         opset: the version of the operators, 17 to the newest that the ``onnx`` package knows.
         training: how ``when_training`` is resolved in a graph; a program has resolved it already.
+        weights: a safetensors file to write the values of all parameters to. The ONNX file then holds none of them:
+            each parameter ``w``, updated or not, is the input ``state/w``, which has to be fed. onnxruntime-web asks
+            for that, and models beyond 2 GB need it.
 
     Returns:
         The path of the file.
 
     Raises:
         ExportError: an operation has no form in this opset; the message names the user's line.
-        FileError: the file cannot be written.
+        FileError: a file cannot be written.
     """
-    model = build_model(what, opset=opset, training=training).model
-    target = Path(path)
+    exported = build_model(what, opset=opset, training=training, held=weights is None)
+    model, target = exported.model, Path(path)
     size = model.ByteSize()
     if size > LARGEST_FILE_BYTES:
         raise ExportError(
             f"the model needs {size} bytes, one ONNX file holds at most {LARGEST_FILE_BYTES}",
-            remedy="export parts of the model as programs of their own",
+            remedy="write the weights into a file of their own: weights='model.safetensors'",
         )
+    if weights is not None:
+        _write_weights(Path(weights), exported)
     _write_whole(target, model.SerializeToString(deterministic=True))
     return target
 
@@ -93,6 +105,7 @@ class Exported:
         inputs: ONNX names of ``graph.inputs``.
         outputs: ONNX names of ``graph.outputs``.
         states: the updated parameters.
+        given: where the file does not hold them, the other parameters, each with the input that it is.
         values: the ONNX name of each node of ``graph``, by ``id``; some are gone where transposes were moved.
     """
 
@@ -101,11 +114,17 @@ class Exported:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     states: tuple[State, ...]
+    given: tuple[tuple[Parameter, str], ...]
     values: dict[int, str]
 
 
-def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None = None) -> Exported:
-    """The ONNX model of a program or graph, in memory; see :func:`export`."""
+def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None = None, held: bool = True) -> Exported:
+    """The ONNX model of a program or graph, in memory; see :func:`export`.
+
+    Args:
+        what, opset, training: as there.
+        held: whether the model holds the values of parameters; otherwise all are inputs.
+    """
     newest = defs.onnx_opset_version()
     if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ExportError(
@@ -117,7 +136,8 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
     mixed = _mixed(what, _graph_of(what, training))
     whole = _one_loop_each(mixed).rebuild(widen_all_halves)
     plain = decomposed(whole, lambda node: is_whole(node, opset))
-    graph = fold_weights(_mixed(what, plain, results=False).rebuild(widen_all_halves))
+    graph = _mixed(what, plain, results=False).rebuild(widen_all_halves)
+    graph = fold_weights(graph) if held else graph
     writer = Writer(opset, Names())
     unique = writer.names.unique
     inputs = tuple(unique(node.name or "") for node in graph.inputs)
@@ -126,18 +146,23 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         State(target, unique(f"state/{target.label}"), unique(f"state_next/{target.label}"))
         for target, _ in graph.updates
     )
+    updated = {state.parameter for state in states}
+    read = () if held else tuple(parameter for parameter in graph.parameters if parameter not in updated)
+    given = tuple((parameter, unique(f"state/{parameter.label}")) for parameter in read)
     writer.sizes = Sizes(writer, zip(inputs, graph.inputs, strict=True))
-    values = _write_leaves(writer, graph, inputs, states)
+    outside = [*zip(graph.inputs, inputs, strict=True), *given, *((state.parameter, state.before) for state in states)]
+    values = {id(node): name for node, name in outside}
+    if held:
+        for state in states:
+            writer.initializer(state.before, state.parameter.value)
+    _write_leaves(writer, graph, values)
     results = (*zip(outputs, graph.roots, strict=False), *_next_states(graph, states))
     _write_operations(writer, graph, values, results)
-    boundary = {*inputs, *outputs, *(name for state in states for name in (state.before, state.after))}
+    boundary = {name for _, name in outside} | {name for name, _ in results}
     body = helper.make_graph(
         writer.nodes,
         "training_step" if states else "inference",
-        [
-            *(_value_info(name, node) for name, node in zip(inputs, graph.inputs, strict=True)),
-            *(_value_info(state.before, state.parameter) for state in states),
-        ],
+        [_value_info(name, node) for node, name in outside],
         [_value_info(name, node) for name, node in results],
         initializer=writer.initializers,
         value_info=_intermediates(graph, values, boundary | {tensor.name for tensor in writer.initializers}),
@@ -150,8 +175,9 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         producer_version=graphc.__version__,
     )
     move_transposes(model)
-    helper.set_model_props(model, _properties(graph, inputs, outputs, states))
-    return Exported(model, graph, inputs, outputs, states, values)
+    exported = Exported(model, graph, inputs, outputs, states, given, values)
+    helper.set_model_props(model, _properties(exported, held))
+    return exported
 
 
 def _graph_of(what: Any, training: bool | None) -> Graph:
@@ -189,10 +215,8 @@ def _next_states(graph: Graph, states: tuple[State, ...]) -> Iterable[tuple[str,
     return ((state.after, node) for state, (_, node) in zip(states, graph.updates, strict=True))
 
 
-def _write_leaves(writer: Writer, graph: Graph, inputs: tuple[str, ...], states: tuple[State, ...]) -> dict[int, str]:
-    values = {id(node): name for name, node in zip(inputs, graph.inputs, strict=True)}
-    for state in states:
-        values[id(state.parameter)] = writer.initializer(state.before, state.parameter.value)
+def _write_leaves(writer: Writer, graph: Graph, values: dict[int, str]) -> None:
+    """Write constants and the parameters that are no inputs."""
     for parameter in graph.parameters:
         if id(parameter) not in values:
             name = writer.names.unique(parameter.label)
@@ -204,7 +228,6 @@ def _write_leaves(writer: Writer, graph: Graph, inputs: tuple[str, ...], states:
             values[id(node)] = writer.initializer(name, node.op.array, portable_line_of(node))
         elif isinstance(node.op, Constant):
             values[id(node)] = writer.constant(node.op.array)
-    return values
 
 
 def _write_operations(
@@ -261,19 +284,37 @@ def _intermediates(graph: Graph, values: dict[int, str], known: set[str]) -> lis
     return list(found.values())
 
 
-def _properties(
-    graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...], states: tuple[State, ...]
-) -> dict[str, str]:
+def _properties(exported: Exported, held: bool) -> dict[str, str]:
     """What a program that runs the file may want to know beyond ONNX: the pairs of states, and names that changed."""
-    given = {
-        **{name: node.name or "" for name, node in zip(inputs, graph.inputs, strict=True)},
-        **{name: user for name, (user, _) in zip(outputs, graph.outputs, strict=True)},
-        **{state.before: f"state/{state.parameter.label}" for state in states},
-        **{state.after: f"state_next/{state.parameter.label}" for state in states},
+    users = {
+        **{name: node.name or "" for name, node in zip(exported.inputs, exported.graph.inputs, strict=True)},
+        **{name: user for name, (user, _) in zip(exported.outputs, exported.graph.outputs, strict=True)},
+        **{state.before: f"state/{state.parameter.label}" for state in exported.states},
+        **{state.after: f"state_next/{state.parameter.label}" for state in exported.states},
+        **{name: f"state/{parameter.label}" for parameter, name in exported.given},
     }
-    changed = {name: user for name, user in given.items() if name != user}
-    properties = {"graphc.states": {state.before: state.after for state in states}, "graphc.names": changed}
+    properties = {
+        "graphc.states": {state.before: state.after for state in exported.states},
+        "graphc.names": {name: user for name, user in users.items() if name != user},
+        WEIGHTS_PROPERTY: [] if held else list(_weights(exported)),
+    }
     return {key: json.dumps(value) for key, value in properties.items() if value}
+
+
+def _weights(exported: Exported) -> dict[str, Parameter]:
+    """All parameters, by the inputs that they are."""
+    return {
+        **{state.before: state.parameter for state in exported.states},
+        **{name: parameter for parameter, name in exported.given},
+    }
+
+
+def _write_weights(path: Path, exported: Exported) -> None:
+    """Write the values of all parameters, with the metadata of the model: a runtime may not hand those out."""
+    from safetensors.numpy import save
+
+    metadata = {entry.key: entry.value for entry in exported.model.metadata_props}
+    _write_whole(path, save({name: parameter.value for name, parameter in _weights(exported).items()}, metadata))
 
 
 def _write_whole(path: Path, data: bytes) -> None:

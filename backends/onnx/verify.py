@@ -14,7 +14,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from graphc.backends.onnx.compare import Comparison, Tolerance, compare, unit_of
 from graphc.backends.onnx.evaluate import evaluate_nodes
-from graphc.backends.onnx.export import Exported, build_model
+from graphc.backends.onnx.export import WEIGHTS_PROPERTY, Exported, build_model
 from graphc.backends.onnx.inputs import InputDraws
 from graphc.backends.onnx.runtime import open_session, read_model, run_session
 from graphc.backends.onnx.writer import ONNX_TYPE
@@ -107,7 +107,7 @@ def verify(
     what they were before.
 
     Args:
-        path: the file that :func:`~graphc.backends.onnx.export.export` wrote.
+        path: the file that :func:`~graphc.backends.onnx.export.export` wrote, with its weights or without.
         program: the program, or the graph, that it was made from.
         steps: how many times to run.
         inputs: arrays by name, or a sequence of such for one step after the other (from the start again when it
@@ -127,7 +127,8 @@ def verify(
     model = read_model(path)
     session = open_session(model, path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    exported = build_model(program, opset=opset)
+    held = all(entry.key != WEIGHTS_PROPERTY for entry in model.metadata_props)
+    exported = build_model(program, opset=opset, held=held)
     problem = _interface_differs(model, exported.model)
     if problem is not None:
         return Report(name, 0, problem=problem)
@@ -144,7 +145,7 @@ def verify(
                 start = _Start(step, arrays, before)
                 divergence = _first_divergence(model, exported, start, Tolerance(rtol, atol), path)
                 return worst.report(name, step, divergence)
-            fed_back = {item.parameter: actual[item.after] for item in exported.states}
+            fed_back = {**fed_back, **{item.parameter: actual[item.after] for item in exported.states}}
     return worst.report(name, steps, None)
 
 
@@ -209,7 +210,8 @@ def _own_side(program: Any, graph: Graph) -> Iterator[_OwnSide]:
 
 def _feeds(exported: Exported, arrays: Mapping[str, Array], state: State) -> dict[str, Array]:
     feeds = {name: arrays[node.name or ""] for name, node in zip(exported.inputs, exported.graph.inputs, strict=True)}
-    return {**feeds, **{item.before: state[item.parameter] for item in exported.states}}
+    before = ((item.parameter, item.before) for item in exported.states)
+    return {**feeds, **{name: state[parameter] for parameter, name in (*before, *exported.given)}}
 
 
 class _Worst:
