@@ -159,6 +159,13 @@ class Placed:
     steps: tuple[int, ...] = (0,) * 5
     itemsize: int = 1
 
+    def span(self, sizes: Sequence[int]) -> tuple[int, int]:
+        """Where the first element of arrays of these sizes begins, and where the last one ends."""
+        if not min(sizes):
+            return self.address, self.address
+        last = sum(step * (size - 1) for step, size in zip(self.steps, sizes, strict=True))
+        return self.address, self.address + (last + 1) * self.itemsize
+
     def is_aligned(self, width: int, unit: int) -> bool:
         """Do rows of ``width`` begin and end at multiples of ``unit`` bytes, with columns side by side?"""
         *others, column = self.steps
@@ -212,14 +219,10 @@ class Call:
 
     @property
     def gradient_spans(self) -> list[tuple[int, int]]:
-        """The memory of each gradient: dense matrices of all heads, one after the other."""
+        """The memory of each gradient, from its first element to its last: perhaps with another one's between."""
         rows, columns, width, value_width = self.sizes
-        heads = self.leading[0] * self.leading[1] * self.leading[2]
-        counts = (rows * width, columns * width, columns * value_width)
-        return [
-            (placed.address, placed.address + heads * count * placed.itemsize)
-            for placed, count in zip(self.gradients, counts, strict=True)
-        ]
+        matrices = ((rows, width), (columns, width), (columns, value_width))
+        return [placed.span((*self.leading, *matrix)) for placed, matrix in zip(self.gradients, matrices, strict=True)]
 
     def launch(self, variant: Variant) -> Launch | None:
         """The launch of one kernel; None if there is nothing to do."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from graphc.ir.dims import Size, names
 from graphc.ir.node import Node
 from graphc.ir.sweep import Part
-from graphc.lower.attention import HeadsInside
 from graphc.lower.branch import BranchOp
+from graphc.lower.heads import HeadsInside
 from graphc.lower.index import Index, loop_index
 from graphc.lower.loop import LoopOp
 from graphc.lower.padded import PaddedWindows

@@ -18,7 +18,7 @@ from graphc.ir.node import Constant, Input, Node, Parameter
 from graphc.ir.sweep import Part
 from graphc.ir.types import DType, TensorType, TupleType
 from graphc.lower.assembly import Assembly, Attention, Contraction, Gemm, Work
-from graphc.lower.attention import HeadsInside, attention_item
+from graphc.lower.attention import attention_item
 from graphc.lower.branch import BranchOp
 from graphc.lower.build import Built, Target
 from graphc.lower.checks import find_checks
@@ -26,6 +26,7 @@ from graphc.lower.cluster import Cluster
 from graphc.lower.convolution import convolution
 from graphc.lower.cumulative import build_cumulative
 from graphc.lower.fusion import Fusion
+from graphc.lower.heads import HeadsInside
 from graphc.lower.in_place import InPlace, read_leaves_of, stored_node
 from graphc.lower.index import Index
 from graphc.lower.loop import LoopOp, Moving, Steps, carry_places, element_place, slab, stand_in
@@ -48,7 +49,7 @@ from graphc.lower.schedule import schedule
 from graphc.lower.sort import build_argsort
 from graphc.lower.sources import free, is_leaf, sources_of
 from graphc.lower.update import UPDATES, build_rows, build_update, rows_in_place, updates_in_place
-from graphc.lower.views import is_view
+from graphc.lower.views import is_most_of, is_view
 from graphc.ops.base import Elementwise, cast_to, full
 from graphc.ops.checked import Checked
 from graphc.ops.convolution import Conv, ConvKernelGrad, ConvTranspose
@@ -211,7 +212,7 @@ class Lowering:
                 case Conv() | ConvTranspose() | ConvKernelGrad():
                     self._add_contraction(node, convolution(node))
                 case HeadsInside():
-                    item, keys = attention_item(node, self._copy_of, free, self.key_of)
+                    item, keys = attention_item(node, self._copy_of, free, self.key_of, self._in_float32)
                     reads = tuple(keys[:-1])
                     self.work.append(Work(Attention(item, tuple(keys)), reads, (keys[-1],), node.op.op.name, (node,)))
                 case PackedPanels():
@@ -314,7 +315,7 @@ class Lowering:
         if matrix is not None and not free(matrix.key):
             stride = batch_strides(node.shape[:-2], matrix.batch, full)
             converts = matrix.key.dtype is not node.dtype
-            if stride is not None and not (converts and matrix.key.type.size != node.type.size):
+            if stride is not None and (not converts or is_most_of(node, matrix.key)):
                 matrix.key = self._in_float32(matrix.key) if converts else self.key_of(matrix.key)
                 return matrix, stride
         if batch_strides(node.shape[:-2], _dense_batch(node), full) is None:

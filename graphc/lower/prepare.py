@@ -10,8 +10,8 @@ from graphc.ir.node import Node, apply
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
 from graphc.lower.apart import lay_rows_apart
-from graphc.lower.attention import put_heads_inside
 from graphc.lower.branch import branch
+from graphc.lower.heads import put_heads_inside
 from graphc.lower.loop import LoopOp, stand_in
 from graphc.lower.padded import fuse_paddings
 from graphc.lower.patches import split_gradients

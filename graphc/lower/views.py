@@ -133,15 +133,15 @@ def _unflatten(position: Size, shape: Shape, bounds: Bounds) -> Index:
     return tuple(result)
 
 
-def distances(node: Node) -> tuple[Node, list[Size], Size] | None:
+def distances(node: Node, through_conversions: bool = False) -> tuple[Node, list[Size], Size] | None:
     """How a node lies in memory, read through its views: the node with the buffer, distances along axes, the offset.
 
-    None where it does not lie at such distances, or is converted on the way.
+    None where it does not lie at such distances, or is converted on the way, if that is not looked through.
     """
     index = tuple(loop_index(f"i{a}") for a in range(node.ndim))
     bounds = {f"%i{a}": size for a, size in enumerate(node.shape)}
     source, place = through_views(node, index, bounds) if is_view(node) else (node, index)
-    if source.dtype is not node.dtype:
+    if source.dtype is not node.dtype and not through_conversions:
         return None
     rest = linear(place, source.shape)
     found: list[Size] = []
@@ -152,3 +152,11 @@ def distances(node: Node) -> tuple[Node, list[Size], Size] | None:
         found.append(distance)
         rest = rest - distance * index[axis]
     return None if loop_names(rest) else (source, found, rest)
+
+
+def is_most_of(node: Node, source: Node) -> bool:
+    """Has a node so large a part of the elements that it reads, a quarter at least, that all of them may be converted?
+
+    Others that read them share the conversion.
+    """
+    return any(2 * source.type.size == halves * node.type.size for halves in range(2, 9))

@@ -16,7 +16,7 @@ outer conversion gives, another one reads what is under it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.ir import location
@@ -32,6 +32,7 @@ from graphc.ops.movement import BroadcastTo, Concatenate, Flip, Reshape, Transpo
 from graphc.ops.padding import Pad
 from graphc.ops.reduction import Max
 from graphc.ops.scan import Scan, stand_in
+from graphc.ops.slicing import Slice
 from graphc.ops.update import UpdateSlice
 from graphc.ops.windows import ShiftWindows, Windows
 from graphc.rewrite import RewriteLog
@@ -40,6 +41,8 @@ f32 = DType.float32
 _LEAVES = (Input, ParameterLeaf, Constant)
 _RENAMES = (Reshape, Transpose)
 """What a product reads in its operand's memory."""
+_SLICES = (*_RENAMES, Slice)
+"""What reads nothing but values that are rounded if those of its operand are."""
 _COPIES = (BroadcastTo, Concatenate, Flip, Pad, ShiftWindows, UpdateSlice, Windows)
 """What moves elements to where products read them: 16 bits rather than 32."""
 
@@ -162,7 +165,7 @@ class _Level:
     def run(self, roots: tuple[Node, ...]) -> tuple[Node, ...]:
         """The roots with rounded factors."""
         order = topological(roots)
-        rounded = self._to_be_rounded(order)
+        rounded = self._to_be_rounded(order, roots)
         for node in order:
             args = tuple(self.made[id(arg)] for arg in node.args)
             with location.at(node.loc):
@@ -170,17 +173,20 @@ class _Level:
                 self.made[id(node)] = self.rounded(new) if id(node) in rounded else new
         return tuple(self.made[id(root)] for root in roots)
 
-    def _to_be_rounded(self, order: Sequence[Node]) -> set[int]:
+    def _to_be_rounded(self, order: Sequence[Node], roots: tuple[Node, ...]) -> set[int]:
         found: set[int] = set()
         products = [node for node in order if _multiplies(node)]
+        multiplied, copies = _multiplied_alone(order, roots), dict[int, list[Node]]()
         for node in products:
             for place in _factors(node):
-                found |= {id(source) for source in _sources(node.args[place])}
+                found |= {id(source) for source in _sources(node.args[place], multiplied, copies)}
         if self.policy.results:
             compared = _compared(order)
             found |= {id(p) for p in products if id(p) in self.leading.nodes and id(p) not in compared}
         found -= self._rounded_by_all(order, found)
-        return {id(n) for n in order if id(n) in found and not isinstance(n.op, _LEAVES) and not self._is_rounded(n)}
+        chosen = {id(n) for n in order if id(n) in found and not isinstance(n.op, _LEAVES) and not self._is_rounded(n)}
+        # what is copied to where a product reads it is rounded for all who read the copy
+        return chosen | {copy for copy, sources in copies.items() if {id(source) for source in sources} <= chosen}
 
     def _rounded_by_all(self, order: Sequence[Node], found: set[int]) -> set[int]:
         """The values that whoever reads them rounds."""
@@ -223,7 +229,8 @@ class _Level:
         """The same in 16 bits."""
         if isinstance(x.op, Cast) and x.args[0].dtype is self.policy.dtype:
             return x.args[0]
-        if isinstance(x.op, (*_RENAMES, *_COPIES)):
+        moved = isinstance(x.op, (*_RENAMES, *_COPIES)) or (isinstance(x.op, Slice) and self._is_rounded(x))
+        if moved:
             return apply(x.op, *(self.narrow(arg) if arg.dtype is f32 else arg for arg in x.args))
         number = self.inputs.get(id(x))
         if number is None or number >= self.carries:
@@ -231,7 +238,7 @@ class _Level:
         return self._taken(number, x, self.policy.dtype)
 
     def _is_rounded(self, x: Node) -> bool:
-        while isinstance(x.op, _RENAMES):
+        while isinstance(x.op, _SLICES):
             (x,) = x.args
         if id(x) in self.given:
             return True
@@ -286,8 +293,27 @@ class _Level:
         return pairs
 
 
-def _sources(x: Node) -> list[Node]:
-    """What computes the elements that a product reads."""
-    if isinstance(x.op, (*_RENAMES, *_COPIES)):
-        return [source for arg in x.args if arg.dtype is f32 for source in _sources(arg)]
-    return [x]
+def _sources(x: Node, multiplied: Container[int], copies: dict[int, list[Node]]) -> list[Node]:
+    """What computes the elements that a product reads; the copies on the way join ``copies`` with theirs.
+
+    Args:
+        x: an operand.
+        multiplied: by ``id``, what nobody but products reads, all of it or slices of it.
+    """
+    sliced = isinstance(x.op, Slice) and id(x.args[0]) in multiplied
+    if not sliced and not isinstance(x.op, (*_RENAMES, *_COPIES)):
+        return [x]
+    found = [s for arg in x.args if arg.dtype is f32 for s in _sources(arg, multiplied, copies)]
+    if isinstance(x.op, _COPIES):
+        copies[id(x)] = found
+    return found
+
+
+def _multiplied_alone(order: Sequence[Node], roots: tuple[Node, ...]) -> set[int]:
+    """The values that nobody but products reads, as they are or slices of them."""
+    others = {id(root) for root in roots}
+    for node in reversed(order):
+        passes = isinstance(node.op, _SLICES) and id(node) not in others
+        factors = {id(node.args[place]) for place in _factors(node)}
+        others |= {id(arg) for arg in node.args if not passes and id(arg) not in factors}
+    return {id(node) for node in order} - others

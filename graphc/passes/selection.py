@@ -1,7 +1,9 @@
 """Slices move in front of elementwise work, where every reader of its result is a slice.
 
-The gates of a recurrent cell, or queries, keys and values, are slices of one product after a bias was added: slicing
-the operands instead lets the sum join the kernel of each slice, and the whole never goes to memory.
+The gates of a recurrent cell are slices of one product after a bias was added: slicing the operands instead lets the
+sum join the kernel of each slice, and the whole never goes to memory. Where products read all slices, as those of
+attention read queries, keys and values, the whole has to be in memory, and is computed there by one kernel, or by what
+multiplied before.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, rebuild
 from graphc.ir.node import Node, apply, topological
+from graphc.ops.attention_gradients import AttentionGradients
 from graphc.ops.base import Elementwise
+from graphc.ops.cast import Cast
 from graphc.ops.checked import Checked
+from graphc.ops.movement import Reshape, Transpose
 from graphc.ops.slicing import Slice
 from graphc.rewrite import RewriteLog
 
@@ -40,7 +46,11 @@ def select_early(roots: Iterable[Node]) -> tuple[Node, ...]:
             for arg in node.args:
                 users.setdefault(arg, []).append(node)
         kept = set(roots)
-        moved = {node for node in order if node not in kept and _is_only_sliced(node, users.get(node, []))}
+        moved = {
+            node
+            for node in order
+            if node not in kept and _is_only_sliced(node, users.get(node, [])) and not _is_multiplied(node, users)
+        }
         bodies = {node: tuple(map(_selected, node.op.bodies)) for node in order if node.op.bodies}
         changed = {
             node for node, new in bodies.items() if any(a is not b for a, b in zip(new, node.op.bodies, strict=True))
@@ -69,8 +79,13 @@ def _round(roots: tuple[Node, ...], moved: set[Node], bodies: Mapping[Node, tupl
 
 
 def _is_only_sliced(node: Node, users: list[Node]) -> bool:
-    """Is an elementwise result read by slices alone that have no element in common?"""
+    """Is an elementwise result read by slices alone that have no element in common?
+
+    The three gradients of attention are rounded together, which costs nothing where they can be computed rounded.
+    """
     if not isinstance(node.op, Elementwise) or isinstance(node.op, Checked) or not users:
+        return False
+    if isinstance(node.op, Cast) and isinstance(node.args[0].op, AttentionGradients):
         return False
     ranges: list[tuple[int, int, int]] = []
     for user in set(users):
@@ -85,6 +100,28 @@ def _is_only_sliced(node: Node, users: list[Node]) -> bool:
         ranges.append((cut[0], start, stop))
     ranges.sort()
     return all(a[0] == b[0] and a[2] <= b[1] for a, b in itertools.pairwise(ranges))
+
+
+def _is_multiplied(node: Node, users: Mapping[Node, list[Node]]) -> bool:
+    """Do products alone read the slices, which together are all of it?"""
+    slices = set(users[node])
+    taken: Size = 0
+    for piece in slices:
+        taken = taken + piece.type.size
+    return taken == node.type.size and all(_is_factor(piece, users) for piece in slices)
+
+
+def _is_factor(node: Node, users: Mapping[Node, list[Node]]) -> bool:
+    stack, ends = [node], 0
+    while stack:
+        for user in users.get(stack.pop(), ()):
+            if isinstance(user.op, Reshape | Transpose | Cast):
+                stack.append(user)
+            elif not user.op.factors:
+                return False
+            else:
+                ends += 1
+    return ends > 0
 
 
 def _sliced(arg: Node, op: Slice, rank: int) -> Node:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import graphc as gx
+from benchmarks.gpu_costs import only_moves
 from graphc.backends.cupy.attended import KeptAttention
 from graphc.backends.cupy.attention import WIDTHS, Call, Part, Placed, Variant, variants
 from graphc.backends.cupy.nvrtc import compile_cubin
 from graphc.backends.cupy.printer import module_source
 from graphc.ir.types import DType
 from graphc.lower.memory import layout
+from graphc.lower.plan import KernelItem, Place
 from graphc.ops.random import Dropout
 from tests.cupy.emulated_device import EmulatedDevice
 from tests.cupy.emulator import aligned_bytes, compile_kernels, launch
@@ -227,6 +229,14 @@ def functions(program: gx.Program) -> list[str]:
     return [variant.name for variant in program.executable.unit.attention]
 
 
+def copied(program: gx.Program) -> list[str]:
+    """What is moved from one intermediate to another by launches of its own."""
+    plan = program.executable.plan
+    items = ((launch, item) for launch in plan.launches for item in launch.items if isinstance(item, KernelItem))
+    moved = ((launch, item.buffers) for launch, item in items if only_moves(item.kernel) and len(item.buffers) == 2)
+    return [launch.label for launch, (source, _) in moved if plan.buffers[source].place is Place.ARENA]
+
+
 def transformer_step(target: Any, **options: Any) -> tuple[gx.Program, dict[str, np.ndarray]]:
     """A step of training of a block with causal attention in two heads, with dropout of weights, by plain descent."""
     local = np.random.default_rng(2)
@@ -264,6 +274,7 @@ def test_a_transformer_trains_as_on_the_cpu(gpu, options, kind, tolerance):
     twin, _ = transformer_step("reference")
     assert {name.split("_")[1] for name in functions(program)} == {"forward", "deltas", "keys", "queries"}
     assert all(kind in name for name in functions(program))
+    assert copied(program) == []
     for _ in range(3):
         np.testing.assert_allclose(program(**feeds)["loss"], twin(**feeds)["loss"], rtol=tolerance)
     for p, q in zip(program.parameters, twin.parameters, strict=True):
