@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 
-from graphc.errors import AxisError
-from graphc.frontend.config import user_line
+from graphc.errors import AxisError, GraphcError
+from graphc.ir.location import user_line
+from graphc.ir.types import DType, as_dtype
 
 
 def is_whole(value: Any, least: float = 1) -> bool:
@@ -56,6 +59,28 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:54]}..."
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'relu'? `` where known names are near, else nothing.
+
+    >>> suggestion("rleu", ["relu", "tanh"])
+    "did you mean 'relu'? "
+    """
+    near = difflib.get_close_matches(name, list(known), 2, 0.65)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+
+
+def element(owner: str, dtype: Any) -> DType:
+    """The element type that an argument names.
+
+    Raises:
+        DTypeError: there is none.
+    """
+    try:
+        return as_dtype(dtype)
+    except GraphcError as error:
+        raise error.located(owner, (), user_line()) from None
+
+
 def positive(owner: Any, name: str, value: Any) -> int:
     """The value of an argument, if it is a positive whole number.
 
@@ -69,43 +94,3 @@ def positive(owner: Any, name: str, value: Any) -> int:
             remedy=f"give a positive whole number of {name}",
         )
     return int(value)
-
-
-def bearing(owner: Any, patience: Any) -> float:
-    """The patience of a callback, if it is a number of epochs: also a tenth of all, or infinity.
-
-    Raises:
-        AxisError: it is not.
-    """
-    if not is_number(patience, 0):
-        raise AxisError(
-            f"patience of {type(owner).__name__} is {patience!r}", at=user_line(), remedy="give a number of epochs"
-        )
-    return patience
-
-
-def dropped(owner: Any, name: str, rate: Any) -> float:
-    """A part that falls in training, if it is one: from 0 to below 1.
-
-    Raises:
-        AxisError: it is not.
-    """
-    if not is_number(rate, 0, 1) or rate == 1:
-        kind = type(owner).__name__
-        raise AxisError(
-            f"{name} of {kind} is the part that is dropped, from 0 to below 1, not {rate!r}",
-            at=user_line(),
-            remedy=f"write {kind}(..., {name}=0.5) to drop half",
-        )
-    return float(rate)
-
-
-def under_root(owner: Any, epsilon: Any) -> float:
-    """The epsilon of a normalization, which stands beside a variance under a root, if it is 0 or more.
-
-    Raises:
-        AxisError: it is not: where the variance is small, the root would be of a negative number.
-    """
-    if not is_number(epsilon, 0):
-        raise AxisError(f"epsilon of {type(owner).__name__} is {epsilon!r}", at=user_line(), remedy="give 0.001, say")
-    return float(epsilon)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from graphc.errors import AxisError, GraphError, NonFiniteError
+from graphc.frontend.checked import hold_annotations
 from graphc.frontend.config import user_line
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Callback:
     """Whether a step that would make NaN or infinity is refused; then :meth:`on_non_finite` is called."""
     watches_gradients = False
     """Whether the training step also gives the norms of gradients, as ``model.running.loop.extra[0]``."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hold_annotations(cls)
 
     def set_model(self, model: Trainer) -> None:
         """Called once before anything else."""

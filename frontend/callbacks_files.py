@@ -12,6 +12,7 @@ from graphc.frontend.arguments import is_whole
 from graphc.frontend.backup import read_backup, write_backup
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.callbacks_stop import Monitor
+from graphc.frontend.checked import Count, Extended
 from graphc.frontend.config import user_line
 from graphc.frontend.files import remove_leftovers
 
@@ -55,12 +56,12 @@ class ModelCheckpoint(Monitor):
         self,
         filepath: str | Path,
         monitor: str = "val_loss",
-        verbose: int = 0,
+        verbose: int | bool = 0,
         save_best_only: bool = False,
         save_weights_only: bool = False,
         mode: str = "auto",
-        save_freq: str | int = "epoch",
-        initial_value_threshold: float | None = None,
+        save_freq: str | Count = "epoch",
+        initial_value_threshold: Extended | None = None,
     ) -> None:
         super().__init__(monitor, mode)
         _check_frequency(save_freq)
@@ -141,7 +142,7 @@ class BackupAndRestore(Callback):
     def __init__(
         self,
         backup_dir: str | Path,
-        save_freq: str | int = "epoch",
+        save_freq: str | Count = "epoch",
         double_checkpoint: bool = False,
         delete_checkpoint: bool = True,
     ) -> None:

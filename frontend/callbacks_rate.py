@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from graphc.errors import AxisError
-from graphc.frontend.arguments import bearing, is_number, shown
+from graphc.frontend.arguments import is_number
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.callbacks_stop import Monitor
+from graphc.frontend.checked import LessThanAll, Limit, NonNegative
 from graphc.frontend.config import user_line
 
 
@@ -28,13 +29,7 @@ class LearningRateScheduler(Callback):
     >>> halving = gx.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5 if epoch else rate)
     """
 
-    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
-        if not callable(schedule):
-            raise AxisError(
-                f"the schedule of LearningRateScheduler is a function, not {shown(schedule)}",
-                at=user_line(),
-                remedy="write LearningRateScheduler(lambda epoch, rate: rate * 0.9)",
-            )
+    def __init__(self, schedule: Callable[..., float], verbose: int | bool = 0) -> None:
         self.schedule = schedule
         self.verbose = verbose
 
@@ -90,19 +85,19 @@ class ReduceLROnPlateau(Monitor):
     def __init__(
         self,
         monitor: str = "val_loss",
-        factor: float = 0.1,
-        patience: int = 10,
-        verbose: int = 0,
+        factor: LessThanAll = 0.1,
+        patience: Limit = 10,
+        verbose: int | bool = 0,
         mode: str = "auto",
         min_delta: float = 1e-4,
-        cooldown: int = 0,
-        min_lr: float = 0.0,
+        cooldown: Limit = 0,
+        min_lr: NonNegative = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         if not 0 <= factor < 1:
             raise AxisError(f"factor is from 0 to below 1, not {factor!r}", at=user_line(), remedy="common is 0.1")
         self.factor = factor
-        self.patience = bearing(self, patience)
+        self.patience = patience
         self.verbose = verbose
         self.cooldown = cooldown
         self.min_lr = min_lr

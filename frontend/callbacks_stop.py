@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import AxisError, NonFiniteError
-from graphc.frontend.arguments import bearing
 from graphc.frontend.callbacks_base import Callback, Logs
+from graphc.frontend.checked import Extended, Limit, NonNegative
 from graphc.frontend.config import user_line
 
 
@@ -85,15 +85,15 @@ class EarlyStopping(Monitor):
         self,
         monitor: str = "val_loss",
         min_delta: float = 0,
-        patience: int = 0,
-        verbose: int = 0,
+        patience: Limit = 0,
+        verbose: int | bool = 0,
         mode: str = "auto",
-        baseline: float | None = None,
+        baseline: Extended | None = None,
         restore_best_weights: bool = False,
-        start_from_epoch: int = 0,
+        start_from_epoch: NonNegative = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = bearing(self, patience)
+        self.patience = patience
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights

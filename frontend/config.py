@@ -7,16 +7,17 @@ back, so reading a file never imports or runs anything that it names.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Self, cast
 
 import numpy as np
 
-from graphc.errors import DTypeError, FileError, GraphError
+from graphc.errors import FileError, GraphError
+from graphc.frontend.arguments import suggestion
+from graphc.frontend.checked import hold_annotations, misfit
 from graphc.ir.dims import Dim, parse_size
 from graphc.ir.location import user_line
 from graphc.ir.types import DType
@@ -43,6 +44,7 @@ class Configurable:
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith(_HOME):
             _built_in[_key(cls)] = cls
+        hold_annotations(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -87,14 +89,10 @@ def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        unknown = [name for name in kwargs if name not in signature.parameters]
-        near = suggestion(unknown[0], signature.parameters) if unknown else ""
         needed = [name for name, one in signature.parameters.items() if one.default is one.empty and one.kind in _NAMED]
-        raise DTypeError(
-            f"{cls.__name__} cannot be made of these arguments: {error}",
-            at=user_line(),
-            remedy=f"{near}write {cls.__name__}({', '.join((*needed, '...'))}); see help({cls.__name__})",
-        ) from None
+        write = f"write {cls.__name__}({', '.join((*needed, '...'))}); see help({cls.__name__})"
+        what = f"{cls.__name__} cannot be made of these arguments"
+        raise misfit(what, write, signature, kwargs, error) from None
     found: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
@@ -351,13 +349,3 @@ def lookup(value: Any, table: Mapping[str, Any], kind: str, also: tuple[str, ...
             remedy=f"{suggestion(value, known)}use one of {', '.join(known)}, or pass your own",
         )
     return found
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'relu'? `` where known names are near, else nothing.
-
-    >>> suggestion("rleu", ["relu", "tanh"])
-    "did you mean 'relu'? "
-    """
-    near = difflib.get_close_matches(name, list(known), 2, 0.65)
-    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""

@@ -7,13 +7,12 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError
+from graphc.frontend.checked import Limit, NonNegative, Part
 from graphc.frontend.config import Configurable, lookup, user_line
 from graphc.ir.node import Node
 
 EPSILON = 1e-7
 """Added to norms by which is divided."""
-
-Axes = int | Sequence[int]
 
 
 class Constraint(Configurable):
@@ -46,10 +45,10 @@ class NonNeg(Constraint):
 class _Norm(Constraint):
     """A constraint on the norms along some axes."""
 
-    axis: Axes
+    axis: int | Sequence[int] | None
 
     def norms(self, w: Node) -> Node:
-        axes = self.axis if isinstance(self.axis, int) else tuple(self.axis)
+        axes = self.axis if isinstance(self.axis, int | None) else tuple(self.axis)
         return gx.sqrt(gx.sum(gx.square(w), axis=axes, keepdims=True))
 
 
@@ -58,8 +57,8 @@ class MaxNorm(_Norm):
 
     Args:
         max_value: the largest norm.
-        axis: along which norms are taken: 0 for the weights into each unit of a dense layer, (0, 1, 2) for those of
-            each filter of a convolution in two dimensions.
+        axis: along which norms are taken, None for all: 0 for the weights into each unit of a dense layer, (0, 1, 2)
+            for those of each filter of a convolution in two dimensions.
 
     Source: Srebro, Rennie and Jaakkola 2005, Maximum-margin matrix factorization; as in Srivastava et al. 2014,
         Dropout, section 5.1.
@@ -69,8 +68,8 @@ class MaxNorm(_Norm):
     <multiply: f32[3, 2]>
     """
 
-    def __init__(self, max_value: float = 2, axis: Axes = 0) -> None:
-        self.max_value, self.axis = _bound("max_value", max_value), axis
+    def __init__(self, max_value: Limit = 2, axis: int | Sequence[int] | None = 0) -> None:
+        self.max_value, self.axis = float(max_value), axis
 
     def __call__(self, w: Node) -> Node:
         norms = self.norms(w)
@@ -88,7 +87,7 @@ class UnitNorm(_Norm):
     <divide: f32[3, 2]>
     """
 
-    def __init__(self, axis: Axes = 0) -> None:
+    def __init__(self, axis: int | Sequence[int] | None = 0) -> None:
         self.axis = axis
 
     def __call__(self, w: Node) -> Node:
@@ -108,14 +107,18 @@ class MinMaxNorm(_Norm):
     <multiply: f32[3, 2]>
     """
 
-    def __init__(self, min_value: float = 0.0, max_value: float = 1.0, rate: float = 1.0, axis: Axes = 0) -> None:
-        self.min_value, self.max_value = _bound("min_value", min_value), _bound("max_value", max_value)
+    def __init__(
+        self,
+        min_value: NonNegative = 0.0,
+        max_value: Limit = 1.0,
+        rate: Part = 1.0,
+        axis: int | Sequence[int] | None = 0,
+    ) -> None:
+        self.min_value, self.max_value = float(min_value), float(max_value)
         if self.min_value > self.max_value:
             raise AxisError(
                 f"min_value {min_value} is above max_value {max_value}", at=user_line(), remedy="exchange them"
             )
-        if not 0 <= rate <= 1:
-            raise AxisError(f"rate is from 0 to 1, not {rate!r}", at=user_line(), remedy="1 corrects at once")
         self.rate, self.axis = float(rate), axis
 
     def __call__(self, w: Node) -> Node:
@@ -123,12 +126,6 @@ class MinMaxNorm(_Norm):
         bounded = gx.minimum(gx.maximum(norms, self.min_value), self.max_value)
         desired = bounded if self.rate == 1 else bounded * self.rate + norms * (1.0 - self.rate)
         return w * (desired / (norms + EPSILON))
-
-
-def _bound(name: str, value: float) -> float:
-    if not value >= 0:
-        raise AxisError(f"{name} is at least 0, not {value!r}", at=user_line(), remedy="give 0 or more")
-    return float(value)
 
 
 _BY_NAME: dict[str, type[Constraint]] = {

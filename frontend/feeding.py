@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.errors import GraphError, ShapeError
 from graphc.frontend import seeds
-from graphc.frontend.arguments import is_number, is_whole, shown
 from graphc.frontend.config import user_line
 from graphc.frontend.data.arrays import Slot, check_lengths, distribute, ready, to_array
 from graphc.frontend.data.batches import ArrayBatches, Batches, IterableBatches, is_batch_source, split_item
@@ -76,12 +75,6 @@ class Feeding(Layer):
         peek: bool = False,
         weights: Weights = (None, None),
     ) -> Batches:
-        if steps is not None and not is_whole(steps):
-            raise AxisError(
-                f"steps is a whole number from 1 on, not {shown(steps)}",
-                at=user_line(),
-                remedy="leave it out to take all batches",
-            )
         if is_batch_source(x):
             if y is not None:
                 raise GraphError(
@@ -170,8 +163,6 @@ class Feeding(Layer):
         return [to_array(table[slot.name], slot) for slot in wanted]
 
     def _split(self, x: Any, y: Any, weights: Any, part: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
-        if not is_number(part, 0, 1) or part == 1:
-            raise AxisError(f"validation_split is from 0 to 1, not {part!r}", at=user_line(), remedy="try 0.1")
         if is_batch_source(x):
             raise GraphError(
                 "validation_split needs arrays, x yields batches", at=user_line(), remedy="give validation_data"

@@ -11,6 +11,7 @@ import numpy as np
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import seeds
 from graphc.frontend.arguments import shown
+from graphc.frontend.checked import NonNegative, Positive
 from graphc.frontend.config import Configurable, lookup, user_line
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class RandomUniform(Initializer):
     waits = True
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
+        if minval > maxval:
+            raise AxisError(f"minval {minval} is above maxval {maxval}", at=user_line(), remedy="exchange them")
         self.minval, self.maxval, self.seed = minval, maxval, seed
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -120,7 +123,7 @@ class RandomNormal(Initializer):
 
     waits = True
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
+    def __init__(self, mean: float = 0.0, stddev: NonNegative = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -132,7 +135,7 @@ class TruncatedNormal(Initializer):
 
     waits = True
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
+    def __init__(self, mean: float = 0.0, stddev: NonNegative = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -160,15 +163,13 @@ class VarianceScaling(Initializer):
 
     def __init__(
         self,
-        scale: float = 1.0,
+        scale: Positive = 1.0,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: int | None = None,
         input_axes: int | Sequence[int] | None = None,
         output_axes: int | Sequence[int] | None = None,
     ) -> None:
-        if scale <= 0:
-            raise AxisError(f"scale must be positive, not {scale}", at=user_line(), remedy="give a positive scale")
         _one_of("mode", mode, ("fan_in", "fan_out", "fan_avg"))
         _one_of("distribution", distribution, ("normal", "truncated_normal", "untruncated_normal", "uniform"))
         self.scale, self.mode, self.distribution, self.seed = scale, mode, distribution, seed

@@ -12,6 +12,7 @@ import graphc as gx
 from graphc.errors import GraphError, NameClashError, ShapeError
 from graphc.frontend import functional, nest, tracing, weight_files
 from graphc.frontend.arguments import is_whole, shown
+from graphc.frontend.checked import checked
 from graphc.frontend.config import Written, user_line
 from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
@@ -210,7 +211,7 @@ class Model(Trainer, Presented):
         structure = self._graph.inputs if self._graph is not None else self._feeds
         self._own(self.sublayers)
         self._build_once([tuple(node.shape) for node in inputs])
-        outputs = self.call(nest.pack(structure, inputs), **self.training_argument())
+        outputs = self.call(nest.pack(structure, inputs), **self.training_argument(), **self.mask_argument())
         self._check(outputs)
         self._own(self.sublayers)
         return outputs
@@ -300,6 +301,7 @@ class Model(Trainer, Presented):
             raise self._not_built()
         return super().count_params()
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the model into a folder: layers and training as text, arrays as safetensors.
 
@@ -314,6 +316,7 @@ class Model(Trainer, Presented):
 
         save_model(self, path)
 
+    @checked
     def save_weights(self, path: str | Path) -> None:
         """Write the weights alone into one safetensors file, by their paths in the model, at once or not at all.
 
@@ -325,6 +328,7 @@ class Model(Trainer, Presented):
             raise self._not_built()
         write_tensors(Path(path), {key: weight.value for key, weight in self.named_weights().items()})
 
+    @checked
     def load_weights(self, path: str | Path, by_name: bool = False, skip_mismatch: bool = False) -> LoadReport:
         """Set the weights to those that :meth:`save_weights` wrote; all of them or none, unless told otherwise.
 
@@ -345,6 +349,7 @@ class Model(Trainer, Presented):
             raise self._not_built()
         return weight_files.load_weights(Path(path), self.named_weights(), by_name, skip_mismatch)
 
+    @checked
     def export(
         self, path: str | Path, training: bool = False, opset: int = 21, weights: str | Path | None = None
     ) -> None:
@@ -405,10 +410,6 @@ class Sequential(Model):
     """
 
     def __init__(self, layers: Iterable[Any] | None = None, name: str | None = None, trainable: bool = True) -> None:
-        if isinstance(layers, Layer):
-            raise GraphError(
-                "Sequential takes a list of layers, not a layer", at=user_line(), remedy="write Sequential([..., ...])"
-            )
         super().__init__(name=name, trainable=trainable)
         for layer in layers or ():
             self._append(layer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,7 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError, ShapeError
-from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import NonNegative
 from graphc.frontend.config import Configurable, lookup, user_line
 from graphc.ir.node import Node
 
@@ -43,8 +42,8 @@ class L1L2(Regularizer):
     <add: f32[]>
     """
 
-    def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
-        self.l1, self.l2 = _factor("l1", l1), _factor("l2", l2)
+    def __init__(self, l1: NonNegative = 0.0, l2: NonNegative = 0.0) -> None:
+        self.l1, self.l2 = float(l1), float(l2)
 
     def __call__(self, x: Node) -> Node:
         # A factor of 0 leaves its term out: 0 * infinity would be NaN.
@@ -63,7 +62,7 @@ class L1(L1L2):
     <multiply: f32[]>
     """
 
-    def __init__(self, l1: float = 0.01) -> None:
+    def __init__(self, l1: NonNegative = 0.01) -> None:
         super().__init__(l1=l1)
 
 
@@ -77,7 +76,7 @@ class L2(L1L2):
     <multiply: f32[]>
     """
 
-    def __init__(self, l2: float = 0.01) -> None:
+    def __init__(self, l2: NonNegative = 0.01) -> None:
         super().__init__(l2=l2)
 
 
@@ -100,8 +99,8 @@ class OrthogonalRegularizer(Regularizer):
     <multiply: f32[]>
     """
 
-    def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
-        self.factor = _factor("factor", factor)
+    def __init__(self, factor: NonNegative = 0.01, mode: str = "rows") -> None:
+        self.factor = float(factor)
         if mode not in ("rows", "columns"):
             raise AxisError(f"mode {mode!r} is not known", at=user_line(), remedy="use rows or columns")
         self.mode = mode
@@ -122,12 +121,6 @@ class OrthogonalRegularizer(Regularizer):
         others = gx.constant(1.0 - np.eye(count), x.dtype)
         cosines = gx.matmul(unit, gx.transpose(unit)) * others
         return (self.factor / (count * (count - 1))) * gx.sum(gx.abs(cosines))
-
-
-def _factor(name: str, value: Any) -> float:
-    if not is_number(value, 0) or value == math.inf:
-        raise AxisError(f"{name} is a number of at least 0, not {value!r}", at=user_line(), remedy="common is 0.01")
-    return float(cast("float", value))
 
 
 _BY_NAME: dict[str, Any] = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import graphc as gx
 from graphc.errors import FileError, GraphcError
 from graphc.frontend import tracing
+from graphc.frontend.checked import checked
 from graphc.frontend.config import Json, deserialize, deserialize_whole, serialize, serialize_whole, user_line
 from graphc.frontend.config import register as register
 from graphc.frontend.files import decode_tensors, replace_file
@@ -63,6 +64,7 @@ def save_model(model: Model, path: str | Path) -> None:
         ) from error
 
 
+@checked
 def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = True) -> Model:
     """The model that ``model.save`` wrote.
 

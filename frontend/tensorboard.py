@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import AxisError, FileError
 from graphc.frontend.callbacks_base import Callback, Logs
+from graphc.frontend.checked import Natural
 from graphc.frontend.config import user_line
 
 
@@ -147,7 +148,9 @@ class TensorBoard(Callback):
         ``tensorflow/core/util/event.proto``, ``summary.proto``; ``keras.callbacks.TensorBoard``.
     """
 
-    def __init__(self, log_dir: str | Path = "logs", histogram_freq: int = 0, update_freq: str | int = "epoch") -> None:
+    def __init__(
+        self, log_dir: str | Path = "logs", histogram_freq: Natural = 0, update_freq: str | int = "epoch"
+    ) -> None:
         every = {"epoch": 0, "batch": 1}.get(str(update_freq), update_freq)
         if not isinstance(every, int) or isinstance(every, bool) or every < 0:
             raise AxisError(

@@ -9,10 +9,10 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.errors import GraphError, ShapeError
 from graphc.frontend import nest, optimizers, seeds
-from graphc.frontend.arguments import is_whole
 from graphc.frontend.callbacks import Callback, CallbackList, History
+from graphc.frontend.checked import Count, LessThanAll, Natural, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.batches import ArrayBatches, Batches, as_triple
 from graphc.frontend.data.resident import on_device
@@ -20,6 +20,7 @@ from graphc.frontend.feeding import Feeding, Weights, unweighed
 from graphc.frontend.interrupt import Interruptible
 from graphc.frontend.loop import Fit, Logs, Loop, Position, as_number
 from graphc.frontend.objective import Compiled, Objective, check_names
+from graphc.frontend.optimizers.sparse import refuse_sparse
 from graphc.frontend.programs import Programs, Step
 from graphc.frontend.progress import EpochLines, PassBar, Progress, ProgressBar, verbosity
 from graphc.frontend.tracing import Rng
@@ -60,6 +61,7 @@ class Trainer(Feeding):
 
     # Compiling.
 
+    @checked
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -96,6 +98,7 @@ class Trainer(Feeding):
         chosen = optimizers.get(optimizer)
         if policy.factors is DType.float16 and chosen.loss_scale_factor is None:
             chosen = optimizers.LossScaleOptimizer.around(chosen)
+        refuse_sparse(chosen, [weight for weight in self.sparse_weights() if weight.trainable])
         self.compiled = Compiled(
             chosen,
             loss,
@@ -136,24 +139,25 @@ class Trainer(Feeding):
 
     # Loops.
 
+    @checked
     def fit(
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
+        batch_size: Count | None = None,
+        epochs: Natural = 1,
         verbose: Any = "auto",
         callbacks: Iterable[Callback] | None = None,
-        validation_split: float = 0.0,
+        validation_split: LessThanAll = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
         class_weight: Any = None,
         sample_weight: Any = None,
-        initial_epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        validation_steps: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_freq: int = 1,
+        initial_epoch: Natural = 0,
+        steps_per_epoch: Count | None = None,
+        validation_steps: Count | None = None,
+        validation_batch_size: Count | None = None,
+        validation_freq: Count | Sequence[Count] = 1,
     ) -> History:
         """Train.
 
@@ -181,7 +185,7 @@ class Trainer(Feeding):
             steps_per_epoch: batches of an epoch, where x does not end or shall not be used up.
             validation_steps: the most batches of an evaluation.
             validation_batch_size: default ``batch_size``.
-            validation_freq: evaluate after every so many epochs.
+            validation_freq: evaluate after every so many epochs, or after those that a list names, counted from 1.
 
         Raises:
             GraphcError: the data does not fit the model; the message says where.
@@ -189,15 +193,6 @@ class Trainer(Feeding):
         self._compiled()
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = self._split(x, y, sample_weight, validation_split)
-        limits = (("steps_per_epoch", steps_per_epoch, 1), ("validation_steps", validation_steps, 1))
-        for name, number, least in (
-            ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0), ("validation_freq", validation_freq, 1),
-            *(limit for limit in limits if limit[1] is not None),
-        ):  # fmt: skip
-            if not is_whole(number, least):
-                raise AxisError(
-                    f"{name} is a whole number from {least} on, not {number!r}", at=user_line(), remedy=f"try {name}=1"
-                )
         weights = (sample_weight, class_weight)
         batches = self._batches(x, y, batch_size, steps_per_epoch, shuffle, peek=True, weights=weights)
         validation = None
@@ -232,14 +227,15 @@ class Trainer(Feeding):
                 progress.close()
         return history
 
+    @checked
     def evaluate(
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int | None = None,
+        batch_size: Count | None = None,
         verbose: Any = "auto",
         sample_weight: Any = None,
-        steps: int | None = None,
+        steps: Count | None = None,
         callbacks: Iterable[Callback] | None = None,
         return_dict: bool = False,
     ) -> Any:
@@ -263,12 +259,13 @@ class Trainer(Feeding):
             bar.close()
         return logs if return_dict else _flat(logs)
 
+    @checked
     def predict(
         self,
         x: Any,
-        batch_size: int | None = None,
+        batch_size: Count | None = None,
         verbose: Any = "auto",
-        steps: int | None = None,
+        steps: Count | None = None,
         callbacks: Iterable[Callback] | None = None,
     ) -> Any:
         """The outputs for some inputs, as the model returns them: an array, or a list or dict of arrays."""
@@ -302,6 +299,7 @@ class Trainer(Feeding):
 
     # One batch.
 
+    @checked
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
@@ -316,10 +314,12 @@ class Trainer(Feeding):
         """
         return self._on_batch("train", x, y, (sample_weight, class_weight), return_dict)
 
+    @checked
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and the metrics of one batch: see :meth:`evaluate`."""
         return self._on_batch("evaluate", x, y, (sample_weight, None), return_dict)
 
+    @checked
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch."""
         arrays = self._adapt(x, None, targets=False)
@@ -327,8 +327,8 @@ class Trainer(Feeding):
 
     # How they work.
 
-    def _run_epochs(self, fit: Fit, epochs: int, validation_freq: int) -> None:
-        """Train from where ``fit`` stands to the end of so many epochs, evaluating after every so many."""
+    def _run_epochs(self, fit: Fit, epochs: int, validation_freq: int | Sequence[int]) -> None:
+        """Train from where ``fit`` stands to the end of so many epochs, evaluating after those that are due."""
         loop, position, hooks, objective = fit.loop, fit.position, fit.loop.hooks, fit.loop.objective
         while position.epoch < epochs and (position.step or not self.stop_training):
             epoch = position.epoch
@@ -344,10 +344,10 @@ class Trainer(Feeding):
                         f"the batches ran out before epoch {epoch + 1} of {epochs}: training ends here. What is "
                         "iterated over once must yield those of all epochs; a list-like object or a gx.data.PyDataset "
                         "begins anew",
-                        stacklevel=3,
+                        stacklevel=4,
                     )
                 return
-            if fit.validation is not None and (epoch + 1) % validation_freq == 0:
+            if fit.validation is not None and _is_due(epoch + 1, validation_freq):
                 found = self._evaluate(fit.validation, objective, hooks, loop.interrupt)
                 logs.update((f"val_{key}", value) for key, value in found.items())
             position.end(logs)
@@ -408,6 +408,11 @@ class Trainer(Feeding):
 
     def _structured(self, arrays: Sequence[Array]) -> Any:
         return nest.pack(self.programs.forward().structure, arrays)
+
+
+def _is_due(epoch: int, every: int | Sequence[int]) -> bool:
+    """Is this epoch, counted from 1, one of every so many, or one of those named?"""
+    return epoch % every == 0 if isinstance(every, int) else epoch in every
 
 
 def _as_list(callbacks: Any) -> list[Any]:

@@ -29,6 +29,7 @@ from graphc.ir.node import Constant, Node, Parameter
 from graphc.ir.precision import Precision
 from graphc.ir.sweep import Part
 from graphc.ir.types import TupleType
+from graphc.ops.base import as_int
 from graphc.ops.cond import Cond
 from graphc.ops.halves import widen_all_halves
 from graphc.ops.scan import Scan
@@ -126,9 +127,10 @@ def build_model(what: Any, *, opset: int = DEFAULT_OPSET, training: bool | None 
         held: whether the model holds the values of parameters; otherwise all are inputs.
     """
     newest = defs.onnx_opset_version()
-    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:  # pyright: ignore[reportUnnecessaryIsInstance]
+    said, opset = opset, as_int(opset) or 0
+    if not OLDEST_OPSET <= opset <= newest:
         raise ExportError(
-            f"opset {opset!r} is not one that can be written",
+            f"opset {said!r} is not one that can be written",
             at=user_line(),
             remedy=f"use {OLDEST_OPSET} to {newest}; newer ones need a newer onnx package",
         )

@@ -9,8 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, GraphError, ShapeError
-from graphc.frontend.arguments import is_whole
+from graphc.errors import GraphError, ShapeError
 from graphc.frontend.config import user_line
 from graphc.frontend.data.dataset import PyDataset
 from graphc.frontend.data.prefetch import in_background, map_ahead
@@ -68,14 +67,10 @@ class ArrayBatches:
         order: Order | None = None,
         limit: int | None = None,
     ) -> None:
-        if not is_whole(batch_size):
-            raise AxisError(
-                f"batch_size must be a whole number of at least 1, not {batch_size!r}", at=user_line(), remedy="try 32"
-            )
         self.arrays = list(arrays)
         self._order = order
         self.samples = len(arrays[0])
-        size = min(int(batch_size), self.samples)
+        size = min(batch_size, self.samples)
         self.cuts = [(start, min(start + size, self.samples)) for start in range(0, self.samples, size)][:limit]
         self.count = len(self.cuts)
         self._batch_bytes = sum(array[:size].nbytes for array in self.arrays)

@@ -8,6 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import activations, constraints, initializers, regularizers
+from graphc.frontend.checked import Limit, NonNegative
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -25,7 +26,11 @@ class ReLU(Layer):
     supports_masking = True
 
     def __init__(
-        self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
+        self,
+        max_value: Limit | None = None,
+        negative_slope: NonNegative = 0.0,
+        threshold: NonNegative = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         for what, value in (("max_value", max_value), ("negative_slope", negative_slope), ("threshold", threshold)):

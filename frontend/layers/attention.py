@@ -8,7 +8,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import initializers, nest, tracing
-from graphc.frontend.arguments import dropped
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -23,9 +23,9 @@ class AttentionLayer(Layer):
 
     supports_masking = True
 
-    def __init__(self, dropout: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, dropout: Part = 0.0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.dropout = dropped(self, "dropout", dropout)
+        self.dropout = float(dropout)
         self.seed = seed
 
     def scores(self, query: Node, key: Node) -> Node:
@@ -111,7 +111,7 @@ class Attention(AttentionLayer):
         self,
         use_scale: bool = False,
         score_mode: str = "dot",
-        dropout: float = 0.0,
+        dropout: Part = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -160,7 +160,7 @@ class AdditiveAttention(AttentionLayer):
 
     scale: Parameter | None
 
-    def __init__(self, use_scale: bool = True, dropout: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, use_scale: bool = True, dropout: Part = 0.0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(dropout, seed, **kwargs)
         self.use_scale = use_scale
 
@@ -206,9 +206,9 @@ class BahdanauAttention(AttentionLayer):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         kernel_initializer: Any = "glorot_uniform",
-        dropout: float = 0.0,
+        dropout: Part = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -265,9 +265,9 @@ class LuongAttention(AttentionLayer):
     def __init__(
         self,
         score: str = "dot",
-        units: int | None = None,
+        units: Count | None = None,
         kernel_initializer: Any = "glorot_uniform",
-        dropout: float = 0.0,
+        dropout: Part = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:

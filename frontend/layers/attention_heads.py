@@ -11,7 +11,8 @@ import numpy as np
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers, tracing
-from graphc.frontend.arguments import dropped, is_number, positive
+from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.dot_product import (
@@ -44,9 +45,9 @@ class _HeadAttention(Layer):
 
     def __init__(
         self,
-        dropout: float,
+        dropout: Part,
         use_bias: bool,
-        sliding_window: int | None,
+        sliding_window: Count | None,
         kernel_initializer: Any,
         bias_initializer: Any,
         kernel_regularizer: Any,
@@ -60,17 +61,16 @@ class _HeadAttention(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if sliding_window is not None:
-            positive(self, "sliding_window", sliding_window)
-        self.dropout = dropped(self, "dropout", dropout)
+        self.dropout = float(dropout)
         self.use_bias = use_bias
         self.use_gate = use_gate
         self.sliding_window = sliding_window
         self.seed = seed
         self.rotary = rotary_base(self, rotary)
+        first = "glorot_uniform" if kernel_initializer is None else kernel_initializer
         self._common: dict[str, Any] = {
             "use_bias": use_bias,
-            "kernel_initializer": initializers.get(kernel_initializer),
+            "kernel_initializer": initializers.get(first),
             "bias_initializer": initializers.get(bias_initializer),
             "kernel_regularizer": regularizers.get(kernel_regularizer),
             "bias_regularizer": regularizers.get(bias_regularizer),
@@ -297,14 +297,14 @@ class MultiHeadAttention(_HeadAttention):
 
     def __init__(
         self,
-        num_heads: int,
-        key_dim: int,
-        value_dim: int | None = None,
-        dropout: float = 0.0,
+        num_heads: Count,
+        key_dim: Count,
+        value_dim: Count | None = None,
+        dropout: Part = 0.0,
         use_bias: bool = True,
-        output_shape: int | Sequence[int] | None = None,
+        output_shape: Count | Sequence[Count] | None = None,
         attention_axes: int | Sequence[int] | None = None,
-        sliding_window: int | None = None,
+        sliding_window: Count | None = None,
         flash_attention: bool | None = None,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
@@ -323,9 +323,9 @@ class MultiHeadAttention(_HeadAttention):
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint, use_gate, seed, rotary,
             **kwargs,
         )  # fmt: skip
-        self.num_heads = self.heads = self.shared = positive(self, "num_heads", num_heads)
-        self.key_dim = self.size = positive(self, "key_dim", key_dim)
-        self.value_dim = self.value_size = key_dim if value_dim is None else positive(self, "value_dim", value_dim)
+        self.num_heads = self.heads = self.shared = num_heads
+        self.key_dim = self.size = key_dim
+        self.value_dim = self.value_size = key_dim if value_dim is None else value_dim
         self.target_shape, self.axes = _sizes(output_shape), _sizes(attention_axes)
         self.attention_axes = self.axes
         self.flash_attention = flash_attention
@@ -357,12 +357,12 @@ class GroupQueryAttention(_HeadAttention):
 
     def __init__(
         self,
-        head_dim: int,
-        num_query_heads: int,
-        num_key_value_heads: int,
-        dropout: float = 0.0,
+        head_dim: Count,
+        num_query_heads: Count,
+        num_key_value_heads: Count,
+        dropout: Part = 0.0,
         use_bias: bool = True,
-        sliding_window: int | None = None,
+        sliding_window: Count | None = None,
         flash_attention: bool | None = None,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
@@ -381,9 +381,9 @@ class GroupQueryAttention(_HeadAttention):
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint, use_gate, seed, rotary,
             **kwargs,
         )  # fmt: skip
-        self.head_dim = self.size = self.value_size = positive(self, "head_dim", head_dim)
-        self.num_query_heads = self.heads = positive(self, "num_query_heads", num_query_heads)
-        self.num_key_value_heads = self.shared = positive(self, "num_key_value_heads", num_key_value_heads)
+        self.head_dim = self.size = self.value_size = head_dim
+        self.num_query_heads = self.heads = num_query_heads
+        self.num_key_value_heads = self.shared = num_key_value_heads
         if num_query_heads % num_key_value_heads:
             raise AxisError(
                 f"{num_query_heads} heads of queries cannot share {num_key_value_heads} heads of keys equally",

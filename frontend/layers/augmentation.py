@@ -17,9 +17,6 @@ FILL_MODES = ("constant", "nearest", "reflect", "wrap")
 INTERPOLATIONS = ("nearest", "bilinear")
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 
-Factor = float | Sequence[float]
-"""Two bounds, or one number for those that are that far from none."""
-
 
 def one_of(name: str, given: str, known: Sequence[str]) -> str:
     """A name that there is.
@@ -32,7 +29,9 @@ def one_of(name: str, given: str, known: Sequence[str]) -> str:
     return given
 
 
-def bounds(name: str, given: Factor, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+def bounds(
+    name: str, given: float | Sequence[float], low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float]:
     """Between which numbers is drawn: the two that are given, or from -f to f.
 
     Raises:
@@ -181,7 +180,7 @@ class RandomRotation(_Moved):
 
     def __init__(
         self,
-        factor: Factor,
+        factor: float | Sequence[float],
         fill_mode: str = "reflect",
         interpolation: str = "bilinear",
         seed: int | None = None,
@@ -223,8 +222,8 @@ class RandomZoom(_Moved):
 
     def __init__(
         self,
-        height_factor: Factor,
-        width_factor: Factor | None = None,
+        height_factor: float | Sequence[float],
+        width_factor: float | Sequence[float] | None = None,
         fill_mode: str = "reflect",
         interpolation: str = "bilinear",
         seed: int | None = None,
@@ -266,8 +265,8 @@ class RandomTranslation(_Moved):
 
     def __init__(
         self,
-        height_factor: Factor,
-        width_factor: Factor,
+        height_factor: float | Sequence[float],
+        width_factor: float | Sequence[float],
         fill_mode: str = "reflect",
         interpolation: str = "bilinear",
         seed: int | None = None,

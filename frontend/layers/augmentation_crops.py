@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import graphc as gx
+from graphc.frontend.checked import Count
 from graphc.frontend.layers.augmentation import RandomImageLayer
 from graphc.frontend.layers.resizing import known_sizes, resized
 from graphc.frontend.layers.spatial import SpatialLayer, for_axes
@@ -48,7 +49,7 @@ class RandomCrop(RandomImageLayer):
     """
 
     def __init__(
-        self, height: int, width: int, seed: int | None = None, data_format: str | None = None, **kwargs: Any
+        self, height: Count, width: Count, seed: int | None = None, data_format: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(seed, data_format, **kwargs)
         self.height, self.width = for_axes("height and width", (height, width), 2)
@@ -88,7 +89,7 @@ class CenterCrop(SpatialLayer):
     <slice: f32[batch, 6, 6, 3]>
     """
 
-    def __init__(self, height: int, width: int, data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, height: Count, width: Count, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
         self.height, self.width = for_axes("height and width", (height, width), 2)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError
-from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
-from graphc.frontend.layers.augmentation import Factor, RandomImageLayer, bounds
+from graphc.frontend.layers.augmentation import RandomImageLayer, bounds
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node
 
@@ -49,14 +48,17 @@ class RandomContrast(RandomImageLayer):
 
     def __init__(
         self,
-        factor: Factor,
+        factor: float | Sequence[float],
         value_range: Sequence[float] = (0, 255),
         seed: int | None = None,
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(seed, data_format, **kwargs)
-        low, high = cast("Sequence[float]", (factor, factor) if is_number(factor) else factor)
+        pair = (factor, factor) if isinstance(factor, int | float) else tuple(factor)
+        if len(pair) != 2:
+            raise AxisError(f"factor is {factor!r}", at=user_line(), remedy="give a number from 0 to 1, or two of them")
+        low, high = pair
         self.factor = (-bounds("factor", (0, low), 0, 1)[1], bounds("factor", (0, high), 0, 1)[1])
         self.value_range = value_bounds(value_range)
 
@@ -88,7 +90,7 @@ class RandomBrightness(RandomImageLayer):
 
     def __init__(
         self,
-        factor: Factor,
+        factor: float | Sequence[float],
         value_range: Sequence[float] = (0, 255),
         seed: int | None = None,
         data_format: str | None = None,

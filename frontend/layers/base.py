@@ -6,18 +6,21 @@ import inspect
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
 
 import graphc as gx
-from graphc.errors import AxisError, DTypeError, GraphcError, GraphError
+from graphc.errors import AxisError, DTypeError, GraphError
 from graphc.frontend import nest, regularizers, seeds, tracing
+from graphc.frontend.arguments import element
 from graphc.frontend.config import suggestion, user_line
+from graphc.frontend.data.arrays import as_numpy
 from graphc.frontend.layers.weights import WeightHolder
 from graphc.frontend.tracing import Call, Rng, Symbol, Trace
 from graphc.ir import location
 from graphc.ir.location import Location
 from graphc.ir.node import Node, Parameter
-from graphc.ir.types import as_dtype
 
 if TYPE_CHECKING:
     from graphc.frontend.regularizers import Regularizer
@@ -75,10 +78,7 @@ class Layer(WeightHolder):
         self._trainable = trainable
         self.activity_regularizer = regularizers.get(activity_regularizer)
         if dtype is not None:
-            try:
-                self._dtype = as_dtype(dtype)
-            except GraphcError as error:
-                raise error.located(f"layer {self.name!r}", (), user_line()) from None
+            self._dtype = element(f"layer {self.name!r}", dtype)
             self._casts = True
 
     # What a subclass defines.
@@ -171,6 +171,7 @@ class Layer(WeightHolder):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the layer on nodes: ordinary ones give ordinary ones, symbols give symbols."""
+        kwargs = _with_plain_mask(kwargs)
         nodes = [leaf for leaf in nest.leaves((args, kwargs)) if isinstance(leaf, Node)]
         if not nodes:
             shown = ", ".join(type(arg).__name__ for arg in args) or "nothing"
@@ -231,6 +232,10 @@ class Layer(WeightHolder):
                 tracing.mark_real(leaf)
         return outputs
 
+    def mask_argument(self) -> dict[str, Any]:
+        """``mask`` for this layer's ``call`` where nothing is masked, if it asks for one without a default."""
+        return {"mask": None} if _needs_mask(type(self).call, 1) else {}
+
     def training_argument(self, given: int = 1) -> dict[str, Any]:
         """``training`` for this layer's ``call``, if it takes it and not among the arguments given by position."""
         names = _argument_names(type(self).call)
@@ -242,6 +247,11 @@ class Layer(WeightHolder):
     def _call_on_nodes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.find_home()
         takes_mask = "mask" in _argument_names(type(self).call)
+        kwargs = dict(kwargs)
+        if not takes_mask and "mask" in kwargs and kwargs["mask"] is None:
+            del kwargs["mask"]
+        if isinstance(kwargs.get("mask"), np.ndarray):
+            kwargs["mask"] = gx.constant(kwargs["mask"])
         training = kwargs.get("training")
         args, kwargs = _by_position(type(self).call, args, {k: v for k, v in kwargs.items() if k != "training"})
         self._check_call(args, kwargs)
@@ -390,6 +400,17 @@ def _by_position(
             break
         args = (*args, rest.pop(name))
     return args, rest
+
+
+def _with_plain_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with an array of bools for a mask that is an array or lists of numbers or bools."""
+    mask = kwargs.get("mask")
+    leaves = nest.leaves(mask)
+    plain = isinstance(mask, list | tuple) and bool(leaves) and all(isinstance(leaf, int | float) for leaf in leaves)
+    if not plain and not isinstance(mask, np.ndarray):
+        return dict(kwargs)
+    array = cast("Any", as_numpy(mask, "the mask"))
+    return {**kwargs, "mask": array if array.dtype == bool else array != 0}
 
 
 def _holds_nodes(arg: Any) -> bool:

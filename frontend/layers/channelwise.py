@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.arguments import positive
+from graphc.frontend.checked import Count, Ends
 from graphc.frontend.layers.convolving import PADDINGS, Convolving
 from graphc.ir.node import Node, Parameter
 
@@ -19,8 +19,8 @@ class _DepthwiseConv(Convolving):
         self,
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
-        padding: Any = "valid",
-        depth_multiplier: int = 1,
+        padding: str | Ends = "valid",
+        depth_multiplier: Count = 1,
         data_format: str | None = None,
         dilation_rate: int | Sequence[int] = 1,
         activation: Any = None,
@@ -38,7 +38,7 @@ class _DepthwiseConv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
+        self.depth_multiplier = depth_multiplier
         self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
         self.depthwise_constraint = constraints.get(depthwise_constraint)
@@ -113,13 +113,13 @@ class _SeparableConv(Convolving):
 
     def __init__(
         self,
-        filters: int,
+        filters: Count,
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
-        padding: Any = "valid",
+        padding: str | Ends = "valid",
         data_format: str | None = None,
         dilation_rate: int | Sequence[int] = 1,
-        depth_multiplier: int = 1,
+        depth_multiplier: Count = 1,
         activation: Any = None,
         use_bias: bool = True,
         depthwise_initializer: Any = "glorot_uniform",
@@ -138,8 +138,8 @@ class _SeparableConv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = positive(self, "filters", filters)
-        self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
+        self.filters = filters
+        self.depth_multiplier = depth_multiplier
         self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.pointwise_initializer = initializers.get(pointwise_initializer)
         self.depthwise_regularizer = regularizers.get(depthwise_regularizer)

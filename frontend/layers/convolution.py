@@ -8,7 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.arguments import positive
+from graphc.frontend.checked import Count, Ends
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.convolving import PADDINGS, Convolving
 from graphc.frontend.layers.spatial import for_axes
@@ -20,13 +20,13 @@ class _Conv(Convolving):
 
     def __init__(
         self,
-        filters: int,
+        filters: Count,
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
-        padding: Any = "valid",
+        padding: str | Ends = "valid",
         data_format: str | None = None,
         dilation_rate: int | Sequence[int] = 1,
-        groups: int = 1,
+        groups: Count = 1,
         activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -42,8 +42,8 @@ class _Conv(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = positive(self, "filters", filters)
-        self.groups = positive(self, "groups", groups)
+        self.filters = filters
+        self.groups = groups
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -130,7 +130,7 @@ class _ConvTranspose(Convolving):
 
     def __init__(
         self,
-        filters: int,
+        filters: Count,
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
         padding: str = "valid",
@@ -152,7 +152,7 @@ class _ConvTranspose(Convolving):
             kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
             (bias_initializer, bias_regularizer, bias_constraint), activity_regularizer, **kwargs,
         )  # fmt: skip
-        self.filters = positive(self, "filters", filters)
+        self.filters = filters
         self.output_padding = (
             None if output_padding is None else for_axes("output_padding", output_padding, self.rank, least=0)
         )
@@ -225,7 +225,7 @@ class Conv3DTranspose(_ConvTranspose):
 
     def __init__(
         self,
-        filters: int,
+        filters: Count,
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
         padding: str = "valid",

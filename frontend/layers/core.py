@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, DTypeError, GraphcError, GraphError, ShapeError
+from graphc.errors import DTypeError, GraphcError, GraphError, ShapeError
 from graphc.frontend import activations, constraints, initializers, regularizers, tracing
 from graphc.frontend.arguments import is_whole, shown
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.weights import WeightHolder
@@ -27,18 +28,23 @@ class InputLayer(Layer):
         batch_size: a fixed size of the batch axis; default any.
         dtype: element type of the values.
         name: the keyword under which programs take the value.
+        batch_shape: instead of both, the sizes with the batch axis.
     """
 
     def __init__(
-        self, shape: Iterable[Any] = (), batch_size: int | None = None, dtype: Any = "float32", name: str | None = None
+        self,
+        shape: Iterable[Any] = (),
+        batch_size: Count | None = None,
+        dtype: Any = "float32",
+        name: str | None = None,
+        batch_shape: Iterable[Any] | None = None,
     ) -> None:
         super().__init__(name=name)
-        if isinstance(shape, int | str | Dim) or not isinstance(shape, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ShapeError(
-                f"Input takes a tuple of sizes, not {shape!r}", at=user_line(), remedy=f"write Input(({shape!r},))"
-            )
         self._shape = tuple(shape)
         self._batch_size = batch_size
+        if batch_shape is not None:
+            self._batch_size, *rest = _whole_shape(tuple(batch_shape), self._shape, batch_size)
+            self._shape = tuple(rest)
         self.take_name(tracing.open_scope)
         self.built = True
         try:
@@ -75,8 +81,28 @@ class InputLayer(Layer):
         }  # fmt: skip
 
 
+def _whole_shape(batch_shape: tuple[Any, ...], shape: tuple[Any, ...], batch_size: int | None) -> tuple[Any, ...]:
+    """A shape with a batch axis, if that is what it is, and nothing else was said."""
+    if shape or batch_size is not None:
+        raise ShapeError(
+            "Input has both batch_shape and shape or batch_size", at=user_line(), remedy="give batch_shape alone"
+        )
+    if not batch_shape or not (batch_shape[0] is None or is_whole(batch_shape[0])):
+        raise ShapeError(
+            f"batch_shape of Input is {batch_shape!r}",
+            at=user_line(),
+            remedy="begin it with the number of samples of a batch, or with None: batch_shape=(None, 3)",
+        )
+    return batch_shape
+
+
+@checked
 def Input(
-    shape: Iterable[Any] = (), batch_size: int | None = None, dtype: Any = "float32", name: str | None = None
+    shape: Iterable[Any] = (),
+    batch_size: Count | None = None,
+    dtype: Any = "float32",
+    name: str | None = None,
+    batch_shape: Iterable[Any] | None = None,
 ) -> Symbol:
     """A symbol for what a model is fed with.
 
@@ -85,16 +111,17 @@ def Input(
         batch_size: a fixed size of the batch axis; default any.
         dtype: element type of the values.
         name: the keyword under which programs take the value.
+        batch_shape: instead of both, the sizes with the batch axis: ``(None, 28, 28, 1)``.
 
     Raises:
-        ShapeError: the shape is not a tuple of sizes.
+        ShapeError: the shape is not one of sizes; AxisError: it is no tuple.
         NameClashError: the name is not a Python identifier.
 
     >>> import graphc as gx
     >>> gx.Input((28, 28, 1), name="image")
     <input 'image': f32[batch, 28, 28, 1]>
     """
-    return InputLayer(shape, batch_size, dtype, name).symbol
+    return InputLayer(shape, batch_size, dtype, name, batch_shape).symbol
 
 
 class Dense(Layer):
@@ -127,7 +154,7 @@ class Dense(Layer):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -140,11 +167,7 @@ class Dense(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if not is_whole(units):
-            raise AxisError(
-                f"Dense takes a positive whole number of units, not {units!r}", at=user_line(), remedy="write Dense(10)"
-            )
-        self.units = int(units)
+        self.units = units
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -241,7 +264,7 @@ class Lambda(Layer):
     <multiply: f32[batch, 3]>
     """
 
-    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, function: Any, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not callable(function):
             raise GraphError(

@@ -8,7 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.arguments import under_root
+from graphc.frontend.checked import NonNegative
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node, Parameter
@@ -46,7 +46,7 @@ class LayerNormalization(Layer):
     def __init__(
         self,
         axis: int | Sequence[int] = -1,
-        epsilon: float = 1e-3,
+        epsilon: NonNegative = 1e-3,
         center: bool = True,
         scale: bool = True,
         beta_initializer: Any = "zeros",
@@ -59,7 +59,7 @@ class LayerNormalization(Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.axis = axis
-        self.epsilon = under_root(self, epsilon)
+        self.epsilon = float(epsilon)
         self.center = center
         self.scale = scale
         self._beta = (initializers.get(beta_initializer), regularizers.get(beta_regularizer),
@@ -109,10 +109,10 @@ class RMSNormalization(Layer):
     supports_masking = True
     scale: Parameter
 
-    def __init__(self, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
+    def __init__(self, axis: int | Sequence[int] = -1, epsilon: NonNegative = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
-        self.epsilon = under_root(self, epsilon)
+        self.epsilon = float(epsilon)
 
     def build(self, input_shape: Any) -> None:
         axes = _axes(self.axis, len(input_shape))

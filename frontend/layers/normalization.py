@@ -8,7 +8,8 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.arguments import is_number, under_root
+from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import NonNegative, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import product
@@ -23,12 +24,12 @@ class _Scaled(Layer):
     beta: Parameter | None
 
     def __init__(
-        self, axis: int | Sequence[int], epsilon: float, center: bool, scale: bool, beta: tuple[Any, Any, Any],
+        self, axis: int | Sequence[int], epsilon: NonNegative, center: bool, scale: bool, beta: tuple[Any, Any, Any],
         gamma: tuple[Any, Any, Any], **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         (self.axis,) = axis if isinstance(axis, Sequence) else (int(axis),)
-        self.epsilon = under_root(self, epsilon)
+        self.epsilon = float(epsilon)
         self.center = center
         self.scale = scale
         self.beta_initializer = initializers.get(beta[0])
@@ -108,8 +109,8 @@ class BatchNormalization(_Scaled):
     def __init__(
         self,
         axis: int = -1,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
+        momentum: Part = 0.99,
+        epsilon: NonNegative = 1e-3,
         center: bool = True,
         scale: bool = True,
         beta_initializer: Any = "zeros",
@@ -202,7 +203,7 @@ class GroupNormalization(_Scaled):
         self,
         groups: int = 32,
         axis: int = -1,
-        epsilon: float = 1e-3,
+        epsilon: NonNegative = 1e-3,
         center: bool = True,
         scale: bool = True,
         beta_initializer: Any = "zeros",

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.checked import Ends
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer, for_axes
 from graphc.ir.node import Node
@@ -21,7 +22,7 @@ class _Pooling(SpatialLayer):
         self,
         pool_size: int | Sequence[int] = 2,
         strides: int | Sequence[int] | None = None,
-        padding: Any = "valid",
+        padding: str | Ends = "valid",
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:

@@ -11,6 +11,7 @@ import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import constraints, initializers, regularizers
 from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import Count, Positive
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -167,7 +168,7 @@ class PositionEmbedding(Layer):
 
     def __init__(
         self,
-        sequence_length: int,
+        sequence_length: Count,
         initializer: Any = "glorot_uniform",
         regularizer: Any = None,
         constraint: Any = None,
@@ -235,7 +236,7 @@ class RotaryEmbedding(Layer):
     def __init__(
         self,
         max_wavelength: float = 10_000.0,
-        scaling_factor: float = 1.0,
+        scaling_factor: Positive = 1.0,
         sequence_axis: int = 1,
         feature_axis: int = -1,
         interleaved: bool = False,
@@ -285,9 +286,9 @@ class RelativePositionBias(Layer):
 
     def __init__(
         self,
-        num_heads: int,
-        num_buckets: int = 32,
-        max_distance: int = 128,
+        num_heads: Count,
+        num_buckets: Count = 32,
+        max_distance: Count = 128,
         bidirectional: bool = True,
         initializer: Any = "glorot_uniform",
         **kwargs: Any,

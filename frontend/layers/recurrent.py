@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 import graphc as gx
-from graphc.errors import GraphError, ShapeError
+from graphc.errors import ShapeError
 from graphc.frontend import nest, tracing
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
-from graphc.frontend.layers.recurrent_cells import StackedRNNCells, first_states
+from graphc.frontend.layers.recurrent_cells import StackedRNNCells, check_cell, first_states
 from graphc.ir.dims import Size
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType
@@ -69,12 +69,7 @@ class RNN(Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.cell = StackedRNNCells(cast("Sequence[Any]", cell)) if isinstance(cell, list | tuple) else cell
-        if not isinstance(self.cell, Layer) or not hasattr(self.cell, "state_size"):
-            raise GraphError(
-                f"{self.cell!r} is not a cell",
-                at=user_line(),
-                remedy="give a layer with state_size whose call(inputs, states) returns an output and new states",
-            )
+        check_cell(self.cell)
         self.return_sequences = return_sequences
         self.return_state = return_state
         self.go_backwards = go_backwards
@@ -105,7 +100,7 @@ class RNN(Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """That of the inputs where all steps are returned; states have none."""
         mask = next((leaf for leaf in nest.leaves(previous_mask) if leaf is not None), None)
-        kept = mask if self.return_sequences else None
+        kept = self.fitting_mask(mask, inputs) if mask is not None and self.return_sequences else None
         return [kept, *[None] * len(nest.leaves(self.cell.state_size))] if self.return_state else kept
 
     def call(
@@ -137,7 +132,7 @@ class RNN(Layer):
         if lengths is not None:
             counted = gx.arange(sequences.shape[1], lengths.dtype) < gx.expand_dims(lengths, 1)
             mask = counted if mask is None else gx.logical_and(mask, counted)
-        mask = None if mask is None else self._fitting(mask, sequences)
+        mask = None if mask is None else self.fitting_mask(mask, sequences)
         states = self._first_states(sequences, initial_state)
         elements = [_time_first(sequences)]
         if mask is not None:
@@ -183,13 +178,15 @@ class RNN(Layer):
                 outputs = gx.where(gx.expand_dims(ending, -1), outputs, 0.0)
         return (outputs, *last) if self.return_state else outputs
 
-    def _fitting(self, mask: Any, sequences: Node) -> Node:
-        """The mask, if it has a bool for each step of each row."""
+    def fitting_mask(self, mask: Any, sequences: Node) -> Node:
+        """The mask, if it has a bool for each step of each row; of a third axis a step needs one that is true."""
         node = gx.constant(mask) if isinstance(mask, np.ndarray) else cast("Node", mask)
+        node = node if node.dtype is DType.bool else gx.not_equal(node, 0)
+        node = gx.any(node, axis=-1) if node.ndim == 3 else node
         batch, time = sequences.shape[:2]
         sizes = zip(node.shape, (batch, time), strict=False)
         apart = any(isinstance(a, int) and isinstance(b, int) and a not in (1, b) for a, b in sizes)
-        if node.ndim != 2 or apart or node.dtype is not DType.bool:
+        if node.ndim != 2 or apart:
             raise ShapeError(
                 f"layer {self.name!r}: the mask is {node.type}, the sequences are {sequences.type}",
                 at=user_line(),

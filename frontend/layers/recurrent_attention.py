@@ -8,6 +8,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import GraphError, ShapeError
 from graphc.frontend import nest
+from graphc.frontend.checked import Count
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.attention import AttentionLayer, BahdanauAttention, LuongAttention
 from graphc.frontend.layers.base import Layer
@@ -90,7 +91,7 @@ class BahdanauCell(AttentiveCell):
     def __init__(
         self,
         cell: Any,
-        units: int | None = None,
+        units: Count | None = None,
         return_attention_scores: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,
@@ -149,7 +150,7 @@ class LuongCell(AttentiveCell):
         self,
         cell: Any,
         score: str = "dot",
-        units: int | None = None,
+        units: Count | None = None,
         return_attention_scores: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         input_feeding: bool = False,

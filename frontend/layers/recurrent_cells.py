@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import activations, constraints, initializers, nest, regularizers
-from graphc.frontend.arguments import dropped, is_whole
+from graphc.frontend.arguments import shown
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -75,7 +76,7 @@ class GatedCell(Cell):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -87,20 +88,13 @@ class GatedCell(Cell):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        kind = type(self).__name__
-        if not is_whole(units):
-            raise AxisError(
-                f"{kind} takes a positive whole number of units, not {units!r}",
-                at=user_line(),
-                remedy=f"write {kind}(32)",
-            )
-        self.units = int(units)
+        self.units = units
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -112,8 +106,8 @@ class GatedCell(Cell):
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.recurrent_constraint = constraints.get(recurrent_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
-        self.dropout = dropped(self, "dropout", dropout)
-        self.recurrent_dropout = dropped(self, "recurrent_dropout", recurrent_dropout)
+        self.dropout = float(dropout)
+        self.recurrent_dropout = float(recurrent_dropout)
         self.seed = seed
         self.state_size = [units]
         self.output_size = units
@@ -196,7 +190,7 @@ class GatedCell(Cell):
     def _dropped(self, x: Node, rate: float, what: str) -> Node:
         """Dropout whose mask depends on no step: in a loop it is drawn once for the whole sequence."""
         kept = gx.random.bernoulli(x.shape, 1 - rate, *self.random_state(self.seed, what))
-        return gx.where(kept, x * (1 / (1 - rate)), 0.0)
+        return gx.where(kept, x * (1 / (1 - rate or 1)), 0.0)
 
     def _gate(self, z: Node, number: int) -> Node:
         return z[:, number * self.units : (number + 1) * self.units]
@@ -286,7 +280,7 @@ class LSTMCell(GatedCell):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         recurrent_activation: Any = "sigmoid",
         use_bias: bool = True,
@@ -300,8 +294,8 @@ class LSTMCell(GatedCell):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -376,7 +370,7 @@ class GRUCell(GatedCell):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         recurrent_activation: Any = "sigmoid",
         use_bias: bool = True,
@@ -389,8 +383,8 @@ class GRUCell(GatedCell):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
         **kwargs: Any,
@@ -433,6 +427,20 @@ class GRUCell(GatedCell):
         return (r * h) @ kernel
 
 
+def check_cell(cell: Any) -> None:
+    """Refuse what a recurrent layer cannot run over a sequence.
+
+    Raises:
+        GraphError: it is no cell.
+    """
+    if not isinstance(cell, Layer) or not hasattr(cell, "state_size"):
+        raise GraphError(
+            f"{shown(cell)} is not a cell",
+            at=user_line(),
+            remedy="give a layer with state_size whose call(inputs, states) returns an output and new states",
+        )
+
+
 class StackedRNNCells(Cell):
     """Cells one above the other as one cell: each takes the output of the one below.
 
@@ -457,7 +465,8 @@ class StackedRNNCells(Cell):
         self.cells = list(cells)
         if not self.cells:
             raise AxisError("StackedRNNCells has no cells", at=user_line(), remedy="give a list of cells")
-
+        for cell in self.cells:
+            check_cell(cell)
         self.state_size = [cell.state_size for cell in self.cells]
         last = self.cells[-1]
         self.output_size = getattr(last, "output_size", nest.leaves(last.state_size)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.layers.recurrent import RNN
 from graphc.frontend.layers.recurrent_cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
 
@@ -55,7 +56,7 @@ class SimpleRNN(Recurrent):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -68,8 +69,8 @@ class SimpleRNN(Recurrent):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -144,7 +145,7 @@ class LSTM(Recurrent):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         recurrent_activation: Any = "sigmoid",
         use_bias: bool = True,
@@ -159,8 +160,8 @@ class LSTM(Recurrent):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
@@ -240,7 +241,7 @@ class GRU(Recurrent):
 
     def __init__(
         self,
-        units: int,
+        units: Count,
         activation: Any = "tanh",
         recurrent_activation: Any = "sigmoid",
         use_bias: bool = True,
@@ -254,8 +255,8 @@ class GRU(Recurrent):
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: Part = 0.0,
+        recurrent_dropout: Part = 0.0,
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,

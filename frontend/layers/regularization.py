@@ -9,7 +9,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import regularizers
-from graphc.frontend.arguments import dropped
+from graphc.frontend.checked import LessThanAll, NonNegative, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import Size
@@ -52,9 +52,9 @@ class _Random(Layer):
 
 
 class _Dropping(_Random):
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: Part, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed=seed, **kwargs)
-        self.rate = dropped(self, "rate", rate)
+        self.rate = float(rate)
 
     def _is_idle(self) -> bool:
         return self.rate == 0
@@ -67,7 +67,7 @@ class Dropout(_Dropping):
     the backend, the number of threads or what is computed beside it.
 
     Args:
-        rate: the part that falls, 0 <= rate < 1.
+        rate: the part that falls, from 0 to 1.
         noise_shape: the shape of the mask, which broadcasts against the input's; None in it: as the input. A size of 1
             lets all values along an axis fall together.
         seed: fixes the masks whatever ``gx.set_seed`` says.
@@ -82,7 +82,7 @@ class Dropout(_Dropping):
     """
 
     def __init__(
-        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
+        self, rate: Part, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
@@ -91,7 +91,7 @@ class Dropout(_Dropping):
         shape = _mask_shape(self, inputs, self.noise_shape)
         if shape == inputs.shape:
             return gx.dropout(inputs, self.rate, *self.random_state(self.seed))
-        return gx.where(self._kept(shape, self.rate), inputs * (1 / (1 - self.rate)), 0.0)
+        return gx.where(self._kept(shape, self.rate), inputs * (1 / (1 - self.rate or 1)), 0.0)
 
 
 def _mask_shape(layer: Layer, inputs: Node, given: Sequence[int | None] | None) -> tuple[Size, ...]:
@@ -118,7 +118,7 @@ class _SpatialDropout(_Dropping):
 
     axes = 1
 
-    def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: Part, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         if data_format not in (None, "channels_last", "channels_first"):
             raise AxisError(
@@ -137,7 +137,7 @@ class _SpatialDropout(_Dropping):
         ones = (1,) * self.axes
         first = self.data_format == "channels_first"
         shape = (*inputs.shape[:2], *ones) if first else (inputs.shape[0], *ones, inputs.shape[-1])
-        return gx.where(self._kept(shape, self.rate), inputs * (1 / (1 - self.rate)), 0.0)
+        return gx.where(self._kept(shape, self.rate), inputs * (1 / (1 - self.rate or 1)), 0.0)
 
 
 class SpatialDropout1D(_SpatialDropout):
@@ -155,7 +155,7 @@ class SpatialDropout1D(_SpatialDropout):
     <when_training: f32[batch, time, 3]>
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: Part, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
 
 
@@ -212,6 +212,9 @@ class GaussianDropout(_Dropping):
     <when_training: f32[batch, 3]>
     """
 
+    def __init__(self, rate: LessThanAll, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+
     def _disturbed(self, inputs: Node) -> Node:
         return inputs * (self._normal(inputs) * math.sqrt(self.rate / (1 - self.rate)) + 1.0)
 
@@ -231,10 +234,8 @@ class GaussianNoise(_Random):
     <when_training: f32[batch, 3]>
     """
 
-    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, stddev: NonNegative, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed=seed, **kwargs)
-        if not stddev >= 0:
-            raise AxisError(f"stddev of GaussianNoise is {stddev!r}", at=user_line(), remedy="give 0 or more")
         self.stddev = float(stddev)
 
     def _is_idle(self) -> bool:
@@ -248,7 +249,7 @@ class AlphaDropout(_Dropping):
     """Dropout for selu: what falls takes selu's lowest value, and mean 0 and variance 1 stay as they are.
 
     Args:
-        rate: the part that falls, 0 <= rate < 1.
+        rate: the part that falls, from 0 to 1.
         noise_shape: the shape of the mask, which broadcasts against the input's; None in it: as the input.
         seed: fixes the masks whatever ``gx.set_seed`` says.
 
@@ -262,7 +263,7 @@ class AlphaDropout(_Dropping):
     """
 
     def __init__(
-        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
+        self, rate: LessThanAll, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
@@ -293,7 +294,7 @@ class ActivityRegularization(Layer):
 
     supports_masking = True
 
-    def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, l1: NonNegative = 0.0, l2: NonNegative = 0.0, **kwargs: Any) -> None:
         super().__init__(activity_regularizer=regularizers.L1L2(l1, l2), **kwargs)
         self.l1, self.l2 = float(l1), float(l2)
 

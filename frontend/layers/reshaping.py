@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
-from graphc.frontend.arguments import is_whole
+from graphc.frontend.checked import Count
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.dims import product
@@ -50,10 +50,6 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: Iterable[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(target_shape, str) or not isinstance(target_shape, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise AxisError(
-                f"target_shape of Reshape is {target_shape!r}", at=user_line(), remedy="give a tuple: Reshape((4,))"
-            )
         self.target_shape = tuple(target_shape)
 
     def call(self, inputs: Node) -> Node:
@@ -108,15 +104,9 @@ class RepeatVector(Layer):
     <broadcast_to: f32[batch, 5, 3]>
     """
 
-    def __init__(self, n: int, **kwargs: Any) -> None:
+    def __init__(self, n: Count, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not is_whole(n):
-            raise AxisError(
-                f"RepeatVector takes a positive whole number of steps, not {n!r}",
-                at=user_line(),
-                remedy="write RepeatVector(5)",
-            )
-        self.n = int(n)
+        self.n = n
 
     def call(self, inputs: Node) -> Node:
         if inputs.ndim != 2:

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.checked import Count, Ends
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer, for_axes
 from graphc.ir.node import Node
@@ -185,8 +186,8 @@ class Resizing(SpatialLayer):
 
     def __init__(
         self,
-        height: int,
-        width: int,
+        height: Count,
+        width: Count,
         interpolation: str = "bilinear",
         data_format: str | None = None,
         **kwargs: Any,
@@ -204,7 +205,7 @@ class Resizing(SpatialLayer):
 
 def _pairs(name: str, given: Any, rank: int) -> tuple[tuple[int, int], ...]:
     """How much at the front and the end of each axis."""
-    if isinstance(given, int | np.integer):
+    if isinstance(given, int):
         given = cast("Any", (given,) * rank if rank > 1 else (given, given))
     values = [given] if rank == 1 else list(given)
     pairs = [for_axes(name, one, 2, least=0) for one in values]
@@ -216,7 +217,7 @@ def _pairs(name: str, given: Any, rank: int) -> tuple[tuple[int, int], ...]:
 
 
 class _Padding(SpatialLayer):
-    def __init__(self, padding: Any, data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, padding: Ends, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
         pairs = _pairs("padding", padding, self.rank)
         self.padding = pairs[0] if self.rank == 1 else pairs
@@ -244,7 +245,7 @@ class ZeroPadding1D(_Padding):
 
     rank = 1
 
-    def __init__(self, padding: Any = 1, data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, padding: Ends = 1, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(padding, data_format, **kwargs)
 
 
@@ -266,7 +267,7 @@ class ZeroPadding2D(_Padding):
 
     rank = 2
 
-    def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, padding: Ends = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(padding, data_format, **kwargs)
 
 
@@ -288,12 +289,12 @@ class ZeroPadding3D(_Padding):
 
     rank = 3
 
-    def __init__(self, padding: Any = ((1, 1), (1, 1), (1, 1)), data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, padding: Ends = ((1, 1), (1, 1), (1, 1)), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(padding, data_format, **kwargs)
 
 
 class _Cropping(SpatialLayer):
-    def __init__(self, cropping: Any, data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, cropping: Ends, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
         pairs = _pairs("cropping", cropping, self.rank)
         self.cropping = pairs[0] if self.rank == 1 else pairs
@@ -327,7 +328,7 @@ class Cropping1D(_Cropping):
 
     rank = 1
 
-    def __init__(self, cropping: Any = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, cropping: Ends = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(cropping, data_format, **kwargs)
 
 
@@ -349,7 +350,7 @@ class Cropping2D(_Cropping):
 
     rank = 2
 
-    def __init__(self, cropping: Any = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, cropping: Ends = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(cropping, data_format, **kwargs)
 
 
@@ -371,5 +372,7 @@ class Cropping3D(_Cropping):
 
     rank = 3
 
-    def __init__(self, cropping: Any = ((1, 1), (1, 1), (1, 1)), data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, cropping: Ends = ((1, 1), (1, 1), (1, 1)), data_format: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(cropping, data_format, **kwargs)

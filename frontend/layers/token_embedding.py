@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import initializers, tracing
-from graphc.frontend.arguments import positive
+from graphc.frontend.arguments import element
+from graphc.frontend.checked import Count, Natural, Positive
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import Dense
 from graphc.frontend.layers.embedding import Embedding
 from graphc.frontend.layers.positions import PositionEmbedding, SinePositionEncoding
 from graphc.ir.node import Node, Parameter
-from graphc.ir.types import as_dtype
 
 
 class ReversibleEmbedding(Embedding):
@@ -48,15 +48,15 @@ class ReversibleEmbedding(Embedding):
 
     def __init__(
         self,
-        input_dim: int,
-        output_dim: int,
+        input_dim: Count,
+        output_dim: Count,
         tie_weights: bool = True,
         embeddings_initializer: Any = "uniform",
         embeddings_regularizer: Any = None,
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
         reverse_dtype: Any = None,
-        logit_soft_cap: float | None = None,
+        logit_soft_cap: Positive | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -64,7 +64,7 @@ class ReversibleEmbedding(Embedding):
             **kwargs,
         )  # fmt: skip
         self.tie_weights = tie_weights
-        self.reverse_dtype = None if reverse_dtype is None else as_dtype(reverse_dtype)
+        self.reverse_dtype = None if reverse_dtype is None else element(f"layer {self.name!r}", reverse_dtype)
         self.logit_soft_cap = logit_soft_cap
 
     def build(self, input_shape: Any) -> None:
@@ -127,15 +127,15 @@ class TokenAndPositionEmbedding(Layer):
 
     def __init__(
         self,
-        vocabulary_size: int,
-        sequence_length: int | None,
-        embedding_dim: int,
+        vocabulary_size: Count,
+        sequence_length: Count | None,
+        embedding_dim: Count,
         tie_weights: bool = True,
         embeddings_initializer: Any = "uniform",
         mask_zero: bool = False,
         positions: str | None = "learned",
         scale: bool = False,
-        num_segments: int = 0,
+        num_segments: Natural = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -145,14 +145,14 @@ class TokenAndPositionEmbedding(Layer):
             )
         first = initializers.get(embeddings_initializer)
         said: dict[str, Any] = {"dtype": kwargs.get("dtype")}
-        self.embedding_dim = positive(self, "embedding_dim", embedding_dim)
+        self.embedding_dim = embedding_dim
         self.scale = scale
         self.token_embedding = ReversibleEmbedding(
             vocabulary_size, embedding_dim, tie_weights, first, mask_zero=mask_zero, name="token_embedding", **said
         )
         self.position_embedding: Layer | None = None
         if positions == "learned":
-            length = positive(self, "sequence_length", sequence_length)
+            length = cast("int", sequence_length)  # which is asked for there
             self.position_embedding = PositionEmbedding(length, first, name="position_embedding", **said)
         elif positions == "sinusoidal":
             self.position_embedding = SinePositionEncoding(name="position_encoding")
@@ -223,16 +223,16 @@ class PatchEmbedding(Layer):
 
     def __init__(
         self,
-        patch_size: int,
-        embedding_dim: int,
+        patch_size: Count,
+        embedding_dim: Count,
         class_token: bool = True,
         position_initializer: Any = "random_normal",
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.patch_size = positive(self, "patch_size", patch_size)
-        self.embedding_dim = positive(self, "embedding_dim", embedding_dim)
+        self.patch_size = patch_size
+        self.embedding_dim = embedding_dim
         self.class_token = class_token
         self.position_initializer = initializers.get(position_initializer)
         self.kernel_initializer = initializers.get(kernel_initializer)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import nest
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import Configurable, user_line
 from graphc.frontend.layers.base import Layer
 from graphc.ir.node import Node
@@ -50,11 +51,7 @@ class Bidirectional(Layer):
     ) -> None:
         super().__init__(**kwargs)
         if not isinstance(layer, Layer) or not hasattr(layer, "go_backwards"):
-            raise GraphError(
-                f"Bidirectional takes a recurrent layer, not {layer!r}",
-                at=user_line(),
-                remedy="write layers.Bidirectional(layers.LSTM(32))",
-            )
+            raise _not_recurrent(layer)
         if merge_mode not in _MERGES:
             raise AxisError(
                 f"no merge_mode is called {merge_mode!r}", at=user_line(), remedy="use concat, sum, mul, ave or None"
@@ -65,7 +62,9 @@ class Bidirectional(Layer):
         if backward_layer is None:
             name = f"backward_{layer.name.removeprefix('backward_')}"
             backward_layer = copy_layer(recurrent, name=name, go_backwards=not recurrent.go_backwards)
-        self.backward_layer = backward_layer
+        if not isinstance(backward_layer, Layer) or not hasattr(backward_layer, "go_backwards"):
+            raise _not_recurrent(backward_layer)
+        self.backward_layer = cast("Any", backward_layer)
         for name in ("return_sequences", "return_state", "stateful"):
             if getattr(self.forward_layer, name) != getattr(self.backward_layer, name):
                 raise GraphError(
@@ -97,7 +96,9 @@ class Bidirectional(Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """That of the inputs where all steps are returned; states have none."""
         mask = next((leaf for leaf in nest.leaves(previous_mask) if leaf is not None), None)
-        kept = mask if self.return_sequences else None
+        kept = None
+        if mask is not None and self.return_sequences:
+            kept = self.forward_layer.fitting_mask(mask, inputs)
         outputs = [kept] * (1 if self.merge_mode else 2)
         states = 2 * len(nest.leaves(self.forward_layer.cell.state_size)) if self.return_state else 0
         return [*outputs, *[None] * states]
@@ -200,3 +201,11 @@ class TimeDistributed(Layer):
         rows = gx.reshape(inputs, (batch * time, *inputs.shape[2:]))
         outputs = self.layer(rows)
         return nest.map_leaves(lambda leaf: gx.reshape(leaf, (batch, time, *leaf.shape[1:])), outputs)
+
+
+def _not_recurrent(given: Any) -> GraphError:
+    return GraphError(
+        f"Bidirectional takes a recurrent layer, not {shown(given)}",
+        at=user_line(),
+        remedy="write layers.Bidirectional(layers.LSTM(32))",
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import graphc as gx
 from graphc.errors import ShapeError
+from graphc.frontend.checked import Part
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import Loss, aligned
 from graphc.ir.node import Node
@@ -127,7 +128,7 @@ class BinaryCrossentropy(Loss):
     def __init__(
         self,
         from_logits: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "binary_crossentropy",
@@ -160,7 +161,7 @@ class CategoricalCrossentropy(Loss):
     def __init__(
         self,
         from_logits: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "categorical_crossentropy",
@@ -199,7 +200,7 @@ class SparseCategoricalCrossentropy(Loss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "sparse_categorical_crossentropy",
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
     ) -> None:
         super().__init__(name, reduction)
         self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import graphc as gx
+from graphc.frontend.checked import NonNegative, Part
 from graphc.frontend.losses.base import Loss, PointwiseLoss, aligned
 from graphc.frontend.losses.crossentropy import dense_operands, smoothed_binary
 from graphc.ir.node import Node
@@ -85,10 +86,10 @@ class BinaryFocalCrossentropy(PointwiseLoss):
     def __init__(
         self,
         apply_class_balancing: bool = False,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
+        alpha: Part = 0.25,
+        gamma: NonNegative = 2.0,
         from_logits: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "binary_focal_crossentropy",
@@ -123,10 +124,10 @@ class CategoricalFocalCrossentropy(Loss):
 
     def __init__(
         self,
-        alpha: float | Sequence[float] = 0.25,
-        gamma: float = 2.0,
+        alpha: NonNegative | Sequence[NonNegative] = 0.25,
+        gamma: NonNegative = 2.0,
         from_logits: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "categorical_focal_crossentropy",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import graphc as gx
+from graphc.frontend.checked import NonNegative
 from graphc.frontend.losses.base import EPSILON, Loss, aligned
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
-Axes = int | Sequence[int] | None
 
-
-def dice(y_true: Node, y_pred: Node, axis: Axes = None) -> Node:
+def dice(y_true: Node, y_pred: Node, axis: int | Sequence[int] | None = None) -> Node:
     """One minus ``2 * sum(y_true * y_pred) / (sum(y_true) + sum(y_pred))`` over axes, None: all, the batch too.
 
     >>> import graphc as gx
@@ -24,7 +23,9 @@ def dice(y_true: Node, y_pred: Node, axis: Axes = None) -> Node:
     return 1.0 - 2.0 * common / (gx.sum(y_true, axis=axis) + gx.sum(y_pred, axis=axis) + EPSILON)
 
 
-def tversky(y_true: Node, y_pred: Node, alpha: float = 0.5, beta: float = 0.5, axis: Axes = None) -> Node:
+def tversky(
+    y_true: Node, y_pred: Node, alpha: float = 0.5, beta: float = 0.5, axis: int | Sequence[int] | None = None
+) -> Node:
     """One minus Tversky's index over axes, None: all, the batch too.
 
     The index is ``common / (common + alpha * missed + beta * extra)``: what y_true has and y_pred has not is missed.
@@ -49,7 +50,10 @@ class Dice(Loss):
     """
 
     def __init__(
-        self, reduction: str | None = "sum_over_batch_size", name: str | None = "dice", axis: Axes = None
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "dice",
+        axis: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__(name, reduction)
         self.axis = axis
@@ -77,11 +81,11 @@ class Tversky(Loss):
 
     def __init__(
         self,
-        alpha: float = 0.5,
-        beta: float = 0.5,
+        alpha: NonNegative = 0.5,
+        beta: NonNegative = 0.5,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "tversky",
-        axis: Axes = None,
+        axis: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__(name, reduction)
         self.alpha, self.beta, self.axis = alpha, beta, axis

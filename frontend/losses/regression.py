@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphc as gx
+from graphc.frontend.checked import Bound
 from graphc.frontend.losses.base import EPSILON, Loss, PointwiseLoss, aligned
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -145,7 +146,7 @@ class Huber(PointwiseLoss):
     """
 
     def __init__(
-        self, delta: float = 1.0, reduction: str | None = "sum_over_batch_size", name: str | None = "huber_loss"
+        self, delta: Bound = 1.0, reduction: str | None = "sum_over_batch_size", name: str | None = "huber_loss"
     ) -> None:
         super().__init__(name, reduction)
         self.delta = delta

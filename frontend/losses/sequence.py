@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphc as gx
+from graphc.frontend.checked import Natural
 from graphc.frontend.losses.base import Loss, reduce_weighted
 from graphc.ir.node import Node
 
@@ -34,7 +35,9 @@ class CTC(Loss):
     Source: Graves et al. 2006, https://doi.org/10.1145/1143844.1143891
     """
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = "ctc", blank: int = 0) -> None:
+    def __init__(
+        self, reduction: str | None = "sum_over_batch_size", name: str | None = "ctc", blank: Natural = 0
+    ) -> None:
         super().__init__(name, reduction)
         self.blank = blank
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.checked import NonNegative
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import Loss, divide_no_nan
 from graphc.ir.node import Node
@@ -82,7 +83,7 @@ _FAR = 3e38
 
 
 class _Triplets(Loss):
-    def __init__(self, margin: float, distance_metric: str, reduction: str | None, name: str | None) -> None:
+    def __init__(self, margin: NonNegative, distance_metric: str, reduction: str | None, name: str | None) -> None:
         super().__init__(name, reduction)
         if distance_metric not in _DISTANCES:
             raise AxisError(
@@ -106,7 +107,7 @@ class TripletLoss(_Triplets):
 
     def __init__(
         self,
-        margin: float = 1.0,
+        margin: NonNegative = 1.0,
         distance_metric: str = "squared_l2",
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "triplet_loss",
@@ -141,7 +142,7 @@ class TripletSemiHardLoss(_Triplets):
 
     def __init__(
         self,
-        margin: float = 1.0,
+        margin: NonNegative = 1.0,
         distance_metric: str = "squared_l2",
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "triplet_semi_hard_loss",

@@ -8,6 +8,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.checked import Count, NonNegative
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import EPSILON, divide_no_nan
 from graphc.frontend.metrics.base import Metric, Updates
@@ -51,14 +52,14 @@ class AUC(Metric):
 
     def __init__(
         self,
-        num_thresholds: int = 200,
+        num_thresholds: Count = 200,
         curve: str = "ROC",
         summation_method: str = "interpolation",
         name: str | None = None,
         thresholds: Sequence[float] | None = None,
         multi_label: bool = False,
-        num_labels: int | None = None,
-        label_weights: Sequence[float] | None = None,
+        num_labels: Count | None = None,
+        label_weights: Sequence[NonNegative] | None = None,
         from_logits: bool = False,
     ) -> None:
         super().__init__(name)

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.frontend import initializers
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import Configurable
 from graphc.frontend.losses.base import as_values, divide_no_nan, extended
 from graphc.ir.dims import product
@@ -164,7 +165,7 @@ class MeanMetricWrapper(MeanOf):
     """The mean of a function of targets and predictions.
 
     Args:
-        fn: returns one value for each sample, or for each place of a sample.
+        fn: returns one value for each sample, or for each place of a sample, or a number.
         name: the key in logs; default the function's name.
         kwargs: further arguments of the function.
     """
@@ -175,7 +176,8 @@ class MeanMetricWrapper(MeanOf):
         self._arguments = kwargs
 
     def values(self, y_true: Node, y_pred: Node) -> Node:
-        return as_values(self.fn(y_true, y_pred, **self._arguments), f"the metric {self.name!r}")
+        found: Any = self.fn(y_true, y_pred, **self._arguments)
+        return as_values(gx.constant(float(found)) if is_number(found) else found, f"the metric {self.name!r}")
 
     def target_type(self, output: TensorType) -> TensorType | None:
         return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import ShapeError
+from graphc.frontend.checked import Count, Natural, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import aligned, divide_no_nan, extended
 from graphc.frontend.metrics.base import Metric, Updates
@@ -16,8 +17,6 @@ from graphc.ir.dims import product
 from graphc.ir.node import Node, Parameter, apply
 from graphc.ir.types import TensorType
 from graphc.ops.scatter import TakeAdd
-
-Thresholds = float | Sequence[float] | None
 
 _LOWEST = -1e10
 """Predictions that are not among the k largest; and the threshold that all others exceed."""
@@ -122,19 +121,10 @@ def _counts_above(weight: Node, above: Node, count: int, labels: object) -> Node
     return gx.cumsum(gx.reshape(histogram, (count + 1, labels))[1:], axis=0, reverse=True)
 
 
-def check_thresholds(thresholds: Thresholds, default: float) -> list[float]:
-    """Thresholds as a list.
-
-    Raises:
-        AxisError: one is not between 0 and 1.
-    """
+def _as_list(thresholds: Part | Sequence[Part] | None, default: float) -> list[float]:
     if thresholds is None:
         return [default]
-    listed = [float(t) for t in (thresholds if isinstance(thresholds, Sequence) else (thresholds,))]
-    for threshold in listed:
-        if not 0 <= threshold <= 1:
-            raise AxisError(f"a threshold is from 0 to 1, not {threshold}", at=user_line(), remedy="try 0.5")
-    return listed
+    return [float(t) for t in (thresholds if isinstance(thresholds, Sequence) else (thresholds,))]
 
 
 class _AtThresholds(Metric):
@@ -164,9 +154,9 @@ class _AtThresholds(Metric):
 
 
 class _Count(_AtThresholds):
-    def __init__(self, thresholds: Thresholds = None, name: str | None = None) -> None:
+    def __init__(self, thresholds: Part | Sequence[Part] | None = None, name: str | None = None) -> None:
         super().__init__(name or self.kept[0])
-        self.thresholds = check_thresholds(thresholds, 0.5)
+        self.thresholds = _as_list(thresholds, 0.5)
         self._add_counts(self.thresholds)
 
     def result(self) -> Node:
@@ -235,13 +225,13 @@ class _Ratio(_AtThresholds):
 
     def __init__(
         self,
-        thresholds: Thresholds = None,
-        top_k: int | None = None,
-        class_id: int | None = None,
+        thresholds: Part | Sequence[Part] | None = None,
+        top_k: Count | None = None,
+        class_id: Natural | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.thresholds = check_thresholds(thresholds, 0.5 if top_k is None else _LOWEST)
+        self.thresholds = _as_list(thresholds, 0.5 if top_k is None else _LOWEST)
         self.top_k, self.class_id = top_k, class_id
         self._add_counts(self.thresholds)
         self._top_k, self._class_id = top_k, class_id
@@ -292,14 +282,8 @@ class _Best(_AtThresholds):
     true_negatives: Parameter
     false_negatives: Parameter
 
-    def __init__(self, value: float, num_thresholds: int, class_id: int | None, name: str | None) -> None:
+    def __init__(self, value: Part, num_thresholds: Count, class_id: Natural | None, name: str | None) -> None:
         super().__init__(name)
-        if not 0 <= value <= 1:
-            raise AxisError(f"a rate is from 0 to 1, not {value}", at=user_line(), remedy="try 0.5")
-        if num_thresholds < 1:
-            raise AxisError(
-                f"num_thresholds is at least 1, not {num_thresholds}", at=user_line(), remedy="leave it at 200"
-            )
         self.num_thresholds, self.class_id, self._value = num_thresholds, class_id, value
         self._add_counts([0.5] if num_thresholds == 1 else np.linspace(0.0, 1.0, num_thresholds).tolist())
         self._class_id = class_id
@@ -330,7 +314,7 @@ class SensitivityAtSpecificity(_Best):
     """
 
     def __init__(
-        self, specificity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None
+        self, specificity: Part, num_thresholds: Count = 200, class_id: Natural | None = None, name: str | None = None
     ) -> None:
         super().__init__(specificity, num_thresholds, class_id, name or "sensitivity_at_specificity")
 
@@ -351,7 +335,7 @@ class SpecificityAtSensitivity(_Best):
     """
 
     def __init__(
-        self, sensitivity: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None
+        self, sensitivity: Part, num_thresholds: Count = 200, class_id: Natural | None = None, name: str | None = None
     ) -> None:
         super().__init__(sensitivity, num_thresholds, class_id, name or "specificity_at_sensitivity")
 
@@ -372,7 +356,7 @@ class PrecisionAtRecall(_Best):
     """
 
     def __init__(
-        self, recall: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None
+        self, recall: Part, num_thresholds: Count = 200, class_id: Natural | None = None, name: str | None = None
     ) -> None:
         super().__init__(recall, num_thresholds, class_id, name or "precision_at_recall")
 
@@ -393,7 +377,7 @@ class RecallAtPrecision(_Best):
     """
 
     def __init__(
-        self, precision: float, num_thresholds: int = 200, class_id: int | None = None, name: str | None = None
+        self, precision: Part, num_thresholds: Count = 200, class_id: Natural | None = None, name: str | None = None
     ) -> None:
         super().__init__(precision, num_thresholds, class_id, name or "recall_at_precision")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Positive
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import aligned, divide_no_nan, extended
 from graphc.frontend.metrics.base import Metric, Updates
@@ -30,7 +31,7 @@ class FBetaScore(Metric):
     def __init__(
         self,
         average: str | None = None,
-        beta: float = 1.0,
+        beta: Positive = 1.0,
         threshold: float | None = None,
         name: str = "fbeta_score",
     ) -> None:
@@ -39,8 +40,6 @@ class FBetaScore(Metric):
             raise AxisError(
                 f"no average is called {average!r}", at=user_line(), remedy="use micro, macro, weighted or None"
             )
-        if not beta > 0:
-            raise AxisError(f"beta is positive, not {beta}", at=user_line(), remedy="1 weighs both alike")
         if threshold is not None and not 0 < threshold <= 1:
             raise AxisError(f"a threshold is above 0 and at most 1, not {threshold}", at=user_line(), remedy="try 0.5")
         self.average, self.beta, self.threshold = average, beta, threshold

@@ -6,6 +6,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import ShapeError
+from graphc.frontend.checked import Count
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import aligned
 from graphc.frontend.metrics.base import MeanOf
@@ -174,7 +175,7 @@ class TopKCategoricalAccuracy(_Accuracy):
     Shapes: y_true and y_pred: (batch, ..., classes).
     """
 
-    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy") -> None:
+    def __init__(self, k: Count = 5, name: str = "top_k_categorical_accuracy") -> None:
         super().__init__(name)
         self.k = k
 
@@ -194,7 +195,7 @@ class SparseTopKCategoricalAccuracy(_Accuracy):
     """
 
     def __init__(
-        self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", from_sorted_ids: bool = False
+        self, k: Count = 5, name: str = "sparse_top_k_categorical_accuracy", from_sorted_ids: bool = False
     ) -> None:
         super().__init__(name)
         self.k, self.from_sorted_ids = k, from_sorted_ids

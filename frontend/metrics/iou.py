@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Count, Natural
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import divide_no_nan, extended
 from graphc.frontend.losses.crossentropy import labels_type
@@ -32,7 +33,7 @@ class ConfusionMatrix(Metric):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: Count,
         name: str | None = "confusion_matrix",
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
@@ -40,8 +41,6 @@ class ConfusionMatrix(Metric):
         axis: int = -1,
     ) -> None:
         super().__init__(name)
-        if num_classes < 1:
-            raise AxisError(f"num_classes is at least 1, not {num_classes}", at=user_line(), remedy="count them")
         self.num_classes, self.ignore_class = num_classes, ignore_class
         self.sparse_y_true, self.sparse_y_pred, self.axis = sparse_y_true, sparse_y_pred, axis
         self.total = self.add_variable((num_classes, num_classes), name="total_confusion_matrix")
@@ -92,8 +91,8 @@ class IoU(ConfusionMatrix):
 
     def __init__(
         self,
-        num_classes: int,
-        target_class_ids: Sequence[int],
+        num_classes: Count,
+        target_class_ids: Sequence[Natural],
         name: str | None = None,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
@@ -135,7 +134,7 @@ class MeanIoU(IoU):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: Count,
         name: str | None = None,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
@@ -158,7 +157,7 @@ class BinaryIoU(IoU):
     """
 
     def __init__(
-        self, target_class_ids: Sequence[int] = (0, 1), threshold: float = 0.5, name: str | None = None
+        self, target_class_ids: Sequence[Natural] = (0, 1), threshold: float = 0.5, name: str | None = None
     ) -> None:
         super().__init__(2, target_class_ids, name)
         self.threshold = threshold

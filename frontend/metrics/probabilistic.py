@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphc as gx
+from graphc.frontend.checked import Part
 from graphc.frontend.losses import crossentropy, divergence, margins
 from graphc.frontend.losses.base import extended
 from graphc.frontend.metrics.base import MeanOf, Updates
@@ -114,7 +115,7 @@ class BinaryCrossentropy(MeanOf):
     direction = "down"
 
     def __init__(
-        self, name: str = "binary_crossentropy", from_logits: bool = False, label_smoothing: float = 0.0
+        self, name: str = "binary_crossentropy", from_logits: bool = False, label_smoothing: Part = 0.0
     ) -> None:
         super().__init__(name)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
@@ -141,7 +142,7 @@ class CategoricalCrossentropy(MeanOf):
         self,
         name: str = "categorical_crossentropy",
         from_logits: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Part = 0.0,
         axis: int = -1,
     ) -> None:
         super().__init__(name)

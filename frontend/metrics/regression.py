@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
+from graphc.frontend.checked import Natural
 from graphc.frontend.config import user_line
 from graphc.frontend.losses import regression
 from graphc.frontend.losses.base import aligned, divide_no_nan, extended
@@ -163,7 +164,7 @@ class R2Score(Metric):
     def __init__(
         self,
         class_aggregation: str | None = "uniform_average",
-        num_regressors: int = 0,
+        num_regressors: Natural = 0,
         name: str = "r2_score",
     ) -> None:
         super().__init__(name)

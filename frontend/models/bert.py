@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontend import tracing
+from graphc.frontend.checked import Count, Natural, Part
 from graphc.frontend.initializers import TruncatedNormal
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import Dense, Input
@@ -46,14 +47,14 @@ class Bert(Model):
 
     def __init__(
         self,
-        vocabulary_size: int,
-        num_layers: int = 12,
-        d_model: int = 768,
-        num_heads: int = 12,
-        d_ff: int = 3072,
-        max_length: int = 512,
-        num_segments: int = 2,
-        dropout: float = 0.1,
+        vocabulary_size: Count,
+        num_layers: Count = 12,
+        d_model: Count = 768,
+        num_heads: Count = 12,
+        d_ff: Count = 3072,
+        max_length: Count = 512,
+        num_segments: Natural = 2,
+        dropout: Part = 0.1,
         masked_lm: bool = False,
         name: str | None = None,
         trainable: bool = True,

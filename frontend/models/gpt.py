@@ -8,6 +8,7 @@ from typing import Any
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import tracing
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.decoder import Decoded, Decoder
 from graphc.frontend.initializers import RandomNormal
@@ -50,14 +51,14 @@ class Gpt(Model):
 
     def __init__(
         self,
-        vocabulary_size: int,
-        num_layers: int = 12,
-        d_model: int = 768,
-        num_heads: int = 12,
-        d_ff: int | None = None,
-        max_length: int | None = 1024,
+        vocabulary_size: Count,
+        num_layers: Count = 12,
+        d_model: Count = 768,
+        num_heads: Count = 12,
+        d_ff: Count | None = None,
+        max_length: Count | None = 1024,
         positions: str | None = "learned",
-        dropout: float = 0.1,
+        dropout: Part = 0.1,
         tie_weights: bool = True,
         mask_zero: bool = False,
         name: str | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import tracing
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.decoder import Decoded, Decoder
 from graphc.frontend.initializers import RandomNormal
@@ -55,16 +56,16 @@ class Transformer(Model):
 
     def __init__(
         self,
-        vocabulary_size: int,
+        vocabulary_size: Count,
         target_vocabulary_size: int | None = None,
-        num_layers: int = 6,
-        d_model: int = 512,
-        num_heads: int = 8,
-        d_ff: int = 2048,
-        dropout: float = 0.1,
+        num_layers: Count = 6,
+        d_model: Count = 512,
+        num_heads: Count = 8,
+        d_ff: Count = 2048,
+        dropout: Part = 0.1,
         tie_weights: bool = True,
         positions: str | None = "sinusoidal",
-        max_length: int | None = None,
+        max_length: Count | None = None,
         name: str | None = None,
         trainable: bool = True,
         **options: Any,

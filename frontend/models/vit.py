@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.frontend import tracing
+from graphc.frontend.checked import Count, Part
 from graphc.frontend.layers.core import Dense, Input
 from graphc.frontend.layers.regularization import Dropout
 from graphc.frontend.layers.token_embedding import PatchEmbedding
@@ -38,13 +39,13 @@ class ViT(Model):
     def __init__(
         self,
         image_shape: Sequence[int],
-        num_classes: int,
-        patch_size: int = 16,
-        num_layers: int = 12,
-        d_model: int = 768,
-        num_heads: int = 12,
-        d_ff: int = 3072,
-        dropout: float = 0.1,
+        num_classes: Count,
+        patch_size: Count = 16,
+        num_layers: Count = 12,
+        d_model: Count = 768,
+        num_heads: Count = 12,
+        d_ff: Count = 3072,
+        dropout: Part = 0.1,
         pooling: str = "first",
         name: str | None = None,
         trainable: bool = True,

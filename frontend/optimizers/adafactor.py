@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 import graphc as gx
+from graphc.frontend.checked import Bound, NonNegative
 from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, zeros_for
 from graphc.ir.node import Node, Parameter
 
@@ -46,11 +47,11 @@ class Adafactor(Optimizer):
         self,
         learning_rate: Rate = 0.001,
         beta_2_decay: float = -0.8,
-        epsilon_1: float = 1e-30,
-        epsilon_2: float = 1e-3,
-        clip_threshold: float = 1.0,
+        epsilon_1: NonNegative = 1e-30,
+        epsilon_2: NonNegative = 1e-3,
+        clip_threshold: Bound = 1.0,
         relative_step: bool = True,
-        weight_decay: float | None = None,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)

@@ -6,8 +6,9 @@ from typing import Unpack
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import LessThanAll, NonNegative
 from graphc.frontend.config import user_line
-from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, part
+from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots
 from graphc.frontend.optimizers.gradients import squared_norm
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -21,14 +22,14 @@ class _Moments(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        weight_decay: float | None = None,
+        beta_1: LessThanAll = 0.9,
+        beta_2: LessThanAll = 0.999,
+        epsilon: NonNegative = 1e-7,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        self.beta_1, self.beta_2, self.epsilon = part("beta_1", beta_1), part("beta_2", beta_2), epsilon
+        self.beta_1, self.beta_2, self.epsilon = float(beta_1), float(beta_2), epsilon
 
     def first_moment(self, slots: Slots, g: Node) -> Node:
         """``m + (1 - beta_1) (g - m)``."""
@@ -63,11 +64,11 @@ class Adam(_Moments):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
+        beta_1: LessThanAll = 0.9,
+        beta_2: LessThanAll = 0.999,
+        epsilon: NonNegative = 1e-7,
         amsgrad: bool = False,
-        weight_decay: float | None = None,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, **options)
@@ -105,10 +106,10 @@ class AdamW(Adam):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        weight_decay: float = 0.004,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
+        weight_decay: NonNegative | None = 0.004,
+        beta_1: LessThanAll = 0.9,
+        beta_2: LessThanAll = 0.999,
+        epsilon: NonNegative = 1e-7,
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import LessThanAll, NonNegative, Part
 from graphc.frontend.config import user_line
-from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, part, zeros_for
+from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, zeros_for
 from graphc.ir.node import Node, Parameter
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        initial_accumulator_value: float = 0.1,
-        epsilon: float = 1e-7,
-        weight_decay: float | None = None,
+        initial_accumulator_value: NonNegative = 0.1,
+        epsilon: NonNegative = 1e-7,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        self.initial_accumulator_value = _at_least_0("initial_accumulator_value", initial_accumulator_value)
+        self.initial_accumulator_value = float(initial_accumulator_value)
         self.epsilon = epsilon
 
     def first_values(self, parameter: Parameter) -> dict[str, Array]:
@@ -83,13 +84,13 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        rho: float = 0.95,
-        epsilon: float = 1e-7,
-        weight_decay: float | None = None,
+        rho: LessThanAll = 0.95,
+        epsilon: NonNegative = 1e-7,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        self.rho, self.epsilon = part("rho", rho), epsilon
+        self.rho, self.epsilon = float(rho), epsilon
 
     def rule(self, p: Node, g: Node, slots: Slots, s: Scalars) -> tuple[Node, dict[str, Node]]:
         steps = slots["accumulated_delta_var"]
@@ -125,15 +126,15 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        rho: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-7,
+        rho: LessThanAll = 0.9,
+        momentum: Part = 0.0,
+        epsilon: NonNegative = 1e-7,
         centered: bool = False,
-        weight_decay: float | None = None,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        self.rho, self.momentum = part("rho", rho), part("momentum", momentum, closed=True)
+        self.rho, self.momentum = float(rho), float(momentum)
         self.epsilon, self.centered = epsilon, centered
         more = (("momentum",) if momentum else ()) + (("average_gradient",) if centered else ())
         self.slots = ("velocity", *more)
@@ -178,12 +179,12 @@ class Ftrl(Optimizer):
         self,
         learning_rate: Rate = 0.001,
         learning_rate_power: float = -0.5,
-        initial_accumulator_value: float = 0.1,
-        l1_regularization_strength: float = 0.0,
-        l2_regularization_strength: float = 0.0,
-        l2_shrinkage_regularization_strength: float = 0.0,
-        beta: float = 0.0,
-        weight_decay: float | None = None,
+        initial_accumulator_value: NonNegative = 0.1,
+        l1_regularization_strength: NonNegative = 0.0,
+        l2_regularization_strength: NonNegative = 0.0,
+        l2_shrinkage_regularization_strength: NonNegative = 0.0,
+        beta: NonNegative = 0.0,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
@@ -194,10 +195,10 @@ class Ftrl(Optimizer):
                 remedy="common is -0.5",
             )
         self.learning_rate_power = learning_rate_power
-        self.initial_accumulator_value = _at_least_0("initial_accumulator_value", initial_accumulator_value)
-        self.l1 = _at_least_0("l1_regularization_strength", l1_regularization_strength)
-        self.l2 = _at_least_0("l2_regularization_strength", l2_regularization_strength)
-        self.shrinkage = _at_least_0("l2_shrinkage_regularization_strength", l2_shrinkage_regularization_strength)
+        self.initial_accumulator_value = float(initial_accumulator_value)
+        self.l1 = float(l1_regularization_strength)
+        self.l2 = float(l2_regularization_strength)
+        self.shrinkage = float(l2_shrinkage_regularization_strength)
         self.beta = beta
 
     def first_values(self, parameter: Parameter) -> dict[str, Array]:
@@ -215,9 +216,3 @@ class Ftrl(Optimizer):
         z = slots["linear"] + (used - (grown - gx.pow(before, power)) / s["rate"] * p)
         new = (gx.minimum(gx.maximum(z, -self.l1), self.l1) - z) / (grown / s["rate"] + s["constant"])
         return new, {"accumulator": after, "linear": z}
-
-
-def _at_least_0(name: str, value: float) -> float:
-    if not value >= 0:
-        raise AxisError(f"{name} is at least 0, not {value!r}", at=user_line(), remedy="give 0 or more")
-    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError
-from graphc.frontend.arguments import is_number, is_whole
+from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import Bound, Count, NonNegative, Part, Positive
 from graphc.frontend.config import Configurable, suggestion, user_line
 from graphc.frontend.optimizers.gradients import clipping
 from graphc.frontend.optimizers.sparse import sparse_rows
@@ -88,28 +90,34 @@ class Optimizer(Configurable):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
+        weight_decay: NonNegative | None = None,
+        clipnorm: Bound | None = None,
+        clipvalue: Bound | None = None,
+        global_clipnorm: Bound | None = None,
         use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
+        ema_momentum: Part = 0.99,
+        ema_overwrite_frequency: Count | None = None,
+        loss_scale_factor: Positive | None = None,
+        gradient_accumulation_steps: Count | None = None,
         name: str | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
             raise _unknown_argument(type(self), next(iter(unknown)))
         self.name = name or type(self).__name__.lower()
-        self.weight_decay = decay_rate("weight_decay", weight_decay)
+        self.weight_decay = weight_decay
         self.clipping = clipping(clipnorm, clipvalue, global_clipnorm)
         self.use_ema = use_ema
-        self.ema_momentum = part("ema_momentum", ema_momentum, closed=True)
-        self.ema_overwrite_frequency = _count("ema_overwrite_frequency", ema_overwrite_frequency, 1)
+        self.ema_momentum = float(ema_momentum)
+        self.ema_overwrite_frequency = ema_overwrite_frequency
         self.loss_scale_factor = loss_scale_factor
-        self.gradient_accumulation_steps = _count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
+        if gradient_accumulation_steps == 1:
+            raise AxisError(
+                "gradient_accumulation_steps is 1: each batch changes the weights",
+                at=user_line(),
+                remedy="leave it out",
+            )
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.iterations = Parameter(f"{self.name}/iterations", np.array(0, np.int64), trainable=False)
         """How many batches there have been, those included whose gradients were only accumulated."""
         self.averages_in_weights = False
@@ -453,38 +461,8 @@ def _wide(parameter: Parameter) -> DType:
     return DType.float32 if parameter.dtype.is_float and parameter.dtype.itemsize < 4 else parameter.dtype
 
 
-def part(name: str, value: float, closed: bool = False) -> float:
-    """A number from 0 to 1, 1 itself only if ``closed``.
-
-    Raises:
-        AxisError: it is none.
-    """
-    if not is_number(value, 0, 1) or (value == 1 and not closed):
-        raise AxisError(f"{name} must be from 0 to 1, not {value!r}", at=user_line(), remedy="common is 0.9")
-    return float(value)
-
-
-def decay_rate(name: str, value: float | None) -> float | None:
-    """A weight decay, if it is a number of at least 0; None for none.
-
-    Raises:
-        AxisError: it is neither.
-    """
-    if value is not None and not is_number(value, 0):
-        raise AxisError(f"{name} is {value!r}", at=user_line(), remedy="common is 0.004; None for none")
-    return value
-
-
-def _count(name: str, value: int | None, least: int) -> int | None:
-    if value is not None and not is_whole(value, least):
-        raise AxisError(
-            f"{name} is a whole number of at least {least}, not {value!r}", at=user_line(), remedy="leave it out"
-        )
-    return None if value is None else int(value)
-
-
 def _checked_rate(value: Any) -> float:
-    if not is_number(value, 0):
+    if not is_number(value, 0) or value == math.inf:
         raise AxisError(
             f"a learning rate is a number of at least 0, not {value!r}", at=user_line(), remedy="start with 0.001"
         )

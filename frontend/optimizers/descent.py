@@ -6,8 +6,9 @@ from typing import Unpack
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import LessThanAll, NonNegative, Part
 from graphc.frontend.config import user_line
-from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, part
+from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots
 from graphc.ir.node import Node
 
 
@@ -35,13 +36,13 @@ class SGD(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.01,
-        momentum: float = 0.0,
+        momentum: Part = 0.0,
         nesterov: bool = False,
-        weight_decay: float | None = None,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        self.momentum = part("momentum", momentum, closed=True)
+        self.momentum = float(momentum)
         self.nesterov = nesterov
         self.slots = ("momentum",) if momentum else ()
 
@@ -79,15 +80,15 @@ class Lion(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.99,
-        weight_decay: float | None = None,
+        beta_1: LessThanAll = 0.9,
+        beta_2: LessThanAll = 0.99,
+        weight_decay: NonNegative | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
         if beta_1 == 0:
             raise AxisError("beta_1 of Lion is above 0", at=user_line(), remedy="common is 0.9")
-        self.beta_1, self.beta_2 = part("beta_1", beta_1, closed=True), part("beta_2", beta_2)
+        self.beta_1, self.beta_2 = float(beta_1), float(beta_2)
 
     def rule(self, p: Node, g: Node, slots: Slots, s: Scalars) -> tuple[Node, dict[str, Node]]:
         m = slots["momentum"]

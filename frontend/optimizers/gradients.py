@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -9,6 +10,7 @@ from operator import add
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Bound
 from graphc.frontend.config import user_line
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -46,20 +48,18 @@ class Clipping:
         return list(gradients)
 
 
-def clipping(clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None) -> Clipping:
-    """The bound that an optimizer's arguments ask for.
+def clipping(clipnorm: Bound | None, clipvalue: Bound | None, global_clipnorm: Bound | None) -> Clipping:
+    """The bound that an optimizer's arguments ask for; infinity bounds nothing.
 
     Raises:
-        AxisError: two are given, or one is not positive.
+        AxisError: two are given.
     """
     named = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
     given = {name: bound for name, bound in named.items() if bound is not None}
     if len(given) > 1:
         raise AxisError(f"{' and '.join(given)} are both given", at=user_line(), remedy="choose one of them")
-    for name, bound in given.items():
-        if not bound > 0:
-            raise AxisError(f"{name} must be positive, not {bound!r}", at=user_line(), remedy="common is 1.0")
-    return Clipping(clipnorm, clipvalue, global_clipnorm)
+    finite = {name: None if bound == math.inf else bound for name, bound in named.items()}
+    return Clipping(finite["clipnorm"], finite["clipvalue"], finite["global_clipnorm"])
 
 
 def squared_norm(x: Node) -> Node:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import graphc as gx
 from graphc.errors import AxisError, GraphError
+from graphc.frontend.arguments import is_number
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.selection import matches
 from graphc.frontend.optimizers.base import Optimizer
@@ -37,10 +39,11 @@ class Grouped(Optimizer):
 
     def __init__(self, optimizer: Optimizer, groups: Mapping[str, float | Optimizer], name: str | None = None) -> None:
         super().__init__(0.0, name=name)
+        optimizer = gx.optimizers.get(optimizer)
         for one in (optimizer, *groups.values()):
             if isinstance(one, Grouped):
                 raise GraphError("groups within groups", at=user_line(), remedy="list all patterns in one Grouped")
-            if not isinstance(one, Optimizer) and (isinstance(one, bool) or not one > 0):
+            if not isinstance(one, Optimizer) and (not is_number(one, 0) or one == 0):
                 raise AxisError(
                     f"a learning rate is multiplied by {one!r}",
                     at=user_line(),

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import AxisError, GraphError
+from graphc.frontend.checked import Count
 from graphc.frontend.config import user_line
 from graphc.frontend.optimizers.base import Optimizer
 from graphc.frontend.optimizers.sparse import sparse_rows
@@ -48,7 +49,7 @@ class LossScaleOptimizer(Optimizer):
         self,
         inner_optimizer: Optimizer,
         initial_scale: float = 2.0**15,
-        dynamic_growth_steps: int = 2000,
+        dynamic_growth_steps: Count = 2000,
         name: str | None = None,
     ) -> None:
         super().__init__(0.0, name=name)
@@ -59,11 +60,9 @@ class LossScaleOptimizer(Optimizer):
             )
         if not 1 <= initial_scale < 2.0**127:
             raise AxisError(f"initial_scale={initial_scale!r}", at=user_line(), remedy="common is 2.0**15")
-        if dynamic_growth_steps < 1:
-            raise AxisError(f"dynamic_growth_steps={dynamic_growth_steps!r}", at=user_line(), remedy="common is 2000")
         self.inner_optimizer = inner
         self.initial_scale = float(initial_scale)
-        self.dynamic_growth_steps = int(dynamic_growth_steps)
+        self.dynamic_growth_steps = dynamic_growth_steps
         self.iterations = inner.iterations
         self.use_ema = inner.use_ema
         self.gradient_accumulation_steps = inner.gradient_accumulation_steps

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 import graphc as gx
-from graphc.errors import AxisError
-from graphc.frontend.arguments import is_whole
-from graphc.frontend.config import user_line
+from graphc.frontend.checked import Count, LessThanAll, NonNegative, Positive
 from graphc.frontend.optimizers.adam import power
-from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, decay_rate, part, zeros_for
+from graphc.frontend.optimizers.base import Optimizer, Options, Rate, Scalars, Slots, zeros_for
 from graphc.frontend.optimizers.gradients import squared_norm
 from graphc.ir.node import Node, Parameter
 
@@ -61,33 +59,31 @@ class Muon(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        adam_beta_1: float = 0.9,
-        adam_beta_2: float = 0.999,
-        adam_weight_decay: float | None = 0.004,
-        epsilon: float = 1e-7,
-        weight_decay: float | None = 0.004,
+        adam_beta_1: LessThanAll = 0.9,
+        adam_beta_2: LessThanAll = 0.999,
+        adam_weight_decay: NonNegative | None = 0.004,
+        epsilon: NonNegative = 1e-7,
+        weight_decay: NonNegative | None = 0.004,
         exclude_layers: Sequence[str] | str | None = None,
         exclude_embeddings: bool = True,
         muon_a: float = 3.4445,
         muon_b: float = -4.7750,
         muon_c: float = 2.0315,
-        adam_lr_ratio: float = 1,
-        momentum: float = 0.95,
-        ns_steps: int = 5,
+        adam_lr_ratio: NonNegative = 1,
+        momentum: LessThanAll = 0.95,
+        ns_steps: Count = 5,
         nesterov: bool = True,
-        rms_rate: float | None = 0.2,
+        rms_rate: Positive | None = 0.2,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, **options)
-        if not is_whole(ns_steps):
-            raise AxisError(f"ns_steps of Muon is {ns_steps!r}", at=user_line(), remedy="common is 5")
-        self.adam_beta_1, self.adam_beta_2 = part("adam_beta_1", adam_beta_1), part("adam_beta_2", adam_beta_2)
-        self.adam_weight_decay = decay_rate("adam_weight_decay", adam_weight_decay)
+        self.adam_beta_1, self.adam_beta_2 = float(adam_beta_1), float(adam_beta_2)
+        self.adam_weight_decay = adam_weight_decay
         self.epsilon, self.adam_lr_ratio = epsilon, adam_lr_ratio
         excluded = (exclude_layers,) if isinstance(exclude_layers, str) else exclude_layers or ()
         self.by_adam = [*excluded, *(("(?i)embedding",) if exclude_embeddings else ())]
         self.coefficients = muon_a, muon_b, muon_c
-        self.momentum, self.ns_steps, self.nesterov = part("momentum", momentum), ns_steps, nesterov
+        self.momentum, self.ns_steps, self.nesterov = float(momentum), ns_steps, nesterov
         self.rms_rate = rms_rate
 
     def is_orthogonal(self, parameter: Parameter) -> bool:

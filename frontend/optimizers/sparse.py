@@ -62,8 +62,7 @@ def sparse_rows(
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if id(parameter) not in chosen:
             continue
-        for what, remedy in optimizer.needs_all_rows(parameter):
-            raise _refused(parameter, what, remedy)
+        refuse_sparse(optimizer, [parameter])
         if constraints is not None and parameter in constraints:
             raise _refused(parameter, "its constraint changes every row", "leave embeddings_constraint out")
         try:
@@ -73,6 +72,18 @@ def sparse_rows(
                 parameter, "its gradient is dense", "read it by its layer alone, not by a product such as tied logits"
             ) from error
     return found
+
+
+def refuse_sparse(optimizer: Optimizer, tables: Sequence[Parameter]) -> None:
+    """Refuse tables of which a step changes few rows, if the optimizer must walk all of them: with all its reasons.
+
+    Raises:
+        GraphError: why, and what to do.
+    """
+    for table in tables:
+        reasons = list(optimizer.needs_all_rows(table))
+        if reasons:
+            raise _refused(table, "; ".join(why for why, _ in reasons), ", ".join(remedy for _, remedy in reasons))
 
 
 def _refused(parameter: Parameter, why: str, remedy: str) -> GraphError:

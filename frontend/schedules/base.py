@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 import graphc as gx
 from graphc.errors import AxisError
-from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import NonNegative
 from graphc.frontend.config import Configurable, user_line
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -74,8 +74,8 @@ class Constant(LearningRateSchedule):
     0.1
     """
 
-    def __init__(self, learning_rate: float) -> None:
-        self.learning_rate = not_negative("learning_rate", learning_rate)
+    def __init__(self, learning_rate: NonNegative) -> None:
+        self.learning_rate = float(learning_rate)
 
     def rate(self, step: Node) -> Node:
         return constant(self.learning_rate)
@@ -102,25 +102,3 @@ def rising(boundaries: Sequence[float]) -> list[float]:
     if any(a >= b for a, b in itertools.pairwise(boundaries)):
         raise AxisError(f"boundaries rise, {list(boundaries)} do not", at=user_line(), remedy="sort them")
     return list(boundaries)
-
-
-def not_negative(name: str, value: Any) -> float:
-    """An argument that is a number of at least 0.
-
-    Raises:
-        AxisError: it is none.
-    """
-    if not is_number(value, 0):
-        raise AxisError(f"{name} is a number of at least 0, not {value!r}", at=user_line(), remedy="give 0 or more")
-    return float(cast("float", value))
-
-
-def positive(name: str, value: Any) -> float:
-    """An argument that is a number above 0.
-
-    Raises:
-        AxisError: it is none.
-    """
-    if not not_negative(name, value):
-        raise AxisError(f"{name} is above 0", at=user_line(), remedy="common is the number of batches of an epoch")
-    return float(value)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Bound, NonNegative
 from graphc.frontend.config import user_line
-from graphc.frontend.schedules.base import LearningRateSchedule, constant, not_negative, positive, rising
+from graphc.frontend.schedules.base import LearningRateSchedule, constant, rising
 from graphc.ir.node import Node
 
 
@@ -20,9 +21,9 @@ class StepDecay(LearningRateSchedule):
     [1.0, 1.0, 0.1, 0.1, 0.01]
     """
 
-    def __init__(self, initial_learning_rate: float, step_size: int, gamma: float = 0.1) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.step_size, self.gamma = positive("step_size", step_size), gamma
+    def __init__(self, initial_learning_rate: NonNegative, step_size: Bound, gamma: NonNegative = 0.1) -> None:
+        self.initial_learning_rate = initial_learning_rate
+        self.step_size, self.gamma = step_size, gamma
 
     def rate(self, step: Node) -> Node:
         return self.initial_learning_rate * gx.pow(constant(self.gamma), gx.floor(step / self.step_size))
@@ -37,7 +38,9 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     [1.0, 0.5, 0.5, 0.1]
     """
 
-    def __init__(self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant") -> None:
+    def __init__(
+        self, boundaries: Sequence[float], values: Sequence[NonNegative], name: str = "PiecewiseConstant"
+    ) -> None:
         if len(boundaries) != len(values) - 1:
             raise AxisError(
                 f"{len(boundaries)} boundaries part {len(boundaries) + 1} values, {len(values)} were given",
@@ -64,14 +67,14 @@ class ExponentialDecay(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        decay_steps: float,
-        decay_rate: float,
+        initial_learning_rate: NonNegative,
+        decay_steps: Bound,
+        decay_rate: NonNegative,
         staircase: bool = False,
         name: str = "ExponentialDecay",
     ) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.decay_steps, self.decay_rate = positive("decay_steps", decay_steps), decay_rate
+        self.initial_learning_rate = initial_learning_rate
+        self.decay_steps, self.decay_rate = decay_steps, decay_rate
         self.staircase, self.name = staircase, name
 
     def rate(self, step: Node) -> Node:
@@ -92,14 +95,14 @@ class InverseTimeDecay(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        decay_steps: float,
-        decay_rate: float,
+        initial_learning_rate: NonNegative,
+        decay_steps: Bound,
+        decay_rate: NonNegative,
         staircase: bool = False,
         name: str = "InverseTimeDecay",
     ) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.decay_steps, self.decay_rate = positive("decay_steps", decay_steps), decay_rate
+        self.initial_learning_rate = initial_learning_rate
+        self.decay_steps, self.decay_rate = decay_steps, decay_rate
         self.staircase, self.name = staircase, name
 
     def rate(self, step: Node) -> Node:
@@ -120,15 +123,15 @@ class PolynomialDecay(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        decay_steps: float,
-        end_learning_rate: float = 0.0001,
-        power: float = 1.0,
+        initial_learning_rate: NonNegative,
+        decay_steps: Bound,
+        end_learning_rate: NonNegative = 0.0001,
+        power: NonNegative = 1.0,
         cycle: bool = False,
         name: str = "PolynomialDecay",
     ) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.decay_steps, self.end_learning_rate = positive("decay_steps", decay_steps), end_learning_rate
+        self.initial_learning_rate = initial_learning_rate
+        self.decay_steps, self.end_learning_rate = decay_steps, end_learning_rate
         self.power, self.cycle, self.name = power, cycle, name
 
     def rate(self, step: Node) -> Node:

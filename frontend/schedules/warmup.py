@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Bound, NonNegative, Positive
 from graphc.frontend.config import user_line
-from graphc.frontend.schedules.base import LearningRateSchedule, as_schedule, not_negative, positive, rising
+from graphc.frontend.schedules.base import LearningRateSchedule, as_schedule, rising
 from graphc.ir.node import Node
 
 
@@ -22,9 +23,9 @@ class InverseSquareRoot(LearningRateSchedule):
     [0.25, 0.5, 1.0, 0.5]
     """
 
-    def __init__(self, peak_learning_rate: float, warmup_steps: float = 4000) -> None:
-        self.peak_learning_rate = not_negative("peak_learning_rate", peak_learning_rate)
-        self.warmup_steps = positive("warmup_steps", warmup_steps)
+    def __init__(self, peak_learning_rate: NonNegative, warmup_steps: Bound = 4000) -> None:
+        self.peak_learning_rate = peak_learning_rate
+        self.warmup_steps = warmup_steps
 
     def rate(self, step: Node) -> Node:
         n = step + 1.0
@@ -40,8 +41,8 @@ class Noam(LearningRateSchedule):
     0.000699
     """
 
-    def __init__(self, d_model: int, warmup_steps: float = 4000, scale: float = 1.0) -> None:
-        self.d_model, self.warmup_steps = positive("d_model", d_model), positive("warmup_steps", warmup_steps)
+    def __init__(self, d_model: Positive, warmup_steps: Bound = 4000, scale: NonNegative = 1.0) -> None:
+        self.d_model, self.warmup_steps = d_model, warmup_steps
         self.scale = scale
 
     def rate(self, step: Node) -> Node:
@@ -63,8 +64,8 @@ class LinearWarmup(LearningRateSchedule):
     [0.0, 0.5, 1.0, 0.5]
     """
 
-    def __init__(self, schedule: LearningRateSchedule | float, warmup_steps: float, start: float = 0.0) -> None:
-        self.schedule, self.warmup_steps = as_schedule(schedule), positive("warmup_steps", warmup_steps)
+    def __init__(self, schedule: LearningRateSchedule | float, warmup_steps: Bound, start: NonNegative = 0.0) -> None:
+        self.schedule, self.warmup_steps = as_schedule(schedule), warmup_steps
         self.start = start
 
     def rate(self, step: Node) -> Node:

@@ -6,8 +6,9 @@ import math
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import Bound, NonNegative, Part, Positive
 from graphc.frontend.config import user_line
-from graphc.frontend.schedules.base import LearningRateSchedule, constant, not_negative, positive
+from graphc.frontend.schedules.base import LearningRateSchedule, constant
 from graphc.ir.node import Node
 
 
@@ -30,16 +31,16 @@ class CosineDecay(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        decay_steps: float,
-        alpha: float = 0.0,
+        initial_learning_rate: NonNegative,
+        decay_steps: Bound,
+        alpha: NonNegative = 0.0,
         name: str = "CosineDecay",
-        warmup_target: float | None = None,
-        warmup_steps: float = 0,
+        warmup_target: NonNegative | None = None,
+        warmup_steps: NonNegative = 0,
     ) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.decay_steps, self.alpha, self.name = positive("decay_steps", decay_steps), alpha, name
-        self.warmup_target, self.warmup_steps = warmup_target, not_negative("warmup_steps", warmup_steps)
+        self.initial_learning_rate = initial_learning_rate
+        self.decay_steps, self.alpha, self.name = decay_steps, alpha, name
+        self.warmup_target, self.warmup_steps = warmup_target, warmup_steps
 
     def rate(self, step: Node) -> Node:
         if self.warmup_target is None:
@@ -65,15 +66,15 @@ class CosineDecayRestarts(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        first_decay_steps: float,
-        t_mul: float = 2.0,
-        m_mul: float = 1.0,
-        alpha: float = 0.0,
+        initial_learning_rate: NonNegative,
+        first_decay_steps: Bound,
+        t_mul: Positive = 2.0,
+        m_mul: NonNegative = 1.0,
+        alpha: NonNegative = 0.0,
         name: str = "SGDRDecay",
     ) -> None:
-        self.initial_learning_rate = not_negative("initial_learning_rate", initial_learning_rate)
-        self.first_decay_steps = positive("first_decay_steps", first_decay_steps)
+        self.initial_learning_rate = initial_learning_rate
+        self.first_decay_steps = first_decay_steps
         if not t_mul >= 1:
             raise AxisError(f"t_mul is at least 1, not {t_mul!r}", at=user_line(), remedy="1 keeps the length")
         self.t_mul, self.m_mul, self.alpha, self.name = float(t_mul), m_mul, alpha, name
@@ -123,25 +124,23 @@ class OneCycle(LearningRateSchedule):
 
     def __init__(
         self,
-        max_learning_rate: float,
-        total_steps: int,
-        pct_start: float = 0.3,
+        max_learning_rate: NonNegative,
+        total_steps: Positive,
+        pct_start: Part = 0.3,
         anneal_strategy: str = "cos",
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
+        div_factor: Positive = 25.0,
+        final_div_factor: Positive = 1e4,
         three_phase: bool = False,
     ) -> None:
-        self.max_learning_rate = not_negative("max_learning_rate", max_learning_rate)
-        self.total_steps, self.pct_start = positive("total_steps", total_steps), pct_start
-        if not 0 <= pct_start <= 1:
-            raise AxisError(f"pct_start is from 0 to 1, not {pct_start!r}", at=user_line(), remedy="common is 0.3")
+        self.max_learning_rate = max_learning_rate
+        self.total_steps, self.pct_start = total_steps, pct_start
         if anneal_strategy not in ("cos", "linear"):
             raise AxisError(
                 f"anneal_strategy {anneal_strategy!r} is not known", at=user_line(), remedy="use cos or linear"
             )
         self.anneal_strategy, self.three_phase = anneal_strategy, three_phase
-        self.div_factor = positive("div_factor", div_factor)
-        self.final_div_factor = positive("final_div_factor", final_div_factor)
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
 
     def rate(self, step: Node) -> Node:
         first = self.max_learning_rate / self.div_factor

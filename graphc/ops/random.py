@@ -34,7 +34,7 @@ from graphc.ops.base import (
     op_class,
     require_dtype,
 )
-from graphc.ops.create import ShapeLike
+from graphc.ops.create import ShapeLike, zeros_like
 
 f32, f64, u32 = DType.float32, DType.float64, DType.uint32
 Words = NDArray[np.uint32]
@@ -375,10 +375,10 @@ class Dropout(Op):
 
 
 def dropout(x: Operand, rate: float, seed: Operand, step: Operand = 0, stream: int = 0) -> Node:
-    """Elements dropped with probability ``rate``, the others scaled by ``1 / (1 - rate)``.
+    """Elements dropped with probability ``rate``, the others scaled by ``1 / (1 - rate)``; zeros for a rate of 1.
 
     Shapes: that of x; seed and step are scalars.
-    Raises: AxisError for a rate outside [0, 1); DTypeError; ShapeError.
+    Raises: AxisError for a rate outside [0, 1]; DTypeError; ShapeError.
     Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
 
     >>> import graphc as gx
@@ -388,7 +388,8 @@ def dropout(x: Operand, rate: float, seed: Operand, step: Operand = 0, stream: i
     with explaining("dropout"):
         if not isinstance(rate, int | float | np.integer | np.floating) or isinstance(rate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise AxisError(f"rate is {rate!r}", remedy="give a number from 0 up to 1, such as 0.2")
-        return apply(Dropout(float(rate), stream), as_node(x), *_seed_nodes(seed, step))
+        kept = apply(Dropout(0.0 if rate == 1 else float(rate), stream), as_node(x), *_seed_nodes(seed, step))
+        return zeros_like(kept) if rate == 1 else kept
 
 
 __all__ = [

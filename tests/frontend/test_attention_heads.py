@@ -264,7 +264,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square():
     ("make", "says"),
     [
         (lambda: layers.MultiHeadAttention(0, 4), "num_heads of MultiHeadAttention is 0"),
-        (lambda: layers.MultiHeadAttention(2, 4, dropout=1.0), "dropout of MultiHeadAttention is the part that is dropped"),
+        (lambda: layers.MultiHeadAttention(2, 4, dropout=1.5), "dropout of MultiHeadAttention is 1.5"),
         (lambda: layers.GroupQueryAttention(4, 4, 3), "4 heads of queries cannot share 3"),
         (lambda: layers.MultiHeadAttention(2, 4)(*[gx.placeholder("x", ("batch", 4))] * 2), r"takes \(batch, time, features\)"),
         (lambda: layers.MultiHeadAttention(2, 4, attention_axes=3)(*[gx.placeholder("x", ("batch", 2, 4))] * 2),

@@ -55,13 +55,13 @@ def check(run, error, says, remedy):
     [
         (lambda: layers.Conv2D(4, 3.5), gx.AxisError, "kernel_size is 3.5", "whole number"),
         (lambda: layers.MaxPooling2D((2, "2")), gx.AxisError, "pool_size", "whole number"),
-        (lambda: layers.Dropout("0.5"), gx.AxisError, "rate of Dropout is the part that is dropped", "rate=0.5"),
-        (lambda: layers.LSTM(4, dropout="x"), gx.AxisError, "dropout of LSTMCell is the part", "dropout=0.5"),
+        (lambda: layers.Dropout("0.5"), gx.AxisError, "rate of Dropout is '0.5'", "from 0 to 1"),
+        (lambda: layers.LSTM(4, dropout="x"), gx.AxisError, "dropout of LSTM is 'x'", "from 0 to 1"),
         (lambda: layers.LayerNormalization(epsilon=-1), gx.AxisError, "epsilon of LayerNormalization is -1", "0.001"),
         (lambda: layers.BatchNormalization(epsilon="x"), gx.AxisError, "epsilon of BatchNormalization", "0.001"),
         (lambda: layers.BatchNormalization(momentum="x"), gx.AxisError, "momentum is 'x'", "0.9"),
         (lambda: layers.RandomRotation("x"), gx.AxisError, "factor is 'x'", "give a number"),
-        (lambda: layers.Reshape(4), gx.AxisError, "target_shape of Reshape is 4", r"Reshape\(\(4,\)\)"),
+        (lambda: layers.Reshape(4), gx.AxisError, "target_shape of Reshape is 4", r"target_shape=\[4\]"),
         (lambda: layers.Lambda("relu"), gx.GraphError, "Lambda takes a function, not 'relu'", "Activation"),
         (lambda: layers.Dense(3, activation=3), gx.GraphError, "3 is not an activation", "'relu'"),
         (lambda: layers.Dense(3, activation=layers.ReLU), gx.GraphError, "ReLU.*is not an activation", r"ReLU\(\)"),
@@ -78,7 +78,7 @@ def check(run, error, says, remedy):
             "even",
             "even size",
         ),
-        (lambda: layers.RotaryEmbedding(max_wavelength="x"), gx.AxisError, "max_wavelength of Rotary", "above 1"),
+        (lambda: layers.RotaryEmbedding(max_wavelength="x"), gx.AxisError, "max_wavelength of Rotary", "a number"),
         (lambda: gx.set_seed("abc"), gx.AxisError, "a seed is a whole number, not 'abc'", r"set_seed\(0\)"),
         (lambda: gx.set_seed(1.5), gx.AxisError, "a seed is a whole number, not 1.5", r"set_seed\(0\)"),
         (lambda: layers.Dense(3)(sequences(), sequences()), gx.DTypeError, "too many positional", r"layer\(inputs\)"),
@@ -110,7 +110,6 @@ def check(run, error, says, remedy):
             "where a step counts",
         ),
         (lambda: layers.GRU(3)(sequences(), mask=np.ones(5, bool)), gx.ShapeError, r"mask is bool\[5\]", "batch, time"),
-        (lambda: layers.LSTM(3)(sequences(), mask=Input((5,))), gx.ShapeError, "mask is f32", "give bools"),
         (lambda: Sequential([Input((5, 3)), layers.LSTM(4), layers.LSTM(4)]), gx.ShapeError, "2 axes", "return_seq"),
         (lambda: Sequential([Input((4,)), "relu"]), gx.GraphError, "'relu' is not a layer", r"Activation\('relu'\)"),
         (lambda: Model(Input((4,)), X), gx.GraphError, r"output an array of float32 \(6, 4\)", "what layers return"),
@@ -137,7 +136,12 @@ def test_what_is_wrong_with_a_layer_is_told_where_it_is_written(run, error, says
             "no class numbers",
             "without 'sparse'",
         ),
-        (lambda: classifier(metrics=[lambda t, p: 3]).fit(X, Y), gx.DTypeError, "metric '<lambda>' returned 3", "node"),
+        (
+            lambda: classifier(metrics=[lambda t, p: "3"]).fit(X, Y),
+            gx.DTypeError,
+            "metric '<lambda>' returned '3'",
+            "node",
+        ),
         (lambda: classifier(lambda t, p: None).fit(X, ROWS), gx.DTypeError, "loss '<lambda>' returned None", "node"),
         (lambda: classifier(lambda t, p: np.mean(t - p)).fit(X, ROWS), gx.DTypeError, "np.mean computes", "gx.mean"),
         (lambda: classifier(loss_weights=["a"]).fit(X, Y), gx.GraphError, "a factor of a loss is a number", "0.5"),
@@ -166,30 +170,50 @@ def fit(model):
         ),
         (lambda: gx.metrics.Accuracy().update_state([0, 1], [0, 1]), gx.DTypeError, r"not with \[0, 1\]", "evaluate"),
         (lambda: gx.optimizers.AdamW(weight_decay="x"), gx.AxisError, "weight_decay is 'x'", "0.004"),
-        (lambda: gx.optimizers.Adam(beta_1="x"), gx.AxisError, "beta_1 must be from 0 to 1", "0.9"),
-        (lambda: gx.callbacks.EarlyStopping(patience="5"), gx.AxisError, "patience of EarlyStopping is '5'", "epochs"),
-        (lambda: gx.callbacks.LearningRateScheduler(0.1), gx.AxisError, "is a function, not 0.1", "lambda epoch"),
-        (lambda: classifier().fit(X, Y, epochs=-1), gx.AxisError, "epochs is a whole number from 0 on", "epochs=1"),
+        (lambda: gx.optimizers.Adam(beta_1="x"), gx.AxisError, "beta_1 of Adam is 'x'", "0.9"),
+        (
+            lambda: gx.callbacks.EarlyStopping(patience="5"),
+            gx.AxisError,
+            "patience of EarlyStopping is '5'",
+            "a number",
+        ),
+        (
+            lambda: gx.callbacks.LearningRateScheduler(0.1),
+            gx.AxisError,
+            "schedule of LearningRateScheduler is 0.1",
+            "a function",
+        ),
+        (lambda: classifier().fit(X, Y, epochs=-1), gx.AxisError, "epochs of fit is -1", "from 0 on"),
         (
             lambda: classifier().fit(X, Y, initial_epoch="2"),
             gx.AxisError,
-            "initial_epoch is a whole",
-            "initial_epoch=1",
+            "initial_epoch of fit is '2'",
+            "from 0 on",
         ),
         (
             lambda: classifier().fit(X, Y, steps_per_epoch=0),
             gx.AxisError,
-            "steps_per_epoch is a whole number from 1 on",
-            "=1",
+            "steps_per_epoch of fit is 0",
+            "positive whole",
         ),
-        (lambda: classifier().fit(X, Y, steps_per_epoch=2.5), gx.AxisError, "steps_per_epoch.*not 2.5", "=1"),
+        (
+            lambda: classifier().fit(X, Y, steps_per_epoch=2.5),
+            gx.AxisError,
+            "steps_per_epoch of fit is 2.5",
+            "positive",
+        ),
         (
             lambda: classifier().predict(X, steps=0),
             gx.AxisError,
-            "steps is a whole number from 1 on, not 0",
-            "leave it out",
+            "steps of predict is 0",
+            "positive",
         ),
-        (lambda: classifier().fit(X, Y, validation_split="0.1"), gx.AxisError, "validation_split.*'0.1'", "try 0.1"),
+        (
+            lambda: classifier().fit(X, Y, validation_split="0.1"),
+            gx.AxisError,
+            "validation_split of fit is '0.1'",
+            "below 1",
+        ),
         (lambda: classifier().fit(None, Y), gx.DTypeError, "input 'input_layer.*is None", "give data"),
         (lambda: classifier().fit(lambda: iter([(X, Y)])), gx.DTypeError, "is <function", "call the function"),
         (lambda: classifier().set_weights(None), gx.ShapeError, "has 2 weights, none were given", "one array for each"),
@@ -210,7 +234,7 @@ def fit(model):
             "Sequential is neither",
             r"model.export\(path",
         ),
-        (lambda: classifier().export("m.onnx", opset="21"), gx.ExportError, "opset '21' is not one", "use 17 to"),
+        (lambda: classifier().export("m.onnx", opset="21"), gx.AxisError, "opset of export is '21'", "a whole number"),
     ],
 )
 def test_what_is_wrong_with_an_argument_is_told(run, error, says, remedy):
@@ -325,7 +349,7 @@ def test_muon_takes_one_pattern_and_refuses_a_decay_that_is_no_number():
     kernel = gx.parameter("dense/kernel", np.zeros((3, 4), np.float32))
     assert gx.optimizers.Muon(exclude_layers="logits").slot_names(kernel) == ["momentum"]
     assert gx.optimizers.Muon(exclude_layers="dense").slot_names(kernel) == ["momentum", "velocity"]
-    check(lambda: gx.optimizers.Muon(adam_weight_decay=-1), gx.AxisError, "adam_weight_decay is -1", "None for none")
+    check(lambda: gx.optimizers.Muon(adam_weight_decay=-1), gx.AxisError, "adam_weight_decay of Muon is -1", "or None")
 
 
 @pytest.mark.parametrize("mask", [np.tri(5, dtype=bool), np.tri(5), np.tri(5, dtype=np.int64)])

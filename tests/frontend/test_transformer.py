@@ -55,7 +55,7 @@ def test_layer_normalization_over_any_axes(axis):
 
 def test_the_textbook_form_differs_by_the_place_of_epsilon():
     x, epsilon = f32(rng, 5, 8) * np.float32([[1e-3], [1e-2], [0.1], [1], [10]]), 1e-3
-    std, centred = x.std(-1, keepdims=True), x - x.mean(-1, keepdims=True)
+    std, centred = x.std(-1, keepdims=True, dtype=np.float64), x - x.mean(-1, keepdims=True)
     ours = run_layer(layers.LayerNormalization(epsilon=epsilon), x)
     shift = np.sqrt(std**2 + epsilon) - std  # the eps with which (x - mean) / (std + eps) is the same
     np.testing.assert_allclose(ours, centred / (std + shift), rtol=1e-4, atol=1e-6)
