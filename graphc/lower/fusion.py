@@ -2,7 +2,7 @@
 
 Every node begins as a cluster of its own. Two clusters merge along an edge when their loops fit each other, and when no
 path between them leads through a third cluster. Edges are tried in the order of the bytes that a merge keeps out of
-memory.
+memory. At last sums of columns that read the same values become one cluster.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from graphc.ir.dims import evaluate, names
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.lower.cluster import Cluster, new_cluster
-from graphc.lower.join import join
+from graphc.lower.join import join, join_siblings
 from graphc.lower.sources import free, is_apart, is_leaf, sources
 from graphc.lower.views import behind_views, is_view
 
+FEW = 16
+"""Values of a row are so many times fewer bytes than the row, at least."""
 TYPICAL_SIZE = 64
 """What a symbolic size counts as when bytes are compared."""
+
+_Edge = tuple[int, Node, Node, int]
+"""The place of a node in the graph, what it reads, itself, and the position of that operand."""
 
 
 @dataclass
@@ -67,6 +72,7 @@ class Fusion:
                 self._bits[id(cluster)] = 1 << self._place[id(node)]
                 self._needs[id(cluster)] = self._needed_by(self._producers[id(cluster)])
         self._merge_edges()
+        self._merge_siblings()
         self._merge_scalars()
         return self.order()
 
@@ -95,33 +101,88 @@ class Fusion:
         """Those that need what comes late come late; the second number makes plans equal from run to run."""
         return self._last[id(cluster)], self._place[id(cluster.nodes[0])]
 
-    def _edges(self) -> list[tuple[int, int, Node, Node, int]]:
-        edges: list[tuple[int, int, Node, Node, int]] = []
+    def _edges(self) -> list[_Edge]:
+        edges: list[_Edge] = []
+        readers: dict[int, set[int]] = {}
         for place, node in enumerate(self.graph.nodes):
             if id(node) not in self.home:
                 continue
             for position, arg in enumerate(node.args):
-                if is_apart(arg):
-                    continue
                 source = behind_views(arg)
-                if id(source) in self.home:
-                    edges.append((-_bytes(source), place, source, node, position))
-        edges.sort(key=lambda edge: edge[:2])
-        return edges
+                readers.setdefault(id(source), set()).add(place)
+                if id(source) in self.home and not is_apart(arg):
+                    edges.append((place, source, node, position))
+
+        def saved(edge: _Edge) -> tuple[int, bool, int]:
+            """What need not be read. What is made for a sum of columns alone is best made where that is taken."""
+            place, source, node, _ = edge
+            alone = len(readers[id(source)]) == 1 and id(source) not in self.pinned
+            return -_bytes(source), not (alone and self.home[id(node)].by_column), place
+
+        return sorted(edges, key=saved)
 
     def _merge_edges(self) -> None:
         edges = self._edges()
         changed = True
         while changed:
             changed = False
-            for _, _, source, node, position in edges:
+            for _, source, node, position in edges:
                 producer, consumer = self.home[id(source)], self.home[id(node)]
                 if producer is consumer:
                     continue
                 merged = self._combine(producer, consumer, source, node, position)
+                if merged is not None and self._other_path(producer, consumer):
+                    producer = self._with_rows_between(producer, consumer, _bytes(source) // FEW)
+                    merged = self._combine(producer, consumer, source, node, position)
                 if merged is not None and not self._other_path(producer, consumer):
                     self._replace(producer, consumer, merged)
                     changed = True
+
+    def _with_rows_between(self, producer: Cluster, consumer: Cluster, few_bytes: int) -> Cluster:
+        """The producer with what is made of its rows' values and needed by the consumer: a mean, a variance."""
+        while True:
+            between = [c for c in self._consumers[id(producer)] if c is not consumer and self._reaches(c, consumer)]
+            merged = None
+            for cluster in sorted(between, key=self._place_in_order):
+                if all(_bytes(node) <= few_bytes for node in cluster.nodes):
+                    merged = self._merged_with(producer, cluster)
+                    if merged is not None:
+                        self._replace(producer, cluster, merged)
+                        producer = merged
+                        break
+            if merged is None:
+                return producer
+
+    def _merged_with(self, producer: Cluster, consumer: Cluster) -> Cluster | None:
+        """Both as one along any edge between them."""
+        if self._other_path(producer, consumer):
+            return None
+        for node in consumer.nodes:
+            for position, arg in enumerate(node.args):
+                source = behind_views(arg)
+                if self.home.get(id(source)) is producer and not is_apart(arg):
+                    merged = self._combine(producer, consumer, source, node, position)
+                    if merged is not None:
+                        return merged
+        return None
+
+    def _merge_siblings(self) -> None:
+        """Put sums of columns into one kernel that read the same values, and do not need each other."""
+        readers: dict[int, list[tuple[Node, int]]] = {}
+        for node in self.graph.nodes:
+            if id(node) in self.home and self.home[id(node)].by_column:
+                for position, arg in enumerate(node.args):
+                    readers.setdefault(id(behind_views(arg)), []).append((node, position))
+        for some in readers.values():
+            for one, other in itertools.combinations(some, 2):
+                left, right = self.home[id(one[0])], self.home[id(other[0])]
+                if left is right or self._reaches(left, right) or self._reaches(right, left):
+                    continue
+                if self._updates(left) or self._updates(right):
+                    continue
+                merged = join_siblings(left, right, one, other)
+                if merged is not None:
+                    self._replace(left, right, merged)
 
     def _merge_scalars(self) -> None:
         """Put independent work on single numbers into one kernel: schedules, bias corrections, counters."""

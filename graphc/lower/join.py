@@ -15,7 +15,7 @@ from graphc.lower.cluster import Cluster, operand_indices, reduces, stages
 from graphc.lower.index import Index, loop_index
 from graphc.lower.rows import RowProduct
 from graphc.lower.sources import free, sources_of
-from graphc.lower.views import broadcast_index, through_views
+from graphc.lower.views import broadcast_index, is_view, through_view, through_views
 from graphc.ops.base import Elementwise
 
 MOST_NODES = 96
@@ -38,6 +38,56 @@ def join(producer: Cluster, consumer: Cluster, source: Node, node: Node, positio
     if len(mapping) < len(producer.variables):
         return _joined_behind_reduction(producer, consumer, mapping)
     return _joined_at_points(producer, consumer, mapping)
+
+
+def join_siblings(left: Cluster, right: Cluster, one: tuple[Node, int], other: tuple[Node, int]) -> Cluster | None:
+    """Two reductions as one that have an operand in common; None where they read it in other loops.
+
+    Args:
+        left, right: the clusters, neither of which needs the other.
+        one, other: a node of each, and the position of its operand.
+    """
+    if len(left.nodes) + len(right.nodes) > MOST_NODES:
+        return None
+    places = {id(node): index for node, index in _read_through(left, *one)}
+    pairs = ((places[id(node)], index) for node, index in _read_through(right, *other) if id(node) in places)
+    found = (_plain(mine, theirs, left, right) for mine, theirs in pairs)
+    mapping = next((variables for variables in found if variables is not None), None)
+    if mapping is None:
+        return None
+    inner = {mapping.get(v) for v in left.inner}
+    alike = set(mapping) == set(left.variables) and set(mapping.values()) == set(right.variables)
+    if not alike or inner != set(right.inner):
+        return None
+    return _merged(left, right, mapping, right.variables, right.inner)
+
+
+def _read_through(cluster: Cluster, node: Node, position: int) -> list[tuple[Node, Index]]:
+    """An operand and what it is a view of, each with the index at which the cluster reads it."""
+    index, arg = operand_indices(node, cluster)[position], node.args[position]
+    if index is None:
+        return []
+    found = [(arg, index)]
+    while is_view(arg):
+        arg, index = through_view(arg, index, cluster.extents)
+        found.append((arg, index))
+    return found
+
+
+def _plain(mine: Index, theirs: Index, left: Cluster, right: Cluster) -> dict[str, str] | None:
+    """Which variable of the right cluster stands where one of the left one's does; None where others than these do."""
+    mapping: dict[str, str] = {}
+    for a, b in zip(mine, theirs, strict=True):
+        if a == 0 and b == 0:
+            continue
+        ours, others = names(a), names(b)
+        if len(ours) != 1 or len(others) != 1:
+            return None
+        (one,), (other,) = ours, others
+        if a != loop_index(one[1:]) or b != loop_index(other[1:]) or left.extents[one] != right.extents[other]:
+            return None
+        mapping[one] = other
+    return mapping
 
 
 def _match(at: Index, needed: Index, producer: Cluster, consumer: Cluster) -> dict[str, str] | None:

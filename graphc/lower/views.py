@@ -40,7 +40,7 @@ def through_views(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index
     Its element type is another one where a conversion is on the way.
     """
     while is_view(node):
-        node, index = _through(node, index, bounds)
+        node, index = through_view(node, index, bounds)
     return node, index
 
 
@@ -57,7 +57,8 @@ def broadcast_index(index: Index, shape: Shape) -> Index:
     return tuple(0 if size == 1 else position for position, size in zip(tail, shape, strict=True))
 
 
-def _through(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
+def through_view(node: Node, index: Index, bounds: Bounds) -> tuple[Node, Index]:
+    """The operand of a view, and where an element of the view lies there."""
     source = node.args[0]
     match node.op:
         case Reshape():

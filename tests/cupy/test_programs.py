@@ -394,7 +394,7 @@ def test_long_reductions_are_cut_into_pieces(gpu):
         "sum": gx.sum(gx.relu(x), axis=0), "kept": gx.relu(x), "most": gx.max(x, axis=0), "mean": gx.mean(v * v),
     }  # fmt: skip
     program = gx.compile(outputs, [x, v], backend=gpu)
-    assert program.source().count("_pieces_kernel") == 3
+    assert program.source().count("_pieces_kernel") == 2  # the largest are found beside the sums
     for n, m in ((3, 5), (2500, 5000), (2048, 16385), (1537, 12289)):
         data, other = f32(n, 40), f32(m)
         found = program(x=data, v=other)
