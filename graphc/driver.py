@@ -125,7 +125,11 @@ def make_plan(graph: Graph, backend: Backend, policy: Precision = FLOAT32) -> Pl
 def _lowered(graph: Graph, backend: Backend, tf32: bool) -> Plan:
     if not backend.lowers:
         return Plan(graph, parameters=graph.parameters, checks=find_checks(graph))
-    return replace(lower(run_passes(graph, (KeepLess(),))), tf32=tf32)
+    return replace(lower(run_passes(graph, (_keep_less(backend),))), tf32=tf32)
+
+
+def _keep_less(backend: Backend) -> KeepLess:
+    return KeepLess(getattr(backend, "computes_freely", False))
 
 
 def _lowered_within(graph: Graph, backend: Backend, budget: int | float, tf32: bool) -> tuple[Plan, Rematerialization]:
@@ -137,5 +141,5 @@ def _lowered_within(graph: Graph, backend: Backend, budget: int | float, tf32: b
         raise GraphError(f"memory_budget is {budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")
     if not backend.lowers:
         raise GraphError(f"the backend {backend.name} plans no memory", remedy="leave out memory_budget")
-    plan, rematerialization = lower_within(graph, run_passes(graph, (KeepLess(),)), budget, {})
+    plan, rematerialization = lower_within(graph, run_passes(graph, (_keep_less(backend),)), budget, {})
     return replace(plan, tf32=tf32), rematerialization

@@ -41,6 +41,7 @@ class CupyBackend:
     priority: int = 100
     lowers: bool = True
     multiplies_halves: bool = True
+    computes_freely: bool = True
 
     def __post_init__(self) -> None:
         if self.convolution not in CONVOLUTIONS:

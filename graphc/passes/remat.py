@@ -29,6 +29,7 @@ from graphc.ir.node import Constant, Input, Node, ParameterLeaf, intern
 from graphc.ir.types import TupleType
 from graphc.ops.attention import ScaledDotProductAttention
 from graphc.ops.base import Elementwise
+from graphc.ops.cast import Cast
 from graphc.ops.checked import Checked
 from graphc.ops.control import Recompute
 from graphc.ops.create import Iota, SizeOf
@@ -71,12 +72,15 @@ class Choice:
         kept, recomputed: values of the forward pass.
         work_ns: a rough figure for what is computed again.
         at_once: what of the backward pass runs with the forward pass, since its result is less than its operands.
+        columns: what of it is read by sums of columns alone. It does not share what is computed again with others,
+            whose kernels go row by row and would have to store it.
     """
 
     kept: tuple[Node, ...]
     recomputed: tuple[Node, ...]
     work_ns: float
     at_once: frozenset[Node] = frozenset()
+    columns: frozenset[Node] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,20 @@ class KeepLess:
 
     Masks and normalized rows are not written by the forward pass then, but made from their operands when they are read.
     Where everything stays in the caches there is nothing to gain, and the graph stays as it is.
+
+    Attributes:
+        any_function: whether all elementwise work costs less than a read from memory, exponentials too. Then what the
+            forward pass has in memory in any case is kept for that longer than it would be.
     """
 
+    any_function: bool = False
     name: str = "keep_less"
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         joint = JointGraph(graph, 1, {})
         if not graph.updates or sum(map(joint.nbytes, graph.nodes)) < LARGE_BYTES:
             return graph
-        return joint.rebuilt(joint.choose_free()) if joint.needed_bytes >= LARGE_BYTES else graph
+        return joint.rebuilt(joint.choose_free(self.any_function)) if joint.needed_bytes >= LARGE_BYTES else graph
 
 
 @dataclass(eq=False)
@@ -340,20 +349,30 @@ class JointGraph:
         """The bytes of all that the backward pass reads of the forward pass."""
         return sum(map(self.nbytes, self._needed))
 
-    def choose_free(self) -> Choice:
+    def choose_free(self, any_function: bool = False) -> Choice:
         """What is computed again where it is read, from what is kept in any case, for less than a read from memory.
 
         That is elementwise work on values that the backward pass reads too, if only elementwise work and reductions
-        read it: they do it in their own kernels.
+        read it: they do it in their own kernels. With ``any_function`` it may be work of any kind, on all that the
+        forward pass stores in any case, if that has no more bytes.
         """
+        slight = self._is_elementwise if any_function else self._is_slight
+        stored = self._stored if any_function else set[Node]()
         behind = [node for node in self.graph.nodes if node not in self._inside]
         behind = [node for node in behind if self._is_computed(node) or _is_several(node)]
         must = {s for node in behind if not self._is_deferred(node) for s in self._late_sources(node)}
+        anew: dict[Node, set[Node]] = {}  # what could be made in the backward pass, of what
+        for node in self._order if any_function else ():
+            if node not in stored and slight(node):
+                sources = [s for s in self._reads[node] if not self._is_few(s, node)]
+                of = {leaf for s in sources for leaf in anew.get(s, (s,))}
+                if of <= stored and sum(map(self.nbytes, of)) <= self.nbytes(node):
+                    anew[node] = of
         waits: set[Node] = set()
         for node in behind:
-            if self._is_deferred(node) and self._is_slight(node):
-                few = self.nbytes(node) // 16
-                if all(s in must or s in waits or self.nbytes(s) <= few for s in self._sources(node)):
+            if self._is_deferred(node) and slight(node):
+                known = must | waits | anew.keys()
+                if all(s in known or self._is_few(s, node) for s in self._sources(node)):
                     waits.add(node)
         at_once = frozenset(node for node in behind if self._is_deferred(node) and node not in waits)
         readers: dict[Node, list[Node]] = {}
@@ -362,13 +381,54 @@ class JointGraph:
                 readers.setdefault(source, []).append(node)
         again: dict[Node, None] = {}
         for node in self._order:
-            if node in readers and self._is_slight(node) and self.nbytes(node) >= SMALL_BYTES:
-                few = self.nbytes(node) // 16
+            if node in readers and slight(node) and self.nbytes(node) >= SMALL_BYTES and node not in stored:
                 fused = all(isinstance(reader.op, Elementwise | Reduce) for reader in readers[node])
-                if fused and all((s in must and s not in again) or self.nbytes(s) <= few for s in self._reads[node]):
+                sources = self._reads[node]
+                kept = all((s in must and s not in again) or self._is_few(s, node) for s in sources)
+                if fused and (kept or node in anew):
                     again[node] = None
-        kept = [node for node in self._needed if node not in again]
-        return Choice(tuple(kept), tuple(again), sum(map(self.work_ns, again)), at_once)
+        for node in reversed(self._order):
+            if node in again:
+                again.update((s, None) for s in self._reads[node] if s in anew and not self._is_few(s, node))
+        again = {node: None for node in self._order if node in again}
+        kept_for_it = [node for node in self._needed if node not in again]
+        columns = self._columns if any_function else frozenset[Node]()
+        return Choice(tuple(kept_for_it), tuple(again), sum(map(self.work_ns, again)), at_once, columns)
+
+    @cached_property
+    def _columns(self) -> frozenset[Node]:
+        """Elementwise work of the backward pass that sums of columns alone read, and these."""
+        found: set[Node] = set()
+        for node in reversed(self.graph.nodes):
+            users = self.graph.users[id(node)]
+            if isinstance(node.op, Reduce):
+                if node.op.axes and node.args[0].ndim - 1 not in node.op.axes:
+                    found.add(node)
+            elif isinstance(node.op, (Elementwise, *RENAMED)) and users and all(user in found for user in users):
+                found.add(node)
+        return frozenset(found - self._inside - set(self.graph.roots))
+
+    def _is_few(self, source: Node, node: Node) -> bool:
+        """Has a value few bytes beside another one?"""
+        return self.nbytes(source) <= self.nbytes(node) // 16
+
+    @cached_property
+    def _stored(self) -> set[Node]:
+        """Values that the forward pass has in memory: results of products, and what is read before one and behind it.
+
+        One is behind a product that has more of them before it.
+        """
+        products: dict[Node, int] = {}
+        for node in self.forward:
+            before = max((products[arg] for arg in node.args), default=0)
+            products[node] = before + (1 if node.op.factors else 0)
+        found: set[Node] = set()
+        for node in self.forward:
+            if self._is_computed(node):
+                result = node.op.factors or (isinstance(node.op, Cast) and node.args[0].op.factors)
+                found |= {node} if result else set()
+                found |= {s for s in self._reads[node] if products[s] < products[node]}
+        return found
 
     def _late_sources(self, node: Node) -> list[Node]:
         """The values of the forward pass that a node of the backward pass reads late."""
@@ -378,6 +438,9 @@ class JointGraph:
     @cached_property
     def _inside(self) -> set[Node]:
         return set(self.forward)
+
+    def _is_elementwise(self, node: Node) -> bool:
+        return isinstance(node.op, Elementwise) and not isinstance(node.op, Checked)
 
     def _is_slight(self, node: Node) -> bool:
         """Is it elementwise work of a few instructions?"""
@@ -393,16 +456,20 @@ class JointGraph:
         inside, again = set(self.forward), set(choice.recomputed)
         soon: dict[Node, Node] = {}  # as nodes read it that run soon after the forward pass has computed it
         late: dict[Node, Node] = {}
+        twice: dict[Node, Node] = {}  # as sums of columns read it
         for node in self.graph.nodes:
             computed = self._is_computed(node) or _is_several(node)
             if node in again:
-                pairs = zip(node.args, (late[arg] for arg in node.args), strict=True)
+                pairs = list(zip(node.args, (late[arg] for arg in node.args), strict=True))
                 soon[node], late[node] = node, _with_args(node, [_apart(a) if a is b else b for a, b in pairs])
+                twice[node] = _with_args(node, [_apart(a, 1) if a is b else twice[a] for a, b in pairs])
             elif node in inside and computed:
                 soon[node] = late[node] = node
             elif computed:
                 wait = node not in choice.at_once
                 args = [(late if wait and self._is_late(node, arg) else soon)[arg] for arg in node.args]
+                if node in choice.columns:
+                    args = [twice.get(a, b) if b is late[a] else b for a, b in zip(node.args, args, strict=True)]
                 if wait and self._is_deferred(node):
                     pairs = zip(node.args, args, strict=True)
                     args = [_apart(a) if a is b and self._sources_of(a) <= inside else b for a, b in pairs]
@@ -410,6 +477,8 @@ class JointGraph:
             else:
                 soon[node] = _with_args(node, [soon[arg] for arg in node.args])
                 late[node] = _with_args(node, [late[arg] for arg in node.args])
+                if any(arg in twice for arg in node.args):
+                    twice[node] = _with_args(node, [twice.get(arg, late[arg]) for arg in node.args])
         return self.graph.with_roots(soon[node] for node in self.graph.roots)
 
     def _is_late(self, reader: Node, value: Node) -> bool:
@@ -426,12 +495,12 @@ def _is_several(node: Node) -> bool:
     return isinstance(node.type, TupleType)
 
 
-def _apart(node: Node) -> Node:
+def _apart(node: Node, k: int = 0) -> Node:
     """A value that something computed again reads: kept apart from the same value as the forward pass reads it.
 
     All results of a loop together are no value: each of them is kept apart where it is read.
     """
-    return node if _is_several(node) else intern(Recompute(), (node,), node.type, node.loc)
+    return node if _is_several(node) else intern(Recompute(k), (node,), node.type, node.loc)
 
 
 def _with_args(node: Node, args: Sequence[Node]) -> Node:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import graphc as gx
+from graphc import driver
 from graphc.errors import GraphError
 from graphc.ir.graph import make_graph
 from graphc.ir.text import print_graph
 from graphc.lower.budget import lower_within
+from graphc.lower.memory import item_bytes
 from graphc.ops.control import Recompute
 from graphc.passes import decompose_for, prepare, remat, run_passes, simplify_graph
 from graphc.passes.remat import JointGraph, KeepLess, Rematerialize
@@ -145,6 +147,42 @@ def test_what_costs_nothing_is_computed_again_where_much_is_kept(monkeypatch):
         np.testing.assert_allclose(step(x=batch()["x"])["loss"], usual(x=batch()["x"])["loss"], rtol=1e-6)
     for a, b in zip(old, new, strict=True):
         np.testing.assert_allclose(b.value, a.value, rtol=1e-6, atol=1e-7)
+
+
+def test_where_functions_cost_nothing_slopes_and_normalized_rows_are_made_where_they_are_read(monkeypatch):
+    """Of gelu and of residual blocks that normalize what they read, for a backend that computes freely."""
+
+    def compiled(freely: bool) -> tuple[gx.Program, list[gx.Parameter]]:
+        monkeypatch.setattr(driver, "_keep_less", lambda _: KeepLess(freely))
+        y, made = gx.placeholder("x", (ROWS, WIDTH)), []
+        inputs = [y]
+        for layer in range(3):
+            rng = np.random.default_rng(layer)
+            shapes = {"scale": (WIDTH,), "shift": (WIDTH,), "a": (WIDTH, 64), "bias": (64,), "b": (64, WIDTH)}
+            scale, shift, a, bias, b = (
+                gx.parameter(f"{name}{layer}", (0.3 * rng.standard_normal(shape)).astype(np.float32))
+                for name, shape in shapes.items()
+            )
+            centred = y - gx.mean(y, axis=1, keepdims=True)
+            normal = centred * gx.rsqrt(gx.mean(gx.square(centred), axis=1, keepdims=True) + 1e-5)
+            inner = gx.gelu((normal * scale + shift) @ a + bias, approximate="tanh")
+            y = y + inner @ b
+            made += [scale, shift, a, bias, b]
+        loss = gx.mean(gx.square(y))
+        updates = {w: w - 0.1 * g for w, g in zip(made, gx.grad(loss, made), strict=True)}
+        return gx.compile({"loss": loss}, inputs=inputs, updates=updates, backend="numba", training=True), made
+
+    def moved(step: gx.Program) -> int:
+        return sum(item_bytes(step.plan, item, {}) for launch in step.plan.launches for item in launch.items)
+
+    monkeypatch.setattr(remat, "LARGE_BYTES", 1000)
+    (usual, old), (step, new) = (compiled(freely) for freely in (False, True))
+    assert moved(usual) - moved(step) >= 4 * ROWS * 3 * 64  # instead of a slope its argument is read, not written
+    assert step.memory().peak_bytes < usual.memory().peak_bytes
+    for _ in range(2):
+        np.testing.assert_allclose(step(x=batch()["x"])["loss"], usual(x=batch()["x"])["loss"], rtol=1e-5)
+    for a, b in zip(old, new, strict=True):
+        np.testing.assert_allclose(b.value, a.value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_trains_within_a_budget():
