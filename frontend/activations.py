@@ -8,6 +8,7 @@ from typing import Any, cast
 import graphc as gx
 from graphc.errors import GraphError
 from graphc.frontend.arguments import shown
+from graphc.frontend.checked import Extended, checked
 from graphc.frontend.config import lookup, register_function, user_line
 from graphc.ir.node import Node
 
@@ -17,7 +18,8 @@ def linear(x: Node) -> Node:
     return x
 
 
-def relu(x: Node, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Node:
+@checked
+def relu(x: Node, negative_slope: float = 0.0, max_value: Extended | None = None, threshold: float = 0.0) -> Node:
     """``max(x, 0)``; or with a slope below, a ceiling, and a threshold under which values are cut off.
 
     Shapes: any.
@@ -43,11 +45,13 @@ def tanh(x: Node) -> Node:
     return gx.tanh(x)
 
 
+@checked
 def softmax(x: Node, axis: int = -1) -> Node:
     """``exp(x) / sum(exp(x))`` along an axis."""
     return gx.softmax(x, axis=axis)
 
 
+@checked
 def log_softmax(x: Node, axis: int = -1) -> Node:
     """The logarithm of softmax."""
     return gx.log_softmax(x, axis=axis)
@@ -58,6 +62,7 @@ def softplus(x: Node) -> Node:
     return gx.softplus(x)
 
 
+@checked
 def gelu(x: Node, approximate: bool = False) -> Node:
     """``x * P(X <= x)`` for a standard normal X: exactly (by the error function), or approximately by a tanh."""
     return gx.gelu(x, approximate="tanh" if approximate else "none")
@@ -78,6 +83,7 @@ def exponential(x: Node) -> Node:
     return gx.exp(x)
 
 
+@checked
 def leaky_relu(x: Node, negative_slope: float = 0.2) -> Node:
     """``x`` from 0 on, ``negative_slope * x`` below."""
     return gx.leaky_relu(x, negative_slope)
@@ -88,6 +94,7 @@ def relu6(x: Node) -> Node:
     return gx.relu6(x)
 
 
+@checked
 def elu(x: Node, alpha: float = 1.0) -> Node:
     """``x`` above 0, ``alpha * (exp(x) - 1)`` below."""
     return gx.elu(x, alpha)
@@ -98,6 +105,7 @@ def selu(x: Node) -> Node:
     return gx.selu(x)
 
 
+@checked
 def celu(x: Node, alpha: float = 1.0) -> Node:
     """``x`` above 0, ``alpha * (exp(x / alpha) - 1)`` below."""
     return gx.celu(x, alpha)
@@ -128,31 +136,37 @@ def log_sigmoid(x: Node) -> Node:
     return gx.log_sigmoid(x)
 
 
+@checked
 def squareplus(x: Node, b: float = 4.0) -> Node:
     """``(x + sqrt(x * x + b)) / 2``."""
     return gx.squareplus(x, b)
 
 
+@checked
 def threshold(x: Node, threshold: float, default_value: float) -> Node:
     """``x`` where it is above the threshold, else ``default_value``."""
     return gx.threshold(x, threshold, default_value)
 
 
+@checked
 def glu(x: Node, axis: int = -1) -> Node:
     """The first half along an axis times the sigmoid of the second."""
     return gx.glu(x, axis)
 
 
+@checked
 def sparsemax(x: Node, axis: int = -1) -> Node:
     """The probabilities that are nearest to x along an axis."""
     return gx.sparsemax(x, axis=axis)
 
 
+@checked
 def hard_shrink(x: Node, threshold: float = 0.5) -> Node:
     """``x`` where it is further from 0 than the threshold, else 0."""
     return gx.where(gx.abs(x) > threshold, x, 0.0)
 
 
+@checked
 def soft_shrink(x: Node, threshold: float = 0.5) -> Node:
     """``x`` moved towards 0 by the threshold, and 0 where it is nearer than that."""
     return x - gx.minimum(gx.maximum(x, -threshold), threshold)

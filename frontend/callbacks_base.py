@@ -175,9 +175,11 @@ class CallbackList:
 
 
 def _not_a_callback(value: Any) -> GraphError:
-    remedy = (
-        f"give an object: {value.__name__}(...)" if isinstance(value, type) else "derive it from gx.callbacks.Callback"
-    )
+    remedy = "derive it from gx.callbacks.Callback"
+    if isinstance(value, type):
+        remedy = f"give an object: {value.__name__}(...)"
+    elif callable(value):
+        remedy = "write gx.callbacks.LambdaCallback(on_epoch_end=function)"
     return GraphError(f"{value!r} is not a callback", at=user_line(), remedy=remedy)
 
 

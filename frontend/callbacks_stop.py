@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import AxisError, NonFiniteError
+from graphc.frontend.arguments import suggestion
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.checked import Extended, Limit, NonNegative
 from graphc.frontend.config import user_line
@@ -37,7 +38,9 @@ class Monitor(Callback):
         current = (logs or {}).get(self.monitor)
         if current is None:
             held = ", ".join(logs or {}) or "nothing"
-            warnings.warn(f"{self.what} watches {self.monitor!r}, which the logs do not hold: {held}", stacklevel=2)
+            near = suggestion(self.monitor, logs or {}).rstrip()
+            said = f"{self.what} watches {self.monitor!r}, which the logs do not hold: {held}"
+            warnings.warn(f"{said}; {near}" if near else said, stacklevel=2)
         return current
 
     def better(self, current: float, than: float | None) -> bool:

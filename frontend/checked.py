@@ -174,6 +174,8 @@ def _several(rule: Rule) -> Kind:
         given = cast("Iterable[Any]", value)
         if getattr(given, "shape", None) == ():
             return _REFUSED
+        if not rule.kinds or not isinstance(given, list | tuple | range | set | np.ndarray):
+            return given  # what others made may be endless: it is asked as it goes
         items = [rule.take(item) for item in given]
         if any(item is _REFUSED for item in items):
             return _REFUSED

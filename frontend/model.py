@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 
-import graphc as gx
 from graphc.errors import GraphError, NameClashError, ShapeError
-from graphc.frontend import functional, nest, tracing, weight_files
-from graphc.frontend.arguments import is_whole, shown
-from graphc.frontend.checked import checked
+from graphc.frontend import functional, nest, tracing
+from graphc.frontend.arguments import is_whole, shown, suggestion
 from graphc.frontend.config import Written, user_line
 from graphc.frontend.data.arrays import as_numpy, distribute
 from graphc.frontend.data.batches import is_batch_source
-from graphc.frontend.files import write_tensors
 from graphc.frontend.functional import CallGraph
 from graphc.frontend.layers.base import Layer
 from graphc.frontend.layers.core import InputLayer
 from graphc.frontend.layers.weights import WeightHolder, name_layers
 from graphc.frontend.presented import Presented
+from graphc.frontend.stored import Stored
 from graphc.frontend.tracing import Call, Symbol
 from graphc.frontend.training import Trainer
-from graphc.frontend.weight_files import LoadReport
 from graphc.ir import location
 from graphc.ir.node import Node
 from graphc.ir.types import kind_of
 
 
-class Model(Trainer, Presented):
+class Model(Trainer, Presented, Stored):
     """A model from inputs to outputs, with branches, shared layers, several inputs and outputs.
 
     Either give ``inputs`` and ``outputs``, or subclass it, make layers in ``__init__`` and use them in ``call``; then
@@ -120,10 +116,11 @@ class Model(Trainer, Presented):
         for layer in layers:
             if name is not None and layer.name == name:
                 return layer
+        near = suggestion(str(name), [layer.name for layer in layers])
         raise NameClashError(
             f"model {self.name!r} has no layer {name if index is None else index!r}",
             at=user_line(),
-            remedy=f"its layers are {', '.join(layer.name for layer in layers) or 'none yet'}",
+            remedy=f"{near}its layers are {', '.join(layer.name for layer in layers) or 'none yet'}",
         )
 
     @property
@@ -174,6 +171,11 @@ class Model(Trainer, Presented):
         bases = [leaf.call.layer.name if isinstance(leaf, Symbol) else "output" for leaf in leaves]
         names = tracing.Names()
         return [names.name_for(base) for base in bases]
+
+    def check_built(self) -> None:
+        """Refuse what needs weights while the shapes of the inputs are not known."""
+        if not self.built:
+            raise self._not_built()
 
     def _not_built(self) -> GraphError:
         return GraphError(
@@ -288,6 +290,7 @@ class Model(Trainer, Presented):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise GraphError(
             f"model {self.name!r} is neither pickled nor copied",
+            at=user_line(),
             remedy="write it with model.save(folder), and read it as often as you like: gx.load_model(folder)",
         )
 
@@ -297,72 +300,8 @@ class Model(Trainer, Presented):
         return None if self._graph is None or self._is_subclassed() else self._graph.calls
 
     def count_params(self) -> int:
-        if not self.built:
-            raise self._not_built()
+        self.check_built()
         return super().count_params()
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write the model into a folder: layers and training as text, arrays as safetensors.
-
-        Everything that training depends on is kept (weights, optimizer, random numbers, shuffling), so that a loaded
-        model goes on bit for bit. The new version replaces an old one at once or not at all.
-
-        Raises:
-            FileError: the folder cannot be written.
-            GraphError: a part of the model has no form in a file.
-        """
-        from graphc.frontend.saving import save_model
-
-        save_model(self, path)
-
-    @checked
-    def save_weights(self, path: str | Path) -> None:
-        """Write the weights alone into one safetensors file, by their paths in the model, at once or not at all.
-
-        Raises:
-            FileError: the file cannot be written.
-            GraphError: the shapes of the model are not known yet.
-        """
-        if not self.built:
-            raise self._not_built()
-        write_tensors(Path(path), {key: weight.value for key, weight in self.named_weights().items()})
-
-    @checked
-    def load_weights(self, path: str | Path, by_name: bool = False, skip_mismatch: bool = False) -> LoadReport:
-        """Set the weights to those that :meth:`save_weights` wrote; all of them or none, unless told otherwise.
-
-        Args:
-            path: the file.
-            by_name: set those that both the model and the file have, and leave the others; a layer that stands within
-                another one on one side only (``base/conv/kernel`` and ``conv/kernel``) is found, too.
-            skip_mismatch: leave layers whose weights have other shapes in the file, such as another head.
-
-        Returns:
-            What matched, what has other shapes, and what only the model or only the file has; print it.
-
-        Raises:
-            FileError: there is no such file, it is damaged, or it holds the weights of another model.
-            GraphError: the shapes of the model are not known yet.
-        """
-        if not self.built:
-            raise self._not_built()
-        return weight_files.load_weights(Path(path), self.named_weights(), by_name, skip_mismatch)
-
-    @checked
-    def export(
-        self, path: str | Path, training: bool = False, opset: int = 21, weights: str | Path | None = None
-    ) -> None:
-        """Write an ONNX file: the prediction, or the whole training step.
-
-        Args:
-            path: the file.
-            training: write the training step, with its state as further inputs and outputs.
-            opset: the version of ONNX's operators.
-            weights: a safetensors file for the weights and all other state, which the ONNX file then only takes as
-                inputs, as browsers need it; ``load_weights(weights, by_name=True)`` reads one that was trained there.
-        """
-        gx.onnx.export(self.programs["train" if training else "predict"], path, opset=opset, weights=weights)
 
     def get_config(self) -> dict[str, Any]:
         if type(self) is not Model or self._graph is None:
@@ -448,7 +387,11 @@ class Sequential(Model):
             layer = layer.call.layer
         if isinstance(layer, InputLayer):
             if self._chain or self._feeds is not None:
-                raise GraphError("Input comes first", at=user_line(), remedy="put it at the head of the list")
+                raise GraphError(
+                    "Input comes first, and once",
+                    at=user_line(),
+                    remedy="put it at the head of the list; several inputs need gx.Model(inputs, outputs)",
+                )
             tracing.close_scope(layer.symbol.scope)
             self._own([layer])
             self._feeds = layer.symbol

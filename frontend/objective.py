@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,8 +65,11 @@ class Objective:
     fields: list[str] = field(init=False)
     """The keys of logs, in the order of the programs' outputs."""
 
+    warned: bool = field(init=False)
+    """Whether the user has been told that logits meet a loss of probabilities."""
+
     def __post_init__(self) -> None:
-        self._warned = False
+        self.warned = False
         self.fields = ["loss"]
         if len(self.names) > 1:
             self.fields += [f"{name}_loss" for name, loss in zip(self.names, self.losses, strict=True) if loss]
@@ -93,8 +97,8 @@ class Objective:
 
     def _warn_of_logits(self, name: str, loss: Loss, y_pred: Node) -> None:
         """A logarithm of what may be negative makes NaN; say why before it happens."""
-        if getattr(loss, "from_logits", True) is False and not self._warned and _is_linear(y_pred):
-            self._warned = True
+        if getattr(loss, "from_logits", True) is False and not self.warned and _is_linear(y_pred):
+            self.warned = True
             where = f" ({self.loc})" if self.loc else ""
             warnings.warn(
                 f"{loss.name} takes probabilities, but the output {name!r} of a linear layer is logits: give the last "
@@ -179,16 +183,17 @@ def _sum(parts: Sequence[Node], outputs: Sequence[Node]) -> Node:
 
 
 def check_names(loss: Any, chosen: Any, weighted: Any = None) -> None:
-    """Find misspelt names of losses and metrics while the line that holds them runs.
+    """Find misspelt names of losses and metrics, and functions that are none, while the line that holds them runs.
 
     Raises:
         GraphError: there is no such loss or metric.
+        DTypeError: a function does not take targets and predictions.
     """
     for value in nest.leaves(loss):
-        if isinstance(value, str):
+        if isinstance(value, str) or inspect.isroutine(value):
             losses.get(value)
     for value in (*nest.leaves(chosen), *nest.leaves(weighted)):
-        if isinstance(value, str) and value.lower() not in BY_TARGETS:
+        if inspect.isroutine(value) or (isinstance(value, str) and value.lower() not in BY_TARGETS):
             metrics.get(value)
 
 

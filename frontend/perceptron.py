@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
 from graphc.frontend import seeds
+from graphc.frontend.checked import Natural, Positive, checked
 from graphc.frontend.config import user_line
 
 RULES = ("trick", "delta")
@@ -86,20 +87,17 @@ class Perceptron:
     ([0, 0, 0, 1], True)
     """
 
+    @checked
     def __init__(
         self,
         rule: str = "delta",
-        learning_rate: float | None = None,
+        learning_rate: Positive | None = None,
         initializer: Any = "zeros",
         shuffle: bool = False,
         backend: str = "auto",
     ) -> None:
         if rule not in RULES:
             raise AxisError(f"no rule is called {rule!r}", at=user_line(), remedy="use 'trick' or 'delta'")
-        if learning_rate is not None and not learning_rate > 0:
-            raise AxisError(
-                f"a learning rate is greater than 0, not {learning_rate!r}", at=user_line(), remedy="try 0.01, or None"
-            )
         self.rule = rule
         self.learning_rate = learning_rate
         self.initializer = initializer
@@ -123,7 +121,8 @@ class Perceptron:
         self._trained()
         return Line(np.array(self.weights.value, np.float64), float(self.bias.value))
 
-    def fit(self, x: Any, y: Any, epochs: int = 1000) -> Self:
+    @checked
+    def fit(self, x: Any, y: Any, epochs: Natural = 1000) -> Self:
         """Learn until an epoch makes no mistake, or for so many epochs.
 
         Classes that no line separates make mistakes for ever; ``converged`` is False then.

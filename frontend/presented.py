@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from graphc.errors import AxisError
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.summary import Table
+from graphc.ir.location import user_line
 
 if TYPE_CHECKING:
     from graphc.frontend.drawing import Picture
@@ -16,9 +19,10 @@ if TYPE_CHECKING:
 class Presented:
     """The part of :class:`~graphc.frontend.model.Model` that shows the architecture."""
 
+    @checked
     def summary(
         self,
-        line_length: int | None = None,
+        line_length: Count | None = None,
         print_fn: Callable[[str], Any] | None = None,
         expand_nested: bool = False,
         show_trainable: bool = False,
@@ -39,10 +43,17 @@ class Presented:
         model = cast("Model", self)
         shown = model.layers
         if layer_range is not None:
+            if len(layer_range) != 2:
+                raise AxisError(
+                    f"layer_range of summary is {layer_range!r}",
+                    at=user_line(),
+                    remedy="give the names of two layers, the first and the last",
+                )
             first, last = (shown.index(model.get_layer(name)) for name in layer_range)
             shown = shown[first : last + 1]
         Table(model, line_length or 80, print_fn or print, expand_nested, show_trainable).write(shown)
 
+    @checked
     def plot(self, path: str | Path | None = None, show_shapes: bool = True, show_params: bool = True) -> Picture:
         """Draw the layers and what flows between them.
 

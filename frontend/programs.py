@@ -58,6 +58,7 @@ def trace_model(model: Trainer, rng: Rng) -> Forward:
         with location.at(layer.loc):
             inputs.append(gx.placeholder(layer.name, layer.type.shape, layer.type.dtype))
     with tracing.tracing(Trace(lambda: rng)) as trace:
+        trace.model = model
         structure = model.run_layers(inputs)
     outputs = [leaf for leaf in nest.leaves(structure) if isinstance(leaf, Node)]
     always = dict(trace.updates[key] for key in trace.always)

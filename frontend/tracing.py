@@ -135,6 +135,7 @@ class Trace:
         always: the state among them that changes in evaluation and prediction, too.
         losses: what the layers add to the loss.
         layers: the layers whose code is running, outermost first.
+        model: the model whose layers these are, if it is one's.
         training: what ``training=`` of an enclosing call said, or None: whatever the program is compiled for.
     """
 
@@ -143,6 +144,7 @@ class Trace:
         self._rng: Rng | None = None
         self._names: list[str] = []
         self.layers: list[WeightHolder] = []
+        self.model: WeightHolder | None = None
         self._calls: Counter[str] = Counter()
         self.updates: dict[int, tuple[Parameter, Node]] = {}
         self.always: set[int] = set()

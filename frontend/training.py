@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Self, cast
@@ -147,7 +148,7 @@ class Trainer(Feeding):
         batch_size: Count | None = None,
         epochs: Natural = 1,
         verbose: Any = "auto",
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         validation_split: LessThanAll = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -236,7 +237,7 @@ class Trainer(Feeding):
         verbose: Any = "auto",
         sample_weight: Any = None,
         steps: Count | None = None,
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and the metrics on some data.
@@ -266,7 +267,7 @@ class Trainer(Feeding):
         batch_size: Count | None = None,
         verbose: Any = "auto",
         steps: Count | None = None,
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
     ) -> Any:
         """The outputs for some inputs, as the model returns them: an array, or a list or dict of arrays."""
         batches = self._batches(x, None, batch_size, steps, False, targets=False, peek=True)
@@ -330,6 +331,7 @@ class Trainer(Feeding):
     def _run_epochs(self, fit: Fit, epochs: int, validation_freq: int | Sequence[int]) -> None:
         """Train from where ``fit`` stands to the end of so many epochs, evaluating after those that are due."""
         loop, position, hooks, objective = fit.loop, fit.position, fit.loop.hooks, fit.loop.objective
+        warned = hooks.checks_finite or objective.warned
         while position.epoch < epochs and (position.step or not self.stop_training):
             epoch = position.epoch
             if not position.step:
@@ -350,6 +352,9 @@ class Trainer(Feeding):
             if fit.validation is not None and _is_due(epoch + 1, validation_freq):
                 found = self._evaluate(fit.validation, objective, hooks, loop.interrupt)
                 logs.update((f"val_{key}", value) for key, value in found.items())
+            if not math.isfinite(logs["loss"]) and not warned:
+                warned = True
+                warnings.warn(_not_finite(loop, epoch + 1, logs["loss"]), stacklevel=4)
             position.end(logs)
             hooks.call("on_epoch_end", epoch, logs=logs)
 
@@ -386,7 +391,7 @@ class Trainer(Feeding):
         return logs
 
     def _hooks(
-        self, callbacks: Iterable[Callback] | None, verbose: Any, batches: Batches
+        self, callbacks: Callback | Iterable[Callback] | None, verbose: Any, batches: Batches
     ) -> tuple[CallbackList, Progress]:
         bar = PassBar() if verbosity(verbose) == 1 else Progress()
         params = {"epochs": 1, "steps": batches.count, "verbose": verbosity(verbose)}
@@ -408,6 +413,13 @@ class Trainer(Feeding):
 
     def _structured(self, arrays: Sequence[Array]) -> Any:
         return nest.pack(self.programs.forward().structure, arrays)
+
+
+def _not_finite(loop: Loop, epoch: int, loss: float) -> str:
+    arrays = loop.batches.arrays if isinstance(loop.batches, ArrayBatches) else []
+    spoilt = any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays)
+    why = "the data holds NaN or infinity" if spoilt else "lower the learning rate or clip gradients"
+    return f"the loss is {loss} in epoch {epoch}: {why}; the callback TerminateOnNaN names the line where it begins"
 
 
 def _is_due(epoch: int, every: int | Sequence[int]) -> bool:

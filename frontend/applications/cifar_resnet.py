@@ -11,6 +11,7 @@ from graphc.errors import AxisError
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
 from graphc.frontend.arguments import is_whole
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.spatial import SpatialLayer
 from graphc.frontend.model import Model
@@ -42,6 +43,7 @@ class ThinnedShortcut(SpatialLayer):
         return gx.pad(x[:, :: self.strides, :: self.strides], (0, 0, 0, 0), (0, 0, 0, self.extra))
 
 
+@checked
 def CifarResNet(
     depth: int = 20,
     include_top: bool = True,
@@ -49,7 +51,7 @@ def CifarResNet(
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 10,
+    classes: Count = 10,
     classifier_activation: Any = "softmax",
     name: str | None = None,
     data_format: str | None = None,

@@ -8,17 +8,19 @@ from typing import Any
 
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
 
 
+@checked
 def LeNet5(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 10,
+    classes: Count = 10,
     classifier_activation: Any = "softmax",
     name: str = "lenet5",
     data_format: str | None = None,

@@ -10,6 +10,7 @@ from graphc.errors import AxisError
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
 from graphc.frontend.arguments import is_number
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
@@ -19,6 +20,7 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 _NORM = {"epsilon": 1e-3, "momentum": 0.999}
 
 
+@checked
 def MobileNetV2(
     input_shape: Sequence[int | None] | None = None,
     alpha: float = 1.0,
@@ -26,7 +28,7 @@ def MobileNetV2(
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str | None = None,
     data_format: str | None = None,

@@ -8,19 +8,21 @@ from typing import Any
 
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
 
 Block = Callable[[Build, Any, int, int, bool, str], Any]
 
 
+@checked
 def ResNet18(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str = "resnet18",
     data_format: str | None = None,
@@ -53,13 +55,14 @@ def ResNet18(
     return _resnet(build, (2, 2, 2, 2), _basic, 1e-5, 0.9, use_bias=False)
 
 
+@checked
 def ResNet34(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str = "resnet34",
     data_format: str | None = None,
@@ -85,13 +88,14 @@ def ResNet34(
     return _resnet(build, (3, 4, 6, 3), _basic, 1e-5, 0.9, use_bias=False)
 
 
+@checked
 def ResNet50(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str = "resnet50",
     data_format: str | None = None,

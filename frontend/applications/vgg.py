@@ -8,17 +8,19 @@ from typing import Any
 
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
 
 
+@checked
 def VGG16(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str = "vgg16",
     data_format: str | None = None,
@@ -50,13 +52,14 @@ def VGG16(
     return _vgg(build, (2, 2, 3, 3, 3))
 
 
+@checked
 def VGG19(
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: Any = "softmax",
     name: str = "vgg19",
     data_format: str | None = None,

@@ -98,7 +98,8 @@ def to_array(value: Any, slot: Slot) -> Array:
     """
     if ready(value, slot):
         return value
-    array = as_numpy(value, slot.title, f"give an array of {slot.type.dtype}")
+    numbered = "; of names make numbers: np.unique(y, return_inverse=True)[1]" if slot.what == "target" else ""
+    array = as_numpy(value, slot.title, f"give an array of {slot.type.dtype}{numbered}")
     wanted = slot.type
     if array.ndim == wanted.rank - 1 and wanted.rank > 1 and wanted.shape[-1] == 1:
         array = array[..., np.newaxis]
@@ -145,7 +146,7 @@ def _check_shape(array: Array, slot: Slot) -> None:
         raise ShapeError(
             f"{slot.title} is {slot.type}, the data has shape {array.shape}",
             at=user_line(),
-            remedy=f"give an array of shape {_shown(shape)}{_other_labels(array, slot)}",
+            remedy=f"give an array of shape {_shown(shape)}{_one_sample(array, slot)}{_other_labels(array, slot)}",
         )
     if array.shape[0] == 0:
         raise ShapeError(
@@ -161,6 +162,11 @@ def _check_shape(array: Array, slot: Slot) -> None:
 
 def _shown(shape: Sequence[Any]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _one_sample(array: Array, slot: Slot) -> str:
+    """What helps if data is a sample without the axis of samples."""
+    return "; of one sample: x[None]" if slot.what == "input" and array.shape == tuple(slot.type.shape[1:]) else ""
 
 
 def _other_labels(array: Array, slot: Slot) -> str:

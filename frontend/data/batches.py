@@ -215,7 +215,8 @@ def split_item(item: Any, targets: bool) -> tuple[Any, Any, Any]:
     Raises:
         GraphError: it is not a pair although targets are needed.
     """
-    parts: tuple[Any, ...] = cast("tuple[Any, ...]", item) if isinstance(item, tuple) else ()
+    pair = isinstance(item, tuple) or (targets and isinstance(item, list))  # a list, as loaders of PyTorch yield it
+    parts: tuple[Any, ...] = tuple(cast("Sequence[Any]", item)) if pair else ()
     if len(parts) in (2, 3):
         return parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if len(parts) == 1:
@@ -234,7 +235,7 @@ def as_triple(data: Any) -> tuple[Any, Any, Any]:
     Raises:
         GraphError: it is neither a pair or triple nor an iterable of batches.
     """
-    parts: tuple[Any, ...] = cast("tuple[Any, ...]", data) if isinstance(data, tuple) else ()
+    parts: tuple[Any, ...] = tuple(cast("Sequence[Any]", data)) if isinstance(data, tuple | list) else ()
     if len(parts) in (2, 3):
         return parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if is_batch_source(data):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import AxisError
+from graphc.frontend.checked import Count, Natural, checked
 from graphc.frontend.config import user_line
 
 
@@ -24,7 +25,7 @@ class PyDataset:
         ``dataset[i]``: a batch ``(x, y)`` or ``(x, y, sample_weight)``, samples on the first axis.
 
     Raises:
-        AxisError: ``workers`` or ``max_queue_size`` is less than 1.
+        AxisError: ``workers`` is no whole number, or ``max_queue_size`` less than 1.
 
     Source:
         ``keras.utils.PyDataset``.
@@ -40,14 +41,12 @@ class PyDataset:
     (3, [64.0, 81.0, 100.0, 121.0])
     """
 
-    def __init__(self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10) -> None:
+    @checked
+    def __init__(self, workers: Natural = 1, use_multiprocessing: bool = False, max_queue_size: Count = 10) -> None:
         if use_multiprocessing:
             raise AxisError(
                 "batches are made by threads, not by processes", at=user_line(), remedy="give workers= alone"
             )
-        for name, value in (("workers", workers), ("max_queue_size", max_queue_size)):
-            if value < 1:
-                raise AxisError(f"{name} is at least 1, not {value}", at=user_line(), remedy=f"write {name}=1")
         self.workers = workers
         self.max_queue_size = max_queue_size
 

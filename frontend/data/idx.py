@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import FileError
+from graphc.frontend.checked import checked
 from graphc.frontend.config import user_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _HOW = (
 )
 
 
+@checked
 def load_idx(path: str | Path) -> NDArray[Any]:
     """The array of an IDX file, plain or compressed by gzip.
 
@@ -82,6 +84,7 @@ def load_idx(path: str | Path) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
+@checked
 def load_fashion_mnist(folder: str | Path | None = None) -> tuple[Images, Images]:
     """Fashion-MNIST: 60,000 images of clothes to train on and 10,000 to test on. It is not bundled.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import ShapeError
 from graphc.frontend import plotting, seeds
 from graphc.frontend.config import user_line
 from graphc.frontend.data.dataset import PyDataset
@@ -59,8 +59,6 @@ class ImageBatches(PyDataset):
         max_queue_size: int,
     ) -> None:
         super().__init__(workers, max_queue_size=max_queue_size)
-        if batch_size < 1:
-            raise AxisError(f"batch_size is {batch_size}", at=user_line(), remedy="give a positive whole number")
         if not len(pictures):
             raise ShapeError("there are no images", at=user_line(), remedy="give at least one")
         self.n = len(pictures)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, BackendError, FileError, ShapeError
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.config import user_line
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ class Reading:
     """
 
     color_mode: str = "rgb"
-    target_size: tuple[int, int] | None = None
+    target_size: Sequence[Count] | None = None
     interpolation: str = "nearest"
     keep_aspect_ratio: bool = False
 
@@ -109,10 +110,11 @@ class Reading:
         return picture.resize((width, height), pillow.Resampling[self.interpolation.upper()], box)
 
 
+@checked
 def load_image(
     path: str | Path,
     color_mode: str = "rgb",
-    target_size: tuple[int, int] | None = None,
+    target_size: Sequence[Count] | None = None,
     interpolation: str = "nearest",
     keep_aspect_ratio: bool = False,
 ) -> NDArray[np.float32]:

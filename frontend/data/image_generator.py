@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.frontend.checked import Count, LessThanAll, Natural, NonNegative, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.image_batches import ImageBatches, Pictures
 from graphc.frontend.data.image_files import ArrayPictures, ClassFolders, FilePictures, Reading, list_classes
-from graphc.frontend.data.image_transforms import Filling, Ranges, Shift, Transforms
+from graphc.frontend.data.image_transforms import Filling, Ranges, Transforms
 
 Array = NDArray[Any]
 FORMATS = ("channels_last", "channels_first")
@@ -75,19 +76,20 @@ class ImageDataGenerator:
     (1, (2, 4, 4, 1), 1.0)
     """
 
+    @checked
     def __init__(
         self,
         featurewise_center: bool = False,
         samplewise_center: bool = False,
         featurewise_std_normalization: bool = False,
         samplewise_std_normalization: bool = False,
-        rotation_range: float = 0,
-        width_shift_range: Shift = 0.0,
-        height_shift_range: Shift = 0.0,
+        rotation_range: NonNegative = 0,
+        width_shift_range: float | Sequence[float] = 0.0,
+        height_shift_range: float | Sequence[float] = 0.0,
         brightness_range: Sequence[float] | None = None,
         shear_range: float = 0.0,
         zoom_range: float | Sequence[float] = 0.0,
-        channel_shift_range: float = 0.0,
+        channel_shift_range: NonNegative = 0.0,
         fill_mode: str = "nearest",
         cval: float = 0.0,
         horizontal_flip: bool = False,
@@ -95,10 +97,10 @@ class ImageDataGenerator:
         rescale: float | None = None,
         preprocessing_function: Callable[[Array], Array] | None = None,
         data_format: str | None = None,
-        validation_split: float = 0.0,
+        validation_split: LessThanAll = 0.0,
         interpolation_order: int = 1,
         dtype: Any = "float32",
-        random_crop: Sequence[int] | None = None,
+        random_crop: Sequence[Count] | None = None,
         value_range: Sequence[float] = (0, 255),
     ) -> None:
         for name, given, known in (
@@ -110,8 +112,6 @@ class ImageDataGenerator:
                 raise AxisError(
                     f"there is no {name} {given!r}", at=user_line(), remedy=f"use one of {', '.join(map(str, known))}"
                 )
-        if not 0 <= validation_split < 1:
-            raise AxisError(f"validation_split is {validation_split}", at=user_line(), remedy="try 0.1")
         zoom = (1 - zoom_range, 1 + zoom_range) if isinstance(zoom_range, int | float) else zoom_range
         self._ranges = Ranges(
             rotation=rotation_range,
@@ -140,17 +140,18 @@ class ImageDataGenerator:
 
     # Batches.
 
+    @checked
     def flow(
         self,
         x: Any,
         y: Any = None,
-        batch_size: int = 32,
+        batch_size: Count = 32,
         shuffle: bool = True,
         sample_weight: Any = None,
         seed: int | None = None,
         subset: str | None = None,
-        workers: int = 2,
-        max_queue_size: int = 10,
+        workers: Natural = 2,
+        max_queue_size: Count = 10,
     ) -> ImageBatches:
         """Batches of images in memory.
 
@@ -193,22 +194,23 @@ class ImageDataGenerator:
         self._check_crop(pictures.array.shape[1:3])
         return ImageBatches(pictures, self._change, columns, batch_size, shuffle, seed, workers, max_queue_size)
 
+    @checked
     def flow_from_directory(
         self,
         directory: str | Path,
-        target_size: Sequence[int] = (256, 256),
+        target_size: Sequence[Count] = (256, 256),
         color_mode: str = "rgb",
         classes: Sequence[str] | None = None,
         class_mode: str | None = "categorical",
-        batch_size: int = 32,
+        batch_size: Count = 32,
         shuffle: bool = True,
         seed: int | None = None,
         follow_links: bool = False,
         subset: str | None = None,
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
-        workers: int = 2,
-        max_queue_size: int = 10,
+        workers: Natural = 2,
+        max_queue_size: Count = 10,
     ) -> DirectoryBatches:
         """Batches of pictures in files, which Pillow reads when they are needed (``pip install "graphc[images]"``).
 

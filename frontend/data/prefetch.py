@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, cast
 
+from graphc.frontend.checked import Count, checked
+
 _END = object()
 
 
@@ -106,7 +108,8 @@ class _SizedPrefetched(_Prefetched):
         return len(cast("Any", self._source))
 
 
-def prefetch(source: Iterable[Any], depth: int = 2) -> Iterable[Any]:
+@checked
+def prefetch(source: Iterable[Any], depth: Count = 2) -> Iterable[Any]:
     """An iterable of batches whose items are made in a thread of their own, ahead of their use.
 
     The items and their order stay the same as long as the source depends on nothing that changes while training goes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import nest
+from graphc.frontend.checked import Count, Natural, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.dataset import PyDataset
 from graphc.frontend.data.text_vocabulary import pad_sequences
@@ -49,26 +51,23 @@ class BucketBatches(PyDataset):
     ([(2, 1), (2, 3)], 0.0)
     """
 
+    @checked
     def __init__(
         self,
         x: Any,
         y: Any = None,
-        batch_size: int = 32,
-        boundaries: Sequence[int] | None = None,
+        batch_size: Count = 32,
+        boundaries: Sequence[Count] | None = None,
         padding: str = "post",
         value: float = 0,
-        multiple: int = 1,
-        seed: int = 0,
-        workers: int = 1,
+        multiple: Count = 1,
+        seed: Natural = 0,
+        workers: Natural = 1,
     ) -> None:
         super().__init__(workers)
         limits = [] if boundaries is None else list(boundaries)
-        if batch_size < 1 or multiple < 1 or any(b <= a for a, b in zip([0, *limits], limits, strict=False)):
-            raise AxisError(
-                f"batch_size is {batch_size}, multiple {multiple}, boundaries {limits}",
-                at=user_line(),
-                remedy="give positive whole numbers, boundaries in ascending order",
-            )
+        if any(b <= a for a, b in itertools.pairwise(limits)):
+            raise AxisError(f"boundaries are {limits}", at=user_line(), remedy="give them in ascending order")
         self._x, self._single = _columns(x)
         self._y, self._single_y = _columns(() if y is None else y)
         self._has_y = y is not None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, cast
 
 from graphc.errors import AxisError, DTypeError, FileError, GraphcError, GraphError
 from graphc.frontend.arguments import shown
+from graphc.frontend.checked import Count, Natural, checked, hold_annotations
 from graphc.frontend.config import user_line
 from graphc.frontend.data import text_bytepairs as bytepairs
 from graphc.frontend.data.text_vocabulary import END, PAD, SPECIAL, START, UNK, Vocabulary
@@ -28,6 +29,10 @@ class Tokenizer:
 
     kind: ClassVar[str]
     pad, unk, start, end = PAD, UNK, START, END
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hold_annotations(cls)
 
     def fit(self, texts: Iterable[str]) -> Self:
         """Learn the vocabulary from texts; what was learned before is forgotten."""
@@ -103,7 +108,7 @@ class Tokenizer:
 class _Listed(Tokenizer):
     """What tokenizers with a plain vocabulary share."""
 
-    def __init__(self, max_tokens: int | None, min_count: int, lower: bool) -> None:
+    def __init__(self, max_tokens: Count | None, min_count: Natural, lower: bool) -> None:
         self.max_tokens = max_tokens
         self.min_count = min_count
         self.lower = lower
@@ -178,8 +183,8 @@ class WordTokenizer(_Listed):
 
     def __init__(
         self,
-        max_tokens: int | None = None,
-        min_count: int = 1,
+        max_tokens: Count | None = None,
+        min_count: Natural = 1,
         lower: bool = True,
         split: Callable[[str], Iterable[str]] | None = None,
     ) -> None:
@@ -223,7 +228,7 @@ class CharacterTokenizer(_Listed):
 
     kind = "character"
 
-    def __init__(self, max_tokens: int | None = None, min_count: int = 1, lower: bool = False) -> None:
+    def __init__(self, max_tokens: Count | None = None, min_count: Natural = 1, lower: bool = False) -> None:
         super().__init__(max_tokens, min_count, lower)
 
     def split(self, text: str) -> list[str]:
@@ -258,7 +263,7 @@ class BytePairTokenizer(Tokenizer):
 
     kind = "byte pairs"
 
-    def __init__(self, vocabulary_size: int = 8000, min_count: int = 2, trainer: str = "plain") -> None:
+    def __init__(self, vocabulary_size: Count = 8000, min_count: Natural = 2, trainer: str = "plain") -> None:
         bytepairs.check_size(vocabulary_size, len(SPECIAL) + len(bytepairs.BASE))
         if trainer not in ("plain", "tokenizers"):
             raise AxisError(f"trainer is {trainer!r}", at=user_line(), remedy="give 'plain' or 'tokenizers'")
@@ -328,6 +333,7 @@ class BytePairTokenizer(Tokenizer):
         return made
 
 
+@checked
 def load_tokenizer(path: str | Path) -> Any:
     """A tokenizer from the file that its ``save`` wrote.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, FileError
+from graphc.frontend.checked import checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.text_vocabulary import PAD, SPECIAL
 
@@ -61,6 +62,7 @@ class WordVectors:
         return text + (f"; {self.repeated:,} occur more than once" if self.repeated else "")
 
 
+@checked
 def load_word_vectors(path: str | Path, vocabulary: Iterable[str], format: str = "auto", seed: int = 0) -> WordVectors:
     r"""The vectors of a vocabulary's tokens, from a file of word2vec or GloVe.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, DTypeError, IndexRangeError, NameClashError
-from graphc.frontend.arguments import is_whole, shown
+from graphc.frontend.arguments import shown
+from graphc.frontend.checked import Count, Natural, checked
 from graphc.frontend.config import user_line
 from graphc.ir.types import kind_of
 
@@ -37,6 +38,7 @@ class Vocabulary:
 
     pad, unk, start, end = PAD, UNK, START, END
 
+    @checked
     def __init__(self, tokens: Iterable[str]) -> None:
         listed = list(tokens)
         self._tokens = [*SPECIAL, *listed]
@@ -101,7 +103,8 @@ class Vocabulary:
         return f"<Vocabulary of {len(self)} tokens>"
 
 
-def one_hot(ids: Any, size: int, dtype: Any = "float32") -> NDArray[Any]:
+@checked
+def one_hot(ids: Any, size: Count, dtype: Any = "float32") -> NDArray[Any]:
     """Rows of zeros with a 1 at each id: NumPy's form of :func:`graphc.one_hot`, which makes it within a program.
 
     Args:
@@ -130,9 +133,10 @@ def one_hot(ids: Any, size: int, dtype: Any = "float32") -> NDArray[Any]:
     return rows.reshape((*places.shape, size))
 
 
+@checked
 def pad_sequences(
-    sequences: Sequence[Any],
-    maxlen: int | None = None,
+    sequences: Any,
+    maxlen: Natural | None = None,
     dtype: Any = "int32",
     padding: str = "pre",
     truncating: str = "pre",
@@ -165,9 +169,7 @@ def pad_sequences(
         raise AxisError(
             f"sequences is {shown(sequences)}", at=user_line(), remedy="give lists of numbers: [[1, 2, 3], [4]]"
         )
-    if maxlen is not None and not is_whole(maxlen, 0):
-        raise AxisError(f"maxlen is {maxlen!r}", at=user_line(), remedy="give a length, or leave it out")
-    rows = [_numbers(sequence, place) for place, sequence in enumerate(sequences)]
+    rows = [_numbers(sequence, place) for place, sequence in enumerate(cast("Iterable[Any]", sequences))]
     element = next((row.shape[1:] for row in rows if row.size), ())
     for place, row in enumerate(rows):
         if row.ndim == 0 or (row.size and row.shape[1:] != element):

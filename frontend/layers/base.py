@@ -50,6 +50,8 @@ class Layer(WeightHolder):
 
     supports_masking = False
     """Whether a mask of the inputs holds for the outputs, too (as ``compute_mask`` says)."""
+    joins = False
+    """Whether ``call`` takes a list of tensors and makes one of them."""
     input_dtype = "float32"
     """The element type of the inputs where only data shows their shape."""
     activity_regularizer: Regularizer | None
@@ -257,6 +259,7 @@ class Layer(WeightHolder):
         self._check_call(args, kwargs)
         with _running().inside(self, None if training is OPEN else training):
             self._ensure_built(args)
+            self._refuse_strangers()
             args, kwargs = nest.map_leaves(self._cast, (args, kwargs))
             first = args[0] if args else next(iter(kwargs.values()))
             masks = nest.map_leaves(lambda leaf: tracing.mask_of(leaf) if isinstance(leaf, Node) else None, first)
@@ -276,6 +279,19 @@ class Layer(WeightHolder):
                 )
         return outputs
 
+    def _refuse_strangers(self) -> None:
+        """Refuse a layer with weights that the layer whose code runs does not have: nobody would train or save them."""
+        if self.owned or not self._weights:
+            return
+        trace = _running()
+        around = [*([] if trace.model is None else [trace.model]), *trace.layers[:-1]]
+        if around and not any(self is one for holder in around for one in holder.walk()):
+            raise GraphError(
+                f"layer {self.name!r} has weights and is called by {around[-1].name!r}, which does not hold it",
+                at=user_line(),
+                remedy=f"make it in __init__ and keep it: self.{self.name} = ...",
+            )
+
     def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse arguments that ``call`` does not take; ``training`` and ``mask`` come from where the layer stands."""
         signature = _signature(type(self).call)
@@ -287,7 +303,9 @@ class Layer(WeightHolder):
             raise DTypeError(
                 f"layer {self.name!r} was called in a way that it does not know: {error}",
                 at=user_line(),
-                remedy=f"write layer({', '.join(shown[1:])})",
+                remedy="write layer([a, b])"
+                if self.joins and len(args) > 1
+                else f"write layer({', '.join(shown[1:])})",
             ) from None
 
     def _ensure_built(self, args: tuple[Any, ...]) -> None:

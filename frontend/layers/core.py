@@ -93,7 +93,7 @@ def _whole_shape(batch_shape: tuple[Any, ...], shape: tuple[Any, ...], batch_siz
             at=user_line(),
             remedy="begin it with the number of samples of a batch, or with None: batch_shape=(None, 3)",
         )
-    return batch_shape
+    return None if batch_shape[0] is None else int(batch_shape[0]), *batch_shape[1:]
 
 
 @checked

@@ -17,6 +17,7 @@ class Merge(Layer):
     """Base of layers that combine a list of tensors of one shape (sizes of 1 are repeated)."""
 
     supports_masking = True
+    joins = True
 
     def merge(self, inputs: Sequence[Node]) -> Node:
         """Combine at least two tensors of equal rank."""

@@ -106,5 +106,7 @@ class SpatialLayer(Layer):
             raise ShapeError(
                 f"layer {self.name!r} takes {self.rank + 2} axes ({order}), its input has {rank}",
                 at=user_line(),
-                remedy="add or join axes with layers.Reshape",
+                remedy="give it an axis of channels, such as Input((28, 28, 1)) and x[..., None]"
+                if rank == self.rank + 1
+                else "add or join axes with layers.Reshape",
             )

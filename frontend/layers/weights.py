@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.errors import NameClashError, ShapeError
 from graphc.frontend import constraints, initializers, nest, regularizers, tracing
+from graphc.frontend.checked import Natural, checked
 from graphc.frontend.config import Configurable, user_line
 from graphc.frontend.layers.selection import path_of, select, split_before_last
 from graphc.ir import location
@@ -119,6 +120,12 @@ class WeightHolder(Configurable):
 
     def _known_sizes(self, shape: Sequence[int] | int, label: str) -> tuple[int, ...]:
         """The sizes of a weight, all of which must be known now."""
+        if isinstance(shape, str):
+            raise ShapeError(
+                f"a weight of layer {self.name!r} would have the shape {shape!r}",
+                at=user_line(),
+                remedy=f"write self.add_weight(shape=..., name={shape!r})",
+            )
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(isinstance(size, list | tuple) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
@@ -271,7 +278,8 @@ class WeightHolder(Configurable):
             layer._trainable = bool(value)
         tracing.note_change()
 
-    def freeze(self, *which: Any, all_but_last: int | None = None) -> list[str]:
+    @checked
+    def freeze(self, *which: Any, all_but_last: Natural | None = None) -> list[str]:
         """Leave weights out of training; frozen batch normalization uses its moving statistics in training, too.
 
         Frozen weights have no gradients and no slots in the optimizer. It takes effect at the next ``fit`` or

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,9 @@ def aligned(y_true: Node, y_pred: Node) -> Node:
         raise ShapeError(
             f"targets have shape {y_true.shape}, predictions {y_pred.shape}",
             at=user_line(),
-            remedy="make them equal with gx.reshape or gx.expand_dims; a loss does not broadcast",
+            remedy="give one-hot rows as targets, or take what is for class numbers, whose name begins with Sparse"
+            if y_true.ndim + 1 == y_pred.ndim
+            else "make them equal with gx.reshape or gx.expand_dims; a loss does not broadcast",
         )
     return y_true
 
@@ -129,6 +132,25 @@ def as_values(result: Any, what: str) -> Node:
             remedy="return a node: compute with graphc's functions from the targets and predictions it is given",
         )
     return result
+
+
+def takes_both(function: Callable[..., Any], what: str, arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """A user's function, if it can be called with targets and predictions.
+
+    Raises:
+        DTypeError: it takes other arguments.
+    """
+    try:
+        inspect.signature(function).bind(None, None, **arguments)
+    except TypeError as error:
+        raise DTypeError(
+            f"{what} is not called with targets and predictions: {error}",
+            at=user_line(),
+            remedy="write it as a function of (y_true, y_pred)",
+        ) from None
+    except ValueError:  # what is written in C may not say what it takes
+        pass
+    return function
 
 
 def reduce_weighted(values: Node, weight: Node | None, mask: Node | None, reduction: str | None) -> Node:
@@ -189,7 +211,7 @@ class LossFunctionWrapper(Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name or getattr(fn, "__name__", "loss"), reduction)
-        self.fn = fn
+        self.fn = takes_both(fn, f"the loss {self.name!r}", kwargs)
         self._arguments = kwargs
 
     def call(self, y_true: Node, y_pred: Node) -> Node:

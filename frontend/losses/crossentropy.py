@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import graphc as gx
 from graphc.errors import ShapeError
-from graphc.frontend.checked import Part
+from graphc.frontend.checked import Part, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import Loss, aligned
+from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 
 
+@checked
 def binary_crossentropy(
-    y_true: Node, y_pred: Node, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+    y_true: Node, y_pred: Node, from_logits: bool = False, label_smoothing: Part = 0.0, axis: int = -1
 ) -> Node:
     """The mean of ``-(y log p + (1 - y) log(1 - p))`` over an axis: see :class:`BinaryCrossentropy`.
 
@@ -37,8 +40,9 @@ def smoothed_binary(y_true: Node, label_smoothing: float) -> Node:
     return y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else y_true
 
 
+@checked
 def categorical_crossentropy(
-    y_true: Node, y_pred: Node, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+    y_true: Node, y_pred: Node, from_logits: bool = False, label_smoothing: Part = 0.0, axis: int = -1
 ) -> Node:
     """``-sum(y * log p)`` over the classes: see :class:`CategoricalCrossentropy`."""
     y_true, y_pred = dense_operands(y_true, y_pred, label_smoothing, axis)
@@ -55,13 +59,14 @@ def dense_operands(y_true: Node, y_pred: Node, label_smoothing: float, axis: int
     return y_true, y_pred
 
 
+@checked
 def sparse_categorical_crossentropy(
     y_true: Node,
     y_pred: Node,
     from_logits: bool = False,
     ignore_class: int | None = None,
     axis: int = -1,
-    label_smoothing: float = 0.0,
+    label_smoothing: Part = 0.0,
 ) -> Node:
     """``-log p[label]``, 0 for ignored labels: see :class:`SparseCategoricalCrossentropy`."""
     y_pred = to_last(y_pred, axis)
@@ -94,7 +99,18 @@ def labels_type(output: TensorType, axis: int, name: str) -> TensorType:
             remedy="let the last layer have one unit for each class: layers.Dense(classes)",
         )
     axis %= output.rank
+    warn_of_one_class(output.shape[axis], name)
     return TensorType(DType.int64, (*output.shape[:axis], *output.shape[axis + 1 :]))
+
+
+def warn_of_one_class(size: Size, name: str) -> None:
+    """A softmax over one class is always 1, and its loss 0."""
+    if size == 1:
+        warnings.warn(
+            f"{name} of one class is always 0: for yes or no take the loss binary_crossentropy and the activation "
+            "sigmoid, or one unit for each class",
+            stacklevel=2,
+        )
 
 
 def to_last(x: Node, axis: int) -> Node:
@@ -173,6 +189,7 @@ class CategoricalCrossentropy(Loss):
         return categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing, self.axis)
 
     def target_type(self, output: TensorType) -> TensorType:
+        warn_of_one_class(output.shape[self.axis], self.name)
         return output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphc as gx
 from graphc.errors import AxisError
+from graphc.frontend.checked import checked
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import EPSILON, Loss, PointwiseLoss, aligned
 from graphc.frontend.losses.crossentropy import labels_type
@@ -35,6 +36,7 @@ def _poisson(y_true: Node, y_pred: Node) -> Node:
     return y_pred - aligned(y_true, y_pred) * gx.log(y_pred + EPSILON)
 
 
+@checked
 def categorical_generalized_cross_entropy(y_true: Node, y_pred: Node, q: float = 0.5) -> Node:
     """``(1 - p**q) / q`` with the probability p of the label: cross entropy for q towards 0, the absolute error for 1.
 

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 import graphc as gx
-from graphc.frontend.checked import NonNegative, Part
+from graphc.frontend.checked import NonNegative, Part, checked
 from graphc.frontend.losses.base import Loss, PointwiseLoss, aligned
 from graphc.frontend.losses.crossentropy import dense_operands, smoothed_binary
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
 
+@checked
 def binary_focal_crossentropy(
     y_true: Node,
     y_pred: Node,
     apply_class_balancing: bool = False,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
+    alpha: Part = 0.25,
+    gamma: NonNegative = 2.0,
     from_logits: bool = False,
-    label_smoothing: float = 0.0,
+    label_smoothing: Part = 0.0,
     axis: int = -1,
 ) -> Node:
     """The mean of ``(1 - p_t)**gamma`` times the cross entropy over an axis: see :class:`BinaryFocalCrossentropy`.
@@ -47,13 +48,14 @@ def _binary(
     return (y_true * balance + (1.0 - y_true) * (1.0 - balance)) * values
 
 
+@checked
 def categorical_focal_crossentropy(
     y_true: Node,
     y_pred: Node,
-    alpha: float | Sequence[float] = 0.25,
-    gamma: float = 2.0,
+    alpha: NonNegative | Sequence[NonNegative] = 0.25,
+    gamma: NonNegative = 2.0,
     from_logits: bool = False,
-    label_smoothing: float = 0.0,
+    label_smoothing: Part = 0.0,
     axis: int = -1,
 ) -> Node:
     """``-sum(alpha * (1 - p)**gamma * y * log p)`` over the classes: see :class:`CategoricalFocalCrossentropy`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import graphc as gx
-from graphc.frontend.checked import NonNegative
+from graphc.frontend.checked import NonNegative, checked
 from graphc.frontend.losses.base import EPSILON, Loss, aligned
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
 
+@checked
 def dice(y_true: Node, y_pred: Node, axis: int | Sequence[int] | None = None) -> Node:
     """One minus ``2 * sum(y_true * y_pred) / (sum(y_true) + sum(y_pred))`` over axes, None: all, the batch too.
 
@@ -23,8 +24,13 @@ def dice(y_true: Node, y_pred: Node, axis: int | Sequence[int] | None = None) ->
     return 1.0 - 2.0 * common / (gx.sum(y_true, axis=axis) + gx.sum(y_pred, axis=axis) + EPSILON)
 
 
+@checked
 def tversky(
-    y_true: Node, y_pred: Node, alpha: float = 0.5, beta: float = 0.5, axis: int | Sequence[int] | None = None
+    y_true: Node,
+    y_pred: Node,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 0.5,
+    axis: int | Sequence[int] | None = None,
 ) -> Node:
     """One minus Tversky's index over axes, None: all, the batch too.
 

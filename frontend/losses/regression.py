@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphc as gx
-from graphc.frontend.checked import Bound
+from graphc.frontend.checked import Bound, checked
 from graphc.frontend.losses.base import EPSILON, Loss, PointwiseLoss, aligned
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -52,7 +52,8 @@ def _logarithmic(y_true: Node, y_pred: Node) -> Node:
     return gx.squared_error(gx.log1p(gx.maximum(y_true, EPSILON)), gx.log1p(gx.maximum(y_pred, EPSILON)))
 
 
-def huber(y_true: Node, y_pred: Node, delta: float = 1.0) -> Node:
+@checked
+def huber(y_true: Node, y_pred: Node, delta: Bound = 1.0) -> Node:
     """The mean of :func:`gx.huber <graphc.huber>` over the last axis."""
     return gx.mean(gx.huber(aligned(y_true, y_pred), y_pred, delta), axis=-1)
 
@@ -62,6 +63,7 @@ def log_cosh(y_true: Node, y_pred: Node) -> Node:
     return gx.mean(gx.log_cosh(aligned(y_true, y_pred), y_pred), axis=-1)
 
 
+@checked
 def cosine_similarity(y_true: Node, y_pred: Node, axis: int = -1) -> Node:
     """Minus the cosine of the angle between targets and predictions along an axis; 0 where one of them is 0."""
     return -gx.sum(_unit(aligned(y_true, y_pred), axis) * _unit(y_pred, axis), axis=axis)

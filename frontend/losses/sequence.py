@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import graphc as gx
-from graphc.frontend.checked import Natural
+from graphc.frontend.checked import Natural, checked
 from graphc.frontend.losses.base import Loss, reduce_weighted
 from graphc.ir.node import Node
 
 
-def ctc(y_true: Node, y_pred: Node, blank: int = 0) -> Node:
+@checked
+def ctc(y_true: Node, y_pred: Node, blank: Natural = 0) -> Node:
     """Minus the log probability of the labels over all alignments: see :class:`CTC`.
 
     >>> import graphc as gx

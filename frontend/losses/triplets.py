@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphc as gx
 from graphc.errors import AxisError, ShapeError
-from graphc.frontend.checked import NonNegative
+from graphc.frontend.checked import NonNegative, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import Loss, divide_no_nan
 from graphc.ir.node import Node
@@ -39,8 +39,9 @@ def _unit(x: Node) -> Node:
     return x * gx.rsqrt(gx.maximum(gx.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
+@checked
 def triplet(
-    anchor: Node, positive: Node, negative: Node, margin: float = 1.0, distance_metric: str = "squared_l2"
+    anchor: Node, positive: Node, negative: Node, margin: NonNegative = 1.0, distance_metric: str = "squared_l2"
 ) -> Node:
     """``max(d(anchor, positive) - d(anchor, negative) + margin, 0)`` of each row.
 
@@ -52,7 +53,10 @@ def triplet(
     return gx.maximum(near - far + margin, 0.0)
 
 
-def triplet_semi_hard(y_true: Node, y_pred: Node, margin: float = 1.0, distance_metric: str = "squared_l2") -> Node:
+@checked
+def triplet_semi_hard(
+    y_true: Node, y_pred: Node, margin: NonNegative = 1.0, distance_metric: str = "squared_l2"
+) -> Node:
     """The triplet loss with triplets that are found within the batch, of each anchor.
 
     For each pair of one class, the negative is the nearest of those that are farther than the positive; where there is

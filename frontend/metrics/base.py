@@ -11,7 +11,7 @@ import graphc as gx
 from graphc.frontend import initializers
 from graphc.frontend.arguments import is_number
 from graphc.frontend.config import Configurable
-from graphc.frontend.losses.base import as_values, divide_no_nan, extended
+from graphc.frontend.losses.base import as_values, divide_no_nan, extended, takes_both
 from graphc.ir.dims import product
 from graphc.ir.node import Node, Parameter
 from graphc.ir.types import DType, TensorType, as_dtype
@@ -172,7 +172,7 @@ class MeanMetricWrapper(MeanOf):
 
     def __init__(self, fn: Callable[..., Node], name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name or getattr(fn, "__name__", "metric"))
-        self.fn = fn
+        self.fn = takes_both(fn, f"the metric {self.name!r}", kwargs)
         self._arguments = kwargs
 
     def values(self, y_true: Node, y_pred: Node) -> Node:

@@ -6,7 +6,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.errors import ShapeError
-from graphc.frontend.checked import Count
+from graphc.frontend.checked import Count, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.losses.base import aligned
 from graphc.frontend.metrics.base import MeanOf
@@ -24,6 +24,7 @@ def accuracy(y_true: Node, y_pred: Node) -> Node:
     return gx.equal(aligned(y_true, y_pred), y_pred)
 
 
+@checked
 def binary_accuracy(y_true: Node, y_pred: Node, threshold: float = 0.5) -> Node:
     """Where predictions are above a threshold and targets 1, or neither, as bools."""
     return gx.equal(aligned(y_true, y_pred), gx.cast(gx.greater(y_pred, threshold), y_pred.dtype))
@@ -69,12 +70,14 @@ def labels_of(y_true: Node, y_pred: Node) -> Node:
     return labels
 
 
-def top_k_categorical_accuracy(y_true: Node, y_pred: Node, k: int = 5) -> Node:
+@checked
+def top_k_categorical_accuracy(y_true: Node, y_pred: Node, k: Count = 5) -> Node:
     """Where less than k predictions are larger than that of the class with the largest target, as bools."""
     return sparse_top_k_categorical_accuracy(gx.argmax(y_true, axis=-1), y_pred, k)
 
 
-def sparse_top_k_categorical_accuracy(y_true: Node, y_pred: Node, k: int = 5, from_sorted_ids: bool = False) -> Node:
+@checked
+def sparse_top_k_categorical_accuracy(y_true: Node, y_pred: Node, k: Count = 5, from_sorted_ids: bool = False) -> Node:
     """Where less than k predictions are larger than that of the label, as bools.
 
     Args:

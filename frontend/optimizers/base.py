@@ -189,6 +189,17 @@ class Optimizer(Configurable):
         self._rate.value = np.float64(_checked_rate(value))
 
     @property
+    def lr(self) -> float:
+        """What other libraries call the learning rate: there is none of this name, and setting it says so."""
+        raise AttributeError("an optimizer has learning_rate, not lr")
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        raise GraphError(
+            f"{type(self).__name__} has no attribute 'lr'", at=user_line(), remedy="write optimizer.learning_rate = ..."
+        )
+
+    @property
     def follows_schedule(self) -> bool:
         """Whether the learning rate is a function of the number of steps taken, which cannot be set by hand."""
         return self._schedule is not None

@@ -234,8 +234,8 @@ def test_an_iterable_begins_again_when_its_batches_are_used_up_by_whole_epochs()
 
 
 def test_settings_of_a_data_set_are_checked():
-    with pytest.raises(gx.AxisError, match="workers is at least 1"):
-        Parts(workers=0)
+    with pytest.raises(gx.AxisError, match="max_queue_size of Parts is 0"):
+        Parts(max_queue_size=0)
     with pytest.raises(gx.AxisError, match="threads"):
         Parts(use_multiprocessing=True)
     for name in ("steps_per_epoch", "validation_freq"):

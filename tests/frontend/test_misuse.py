@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -221,7 +222,7 @@ def fit(model):
         (lambda: classifier(precision="fp8"), gx.AxisError, "no precision is called 'fp8'", "mixed_bfloat16"),
         (lambda: gx.data.pad_sequences([[1, 2], ["a"]]), gx.DTypeError, "sequence 1 holds <U1", "WordTokenizer"),
         (lambda: gx.data.pad_sequences(5), gx.AxisError, "sequences is 5", "lists of numbers"),
-        (lambda: gx.data.pad_sequences([[1]], maxlen=-1), gx.AxisError, "maxlen is -1", "give a length"),
+        (lambda: gx.data.pad_sequences([[1]], maxlen=-1), gx.AxisError, "maxlen of pad_sequences is -1", "from 0 on"),
         (lambda: gx.data.WordTokenizer().fit([1, 2]), gx.DTypeError, "fit takes texts, not 1", "list of texts"),
         (lambda: gx.stack(3), gx.DTypeError, "stack: int is not a list", r"stack\(\[x, y\]\)"),
         (lambda: gx.zeros((3,)) + "a", gx.DTypeError, "str is not a node", "a gx function returned"),
@@ -239,6 +240,126 @@ def fit(model):
 )
 def test_what_is_wrong_with_an_argument_is_told(run, error, says, remedy):
     check(run, error, says, remedy)
+
+
+class MakesInCall(Model):
+    """Makes a layer whenever it is called, as no weights can be kept."""
+
+    def call(self, x):
+        return layers.Dense(3)(x)
+
+
+class PositionalName(layers.Layer):
+    """Gives the name of a weight where its shape stands."""
+
+    def build(self, input_shape):
+        self.add_weight("scale", (4,))
+
+
+def set_lr():
+    classifier().optimizer.lr = 0.1
+
+
+def sparse_table():
+    x = Input((5,), dtype="int32")
+    model = Model(x, layers.Dense(1)(layers.Flatten()(layers.Embedding(9, 4, sparse=True)(x))))
+    model.compile(gx.optimizers.Muon(), "mse", backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "says", "remedy"),
+    [
+        (lambda: classifier().fit(X, Y, batchsize=3), gx.DTypeError, "fit does not take.*'batchsize'", "'batch_size'"),
+        (lambda: classifier().evaluate(X, Y, step=3), gx.DTypeError, "evaluate does not.*'step'", "mean 'steps'"),
+        (lambda: classifier().predict(x=X, y=Y), gx.DTypeError, "predict does not take.*'y'", r"help\(predict\)"),
+        (
+            lambda: classifier().predict(),
+            gx.DTypeError,
+            "predict does not.*missing a required argument: 'x'",
+            "predict",
+        ),
+        (lambda: classifier(optimiser="sgd"), gx.DTypeError, "compile does not take.*'optimiser'", "'optimizer'"),
+        (
+            lambda: classifier(jit_compile=True),
+            gx.DTypeError,
+            "compile does not.*'jit_compile'",
+            "leave jit_compile out",
+        ),
+        (lambda: gx.load_model(None), gx.AxisError, "path of load_model is None", "a text or a path"),
+        (lambda: classifier().save(3), gx.AxisError, "path of save is 3", "a text or a path"),
+        (lambda: Input((3,), batch_size=0), gx.AxisError, "batch_size of Input is 0", "positive whole"),
+        (lambda: Input((3,), batch_shape=(None, 3)), gx.ShapeError, "has both batch_shape and", "batch_shape alone"),
+        (lambda: Input(batch_shape=(0, 3)), gx.ShapeError, r"batch_shape of Input is \(0, 3\)", "or with None"),
+        (lambda: gx.optimizers.Adam(epsilon=-1e-7), gx.AxisError, "epsilon of Adam is -1e-07", "at least 0"),
+        (lambda: gx.losses.Huber(-1), gx.AxisError, "delta of Huber is -1", "a positive number, such as 1.0"),
+        (
+            lambda: gx.losses.BinaryCrossentropy(label_smoothing=2),
+            gx.AxisError,
+            "label_smoothing of BinaryCrossentropy is 2",
+            "from 0 to 1",
+        ),
+        (lambda: gx.initializers.RandomUniform(1, 0), gx.AxisError, "minval 1 is above maxval 0", "exchange"),
+        (lambda: gx.optimizers.SGD(math.inf), gx.AxisError, "a learning rate is a number.*inf", "0.001"),
+        (lambda: gx.callbacks.EarlyStopping(patients=3), gx.DTypeError, "unexpected.*'patients'", "mean 'patience'"),
+        (set_lr, gx.GraphError, "SGD has no attribute 'lr'", "optimizer.learning_rate"),
+        (sparse_table, gx.GraphError, "whole parameters; weight_decay shrinks every row", "sparse=False"),
+        (lambda: fit(MakesInCall()), gx.GraphError, "is called by '.*', which does not hold it", "self.dense"),
+        (lambda: PositionalName()(Input((4,))), gx.ShapeError, "the shape 'scale'", r"add_weight\(shape=..., name="),
+        (lambda: classifier(lambda p: p), gx.DTypeError, "not called with targets and predictions", "y_true, y_pred"),
+        (lambda: layers.Concatenate()(Input((4,)), Input((4,))), gx.DTypeError, "too many", r"layer\(\[a, b\]\)"),
+        (lambda: layers.Conv2D(8, 3)(Input((28, 28))), gx.ShapeError, "takes 4 axes", r"Input\(\(28, 28, 1\)\)"),
+        (
+            lambda: Sequential([Input((4,)), Input((4,))]),
+            gx.GraphError,
+            "first, and once",
+            "several inputs need gx.Model",
+        ),
+        (lambda: classifier().fit(X, Y, callbacks=[print]), gx.GraphError, "is not a callback", "LambdaCallback"),
+        (lambda: classifier().predict(X[0]), gx.ShapeError, r"the data has shape \(4,\)", r"one sample: x\[None\]"),
+        (lambda: classifier().fit(X, list("abcabc")), gx.DTypeError, "holds <U1", "np.unique"),
+        (lambda: classifier().get_layer("score"), gx.NameClashError, "no layer 'score'", "did you mean 'scores'"),
+        (
+            lambda: classifier(metrics=[gx.metrics.Precision()]).fit(X, Y),
+            gx.ShapeError,
+            r"targets have shape \(batch,\)",
+            "one-hot rows",
+        ),
+        (
+            lambda: layers.Bidirectional(layers.LSTM(2), backward_layer=3),
+            gx.GraphError,
+            "recurrent layer, not 3",
+            "LSTM",
+        ),
+        (lambda: layers.StackedRNNCells([3]), gx.GraphError, "3 is not a cell", "state_size"),
+    ],
+)
+def test_what_newcomers_try_is_told(run, error, says, remedy):
+    check(run, error, says, remedy)
+
+
+def test_a_loss_that_is_no_number_is_told_of_once_with_its_cause():
+    spoilt = X.copy()
+    spoilt[2, 1] = np.nan
+    for x, cause in ((spoilt, "the data holds NaN"), (X * 1e20, "lower the learning rate")):
+        model = Sequential([Input((4,)), layers.Dense(3)])
+        model.compile("sgd", "mse", backend="reference")
+        with pytest.warns(UserWarning, match=f"the loss is (nan|inf) in epoch 1: {cause}") as caught:
+            model.fit(x, ROWS, epochs=2, verbose=0)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+
+
+def test_one_class_is_told_of():
+    model = Sequential([Input((4,)), layers.Dense(1, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy", backend="reference")
+    with pytest.warns(UserWarning, match=r"of one class is always 0: for yes or no.*binary_crossentropy"):
+        model.evaluate(X, ROWS[:, :1], verbose=0)
+
+
+def test_what_is_watched_is_suggested():
+    stopping = gx.callbacks.EarlyStopping("val_accurcy", mode="max")
+    with pytest.warns(UserWarning, match=r"the logs do not hold: loss, val_loss, val_accuracy; did you mean 'val_acc"):
+        stopping.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5})
 
 
 def test_programs_have_names():
