@@ -1,9 +1,10 @@
 """Reductions that are two: to a single number, and to the place of an extreme.
 
 ``sum(x)`` over all axes of ``x`` becomes the sum of each row and then the sum of the rows' sums, which can run on
-several threads. The rows are fused with whatever makes ``x``; what a thread adds up does not depend on how many threads
-there are. The place of the largest element of a long row becomes the largest element and then the first place where it
-stands: neither of the two depends on the order, so that both are computed many elements at a time.
+several threads. The rows are fused with whatever makes ``x``: they are all that belongs to an index of the first axis,
+or those of the last axis where a softmax or a normalization makes them. What a thread adds up does not depend on how
+many threads there are. The place of the largest element of a long row becomes the largest element and then the first
+place where it stands: neither of the two depends on the order, so that both are computed many elements at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node, apply
 from graphc.ir.types import DType
 from graphc.lower.cluster import reduces
+from graphc.ops.base import Elementwise
 from graphc.ops.compare import equal, not_equal, where
 from graphc.ops.create import iota
 from graphc.ops.logic import logical_or
@@ -41,9 +43,25 @@ def _split(node: Node, args: tuple[Node, ...]) -> Node | None:
     row = product(tuple(args[0].shape[axis] for axis in long[1:]))
     if isinstance(row, int) and row < SMALLEST_ROW:
         return None
-    inner = tuple(axis for axis in op.axes if axis != long[0])
+    last = args[0].ndim - 1
+    inner = (last,) if long[-1] == last and _is_made_by_rows(args[0]) else tuple(a for a in op.axes if a != long[0])
     rows = apply(type(op)(inner, True), args[0])
     return apply(type(op)(op.axes, op.keepdims), rows)
+
+
+def _is_made_by_rows(x: Node) -> bool:
+    """Is it elementwise work on what is known of each row of as many elements?"""
+    stack, seen = [x], {x}
+    while stack:
+        node = stack.pop()
+        if isinstance(node.op, Reduce):
+            if node.op.axes == (x.ndim - 1,) and node.op.keepdims and node.args[0].shape == x.shape:
+                return True
+        elif isinstance(node.op, Elementwise):
+            new = [arg for arg in node.args if arg.ndim == x.ndim and arg not in seen]
+            seen.update(new)
+            stack += new
+    return False
 
 
 def _extreme_and_place(op: ArgMax | ArgMin, x: Node) -> Node | None:

@@ -57,3 +57,15 @@ def test_sums_of_columns_stay_apart_where_loops_differ_or_one_needs_the_other():
     assert len(kernel_names(judge({"total": total, "squares": gx.sum(centred * centred, axis=0)}, {x: arrays[x]}))) == 2
     turned = {"down": gx.sum(y, axis=0), "across": gx.sum(gx.transpose(y), axis=0)}
     assert len(kernel_names(judge(turned, {y: arrays[y]}))) == 2
+
+
+def test_the_mean_of_all_logarithms_is_taken_where_rows_are_made():
+    """As with smoothed labels: nothing of the size of all scores is in memory but the weights that are asked for."""
+    x = gx.placeholder("x", ("n", 4, 32))
+    moved = x - gx.max(x, axis=-1, keepdims=True)
+    powers = gx.exp(moved)
+    total = gx.sum(powers, axis=-1, keepdims=True)
+    outputs = {"all": gx.sum(moved - gx.log(total)), "weights": powers / total}
+    plan = judge(outputs, {x: RNG.standard_normal((3, 4, 32)).astype(np.float32)}, rtol=1e-4)
+    assert len(kernel_names(plan)) == 2
+    assert all(buffer.type.size != x.type.size for buffer in plan.buffers if buffer.place is Place.ARENA)
