@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import graphc as gx
+from graphc.backend import Backend
 from graphc.errors import AxisError, NameClashError
 from graphc.frontend import generation, nest, tracing
 from graphc.frontend.config import user_line
@@ -77,7 +78,7 @@ class Decoder:
         pad: int = 0,
         constants: Nest = None,
         lengths: Node | None = None,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         precision: str | None = None,
     ) -> None:
         self._step = step

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import graphc as gx
+from graphc.backend import Backend
 from graphc.errors import GraphError
 from graphc.frontend import losses, metrics, nest, tracing
 from graphc.frontend.arguments import is_number, shown
@@ -35,7 +36,7 @@ class Compiled:
     loss_weights: Any
     metrics: Any
     weighted_metrics: Any
-    backend: str
+    backend: str | Backend
     check_finite: bool
     loc: Location | None
     memory_budget: int | float | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import graphc as gx
+from graphc.backend import Backend
 from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
 from graphc.frontend import seeds
 from graphc.frontend.checked import Natural, Positive, checked
@@ -94,7 +95,7 @@ class Perceptron:
         learning_rate: Positive | None = None,
         initializer: Any = "zeros",
         shuffle: bool = False,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
     ) -> None:
         if rule not in RULES:
             raise AxisError(f"no rule is called {rule!r}", at=user_line(), remedy="use 'trick' or 'delta'")

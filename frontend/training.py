@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.backend import Backend
 from graphc.errors import GraphError, ShapeError
 from graphc.frontend import nest, optimizers, seeds
 from graphc.frontend.callbacks import Callback, CallbackList, History
@@ -71,7 +72,7 @@ class Trainer(Feeding):
         metrics: Any = None,
         weighted_metrics: Any = None,
         *,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         check_finite: bool = False,
         memory_budget: int | float | None = None,
         precision: str | None = None,
@@ -85,7 +86,7 @@ class Trainer(Feeding):
             metrics: a list of names (``"accuracy"``), metrics or functions; for several outputs one list for each, or
                 a dict. They do not see weights of samples.
             weighted_metrics: metrics, given likewise, that do.
-            backend: ``"auto"``, ``"numba"``, ``"reference"`` or a plug-in's name.
+            backend: ``"auto"``, ``"numba"``, ``"cupy"``, ``"reference"``, a plug-in's name or a backend.
             check_finite: refuse a step that would make NaN or infinity.
             memory_budget: the most bytes that a training step's intermediates may take, or as a float a part of what
                 they take otherwise; see :func:`graphc.compile`.
