@@ -46,6 +46,16 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def sizes_of(shape: Any) -> tuple[Any, ...]:
+    """A shape as a tuple, from one size or several.
+
+    >>> sizes_of(3), sizes_of(np.int64(3)), sizes_of([3, None])
+    ((3,), (3,), (3, None))
+    """
+    number = _scalar(shape)
+    return (int(number),) if is_whole(number, -math.inf) else tuple(number)
+
+
 def shown(value: Any) -> str:
     """How messages show what was given: an array by its type and shape, other things cut to one short line.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from graphc.errors import AxisError
-from graphc.frontend.arguments import is_whole
 from graphc.frontend.backup import read_backup, write_backup
 from graphc.frontend.callbacks_base import Callback, Logs
 from graphc.frontend.callbacks_stop import Monitor
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _check_frequency(save_freq: Any) -> None:
-    if save_freq != "epoch" and not is_whole(save_freq):
+    if isinstance(save_freq, str) and save_freq != "epoch":
         raise AxisError(
             f"save_freq is 'epoch' or a number of batches, not {save_freq!r}", at=user_line(), remedy="try 'epoch'"
         )

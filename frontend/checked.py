@@ -189,19 +189,31 @@ class Rules:
     """What the arguments of a function take.
 
     Attributes:
-        names: of the arguments that may be given by position.
-        rules: by name, for those that ask for anything.
+        rules: by name, for the arguments that ask for anything.
+        places: the numbers of the arguments that may be given by position.
+        asking: those among them that ask for anything, by number.
+        needed: the arguments without a default, and their numbers.
+        most: how many arguments may be given by position.
+        names: those that may be given by name; None: any.
         signature: the function's.
     """
 
-    names: tuple[str, ...]
     rules: Mapping[str, Rule]
+    places: Mapping[str, int]
+    asking: tuple[tuple[int, str], ...]
+    needed: tuple[tuple[float, str], ...]
+    most: float
+    names: frozenset[str] | None
     signature: inspect.Signature
 
-    def positional(self, owner: str, args: tuple[Any, ...]) -> list[Any]:
-        """Plain values of the arguments given by position."""
-        named = [self.take(owner, name, value) for name, value in zip(self.names, args, strict=False)]
-        return [*named, *args[len(named) :]]
+    def fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Can the function be called with these? The same as the signature says, in a tenth of its time."""
+        count = len(args)
+        if count > self.most or not (self.names is None or kwargs.keys() <= self.names):
+            return False
+        if any(place >= count and name not in kwargs for place, name in self.needed):
+            return False
+        return all(self.places.get(name, count) >= count for name in kwargs)
 
     def take(self, owner: str, name: str, value: Any) -> Any:
         """The plain value of an argument.
@@ -220,13 +232,23 @@ class Rules:
         raise AxisError(f"{name} of {owner} is {shown(value)}", at=user_line(), remedy=remedy)
 
 
-@lru_cache(maxsize=1024)
 def _rules(function: Callable[..., Any]) -> Rules:
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     found = {p.name: _read(p.annotation) for p in parameters if isinstance(p.annotation, str) and p.kind in _NAMED}
-    by_position = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-    return Rules(by_position, {name: rule for name, rule in found.items() if rule.kinds}, signature)
+    rules = {name: rule for name, rule in found.items() if rule.kinds}
+    places = {p.name: place for place, p in enumerate(parameters) if p.kind is p.POSITIONAL_OR_KEYWORD}
+    kinds = {p.kind for p in parameters}
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _NAMED]
+    return Rules(
+        rules,
+        places,
+        tuple((place, name) for name, place in places.items() if name in rules),
+        tuple((places.get(name, math.inf), name) for name in needed),
+        math.inf if inspect.Parameter.VAR_POSITIONAL in kinds else len(places),
+        None if inspect.Parameter.VAR_KEYWORD in kinds else frozenset(p.name for p in parameters if p.kind in _NAMED),
+        signature,
+    )
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -245,18 +267,28 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     >>> halve(np.float32(3), times=np.int64(2))
     0.75
     """
+    read: list[Rules] = []  # at the first call: reading all signatures would take part of every import
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        rules = _rules(function)
+        if not read:
+            read.append(_rules(function))
+        rules = read[0]
         owner = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
-        try:
-            rules.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            what = f"{owner} does not take these arguments"
-            raise misfit(what, f"see help({owner})", rules.signature, kwargs, error) from None
-        named = {name: rules.take(owner, name, value) for name, value in kwargs.items()}
-        return cast("Any", function)(*rules.positional(owner, args), **named)
+        if not rules.fit(args, kwargs):
+            try:
+                rules.signature.bind(*args, **kwargs)
+            except TypeError as error:
+                what = f"{owner} does not take these arguments"
+                raise misfit(what, f"see help({owner})", rules.signature, kwargs, error) from None
+        plain = list(args)
+        for place, name in rules.asking:
+            if place >= len(args):
+                break
+            plain[place] = rules.take(owner, name, args[place])
+        for name, value in kwargs.items():
+            kwargs[name] = rules.take(owner, name, value)
+        return cast("Any", function)(*plain, **kwargs)
 
     return cast("Callable[P, R]", call)
 

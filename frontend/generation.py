@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import graphc as gx
 from graphc.errors import AxisError, DTypeError, GraphError, ShapeError
 from graphc.frontend import nest, tracing
@@ -465,13 +467,13 @@ def _check_count(value: Any, name: str) -> None:
 
 def check_limits(temperature: Any, top_k: Any, top_p: Any) -> None:
     """Refuse numbers that no sampling is meant by; nodes are not looked at."""
-    if isinstance(temperature, int | float) and not 0 < temperature < float("inf"):
+    if isinstance(temperature, int | float | np.number) and not 0 < temperature < float("inf"):
         raise AxisError(
             f"the temperature is {temperature}", at=user_line(), remedy="give a positive number, or use greedy"
         )
     if top_k is not None and not isinstance(top_k, Node):
         _check_count(top_k, "top_k")
-    if isinstance(top_p, int | float) and not 0 < top_p <= 1:
+    if isinstance(top_p, int | float | np.number) and not 0 < top_p <= 1:
         raise AxisError(f"top_p is {top_p}", at=user_line(), remedy="give a share above 0 and up to 1")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import AxisError, GraphError, ShapeError
 from graphc.frontend import seeds
-from graphc.frontend.arguments import shown
+from graphc.frontend.arguments import shown, sizes_of
 from graphc.frontend.checked import NonNegative, Positive
 from graphc.frontend.config import Configurable, lookup, user_line
 
@@ -45,7 +45,7 @@ class Initializer(Configurable):
 
     def __call__(self, shape: Any, dtype: Any = "float32") -> Array:
         """Values for a shape, as Keras has it: the same for the same ``seed=``, else new ones at each call."""
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        sizes = sizes_of(shape)
         rng = seeds.generator(self.seed) if self.seed is not None else np.random.default_rng()
         return self.sample(sizes, rng).astype(np.dtype(dtype))
 

@@ -433,7 +433,7 @@ class Sequential(Model):
         self._link()
 
     def build_for_data(self, x: Any) -> None:
-        if self._feeds is None and not self._chain:
+        if not self._chain:
             raise GraphError(f"model {self.name!r} has no layers", at=user_line(), remedy="add some: model.add(...)")
         super().build_for_data(x)
 

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from graphc.backend import compile_plan, find_backend, fits_of
 from graphc.errors import GraphError
@@ -136,6 +136,8 @@ def _lowered_within(graph: Graph, backend: Backend, budget: int | float, tf32: b
     """The plan with an arena of at most ``budget`` bytes (a float: of a part of what it would take)."""
     from graphc.lower.budget import lower_within
 
+    number: Any = budget
+    budget = cast("int | float", number.item() if hasattr(number, "item") else number)  # one of NumPy's
     positive = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0  # pyright: ignore[reportUnnecessaryIsInstance]
     if not positive or (isinstance(budget, float) and budget > 1):
         raise GraphError(f"memory_budget is {budget!r}", remedy="give bytes as an int, or a part up to 1.0 as a float")

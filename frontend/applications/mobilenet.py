@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphc.errors import AxisError
 from graphc.frontend import layers
 from graphc.frontend.applications.building import Build
-from graphc.frontend.arguments import is_number
-from graphc.frontend.checked import Count, checked
-from graphc.frontend.config import user_line
+from graphc.frontend.checked import Count, Positive, checked
 from graphc.frontend.model import Model
 from graphc.frontend.tracing import Symbol
 
@@ -23,7 +20,7 @@ _NORM = {"epsilon": 1e-3, "momentum": 0.999}
 @checked
 def MobileNetV2(
     input_shape: Sequence[int | None] | None = None,
-    alpha: float = 1.0,
+    alpha: Positive = 1.0,
     include_top: bool = True,
     weights: str | Path | None = None,
     input_tensor: Symbol | None = None,
@@ -57,8 +54,6 @@ def MobileNetV2(
     >>> f"{gx.applications.MobileNetV2().count_params():,}"
     '3,538,984'
     """
-    if not is_number(alpha, 0) or alpha == 0:
-        raise AxisError(f"alpha is {alpha!r}", at=user_line(), remedy="give a positive factor, such as 0.5")
     build = Build(
         include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation,
         name or f"mobilenetv2_{alpha:0.2f}", data_format, (224, 224, 3), 32,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import ShapeError
 from graphc.frontend import constraints, initializers, regularizers
-from graphc.frontend.arguments import is_number
 from graphc.frontend.checked import NonNegative, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
@@ -127,10 +126,6 @@ class BatchNormalization(_Scaled):
             axis, epsilon, center, scale, (beta_initializer, beta_regularizer, beta_constraint),
             (gamma_initializer, gamma_regularizer, gamma_constraint), **kwargs,
         )  # fmt: skip
-        if not is_number(momentum, 0, 1):
-            raise AxisError(
-                f"momentum is {momentum!r}", at=user_line(), remedy="give a number from 0 to 1, such as 0.9"
-            )
         self.momentum = float(momentum)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import graphc as gx
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import ShapeError
 from graphc.frontend import regularizers
 from graphc.frontend.checked import LessThanAll, NonNegative, Part
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
+from graphc.frontend.layers.spatial import format_of
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes
@@ -120,11 +121,7 @@ class _SpatialDropout(_Dropping):
 
     def __init__(self, rate: Part, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
-        if data_format not in (None, "channels_last", "channels_first"):
-            raise AxisError(
-                f"there is no data format {data_format!r}", at=user_line(), remedy="channels_last or channels_first"
-            )
-        self.data_format = data_format or "channels_last"
+        self.data_format = format_of(data_format)
 
     def _disturbed(self, inputs: Node) -> Node:
         if inputs.ndim != self.axes + 2:

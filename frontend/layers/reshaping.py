@@ -10,6 +10,7 @@ from graphc.errors import AxisError, ShapeError
 from graphc.frontend.checked import Count
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.base import Layer
+from graphc.frontend.layers.spatial import format_of
 from graphc.ir.dims import product
 from graphc.ir.node import Node
 
@@ -25,13 +26,7 @@ class Flatten(Layer):
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if data_format not in (None, "channels_last", "channels_first"):
-            raise AxisError(
-                f"no data_format is called {data_format!r}",
-                at=user_line(),
-                remedy="use channels_last or channels_first",
-            )
-        self.data_format = data_format or "channels_last"
+        self.data_format = format_of(data_format)
 
     def call(self, inputs: Node) -> Node:
         if self.data_format == "channels_first" and inputs.ndim > 2:

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.errors import NameClashError, ShapeError
 from graphc.frontend import constraints, initializers, nest, regularizers, tracing
+from graphc.frontend.arguments import sizes_of
 from graphc.frontend.checked import Natural, checked
 from graphc.frontend.config import Configurable, user_line
 from graphc.frontend.layers.selection import path_of, select, split_before_last
@@ -126,7 +127,7 @@ class WeightHolder(Configurable):
                 at=user_line(),
                 remedy=f"write self.add_weight(shape=..., name={shape!r})",
             )
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        sizes = sizes_of(shape)
         if any(isinstance(size, list | tuple) for size in sizes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ShapeError(
                 f"layer {self.name!r} takes one tensor, it was called on several",

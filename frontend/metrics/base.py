@@ -9,7 +9,7 @@ import numpy as np
 
 import graphc as gx
 from graphc.frontend import initializers
-from graphc.frontend.arguments import is_number
+from graphc.frontend.arguments import is_number, sizes_of
 from graphc.frontend.config import Configurable
 from graphc.frontend.losses.base import as_values, divide_no_nan, extended, takes_both
 from graphc.ir.dims import product
@@ -50,7 +50,7 @@ class Metric(Configurable):
             name: for texts.
         """
         made = initializers.get(initializer)
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        sizes = sizes_of(shape)
         element = as_dtype(dtype)
         first = np.asarray(made(sizes, element.value), element.numpy)
         label = name or f"variable_{len(self.variables)}"

@@ -15,7 +15,7 @@ from graphc.errors import AxisError, DTypeError, ShapeError
 from graphc.ir.dims import Size, evaluate, names, product
 from graphc.ir.node import Node, apply
 from graphc.ops.arithmetic import multiply
-from graphc.ops.base import Operand, as_operands, explaining, normalize_axes
+from graphc.ops.base import Operand, as_int, as_operands, explaining, normalize_axes
 from graphc.ops.linear import MatMul
 from graphc.ops.movement import reshape, transpose
 from graphc.ops.reduction import sum
@@ -243,12 +243,14 @@ def tensordot(a: Operand, b: Operand, axes: int | Sequence[int | Sequence[int]] 
     """
     with explaining("tensordot"):
         left, right = as_operands(a, b)
-        if isinstance(axes, int):
-            if not 0 <= axes <= min(left.ndim, right.ndim):
-                raise AxisError(f"there are not {axes} axes to sum over", remedy="give fewer, or name them")
-            of_left, of_right = tuple(range(left.ndim - axes, left.ndim)), tuple(range(axes))
+        count = as_int(axes)
+        if count is not None:
+            if not 0 <= count <= min(left.ndim, right.ndim):
+                raise AxisError(f"there are not {count} axes to sum over", remedy="give fewer, or name them")
+            of_left, of_right = tuple(range(left.ndim - count, left.ndim)), tuple(range(count))
         else:
-            given = [cast("Sequence[int]", axis if isinstance(axis, list | tuple) else (axis,)) for axis in axes]
+            several = cast("Sequence[int | Sequence[int]]", axes)
+            given = [cast("Sequence[int]", axis if isinstance(axis, list | tuple) else (axis,)) for axis in several]
             if len(given) != 2 or len(given[0]) != len(given[1]):
                 raise AxisError(f"axes are {axes!r}", remedy="give as many axes of a as of b: ([0, 1], [1, 0])")
             of_left, of_right = _in_order(given[0], left.ndim), _in_order(given[1], right.ndim)

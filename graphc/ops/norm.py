@@ -171,7 +171,7 @@ def norm(x: Operand, ord: float | str = 2, axis: Axis = None, keepdims: bool = F
     """
     node = as_node(x)
     with explaining("norm", node):
-        if not isinstance(ord, int | float) and ord != "fro":
+        if not isinstance(ord, int | float | np.number) and ord != "fro":
             raise AxisError(f"there is no norm of order {ord!r}", remedy='give 1, 2, inf, another number or "fro"')
         order = 2.0 if isinstance(ord, str) else float(ord)
         axes = normalize_axes(axis, node.ndim)

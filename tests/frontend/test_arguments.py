@@ -86,6 +86,10 @@ def test_numbers_of_numpy_become_numbers_of_python():
         seen()
     with pytest.raises(gx.DTypeError, match="unexpected keyword argument 'f'"):
         seen(1, f=3)
+    with pytest.raises(gx.DTypeError, match="multiple values for argument 'a'"):
+        seen(1, a=2)
+    with pytest.raises(gx.DTypeError, match="too many positional arguments"):
+        seen(1, 2, 3)
 
 
 def test_annotations_of_users_are_theirs():

@@ -136,5 +136,5 @@ def test_mistakes_are_told():
     with pytest.raises(gx.ShapeError, match="takes 4 axes, its input has 3") as caught:
         layers.SpatialDropout2D(0.5)(x)
     assert "SpatialDropout1D fits" in str(caught.value)
-    with pytest.raises(gx.AxisError, match="no data format"):
+    with pytest.raises(gx.AxisError, match="no data_format is called 'first'"):
         layers.SpatialDropout2D(0.5, data_format="first")
