@@ -19,6 +19,7 @@ settings.load_profile("graphc")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
+    parser.addoption("--ptx", action="store_true", help="execute PTX where tests/cupy would emulate kernels: slowly")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,8 +8,9 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -57,13 +58,18 @@ def compile_kernels(
     small_products: bool = False,
     attention: Sequence[Variant] = (),
     convolution: Sequence[Convolving] = (),
+    functions: Mapping[str, tuple[int, int, int]] = MappingProxyType({}),
 ) -> ctypes.CDLL:
-    """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there."""
+    """A library with a function ``launch_NAME(blocks, downwards, words)`` for each kernel, kept in the cache or there.
+
+    ``functions`` are others of the source: threads of a block, pointers and numbers that each takes.
+    """
     runtime()
     launchers = [ANY, _fixed_launcher(POST_RESULTS, 128, 3, 3)]
     if small_products:
         launchers += [_fixed_launcher(name, 256, 5, 9) for name in (THIN_PRODUCT, SHORT_PRODUCT)]
         launchers.append(_fixed_launcher(FINISH_PRODUCT, 256, 3, 5))
+    launchers += [_fixed_launcher(name, *given) for name, given in functions.items()]
     launchers += [_template_launcher(variant) for variant in (*attention, *convolution)]
     launchers += [_launcher(kernel, entry) for kernel, entry in entries]
     text = f'#include "{HEADER}"\n{source}\n{"".join(launchers)}'
