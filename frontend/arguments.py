@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.errors import AxisError, GraphcError
+from graphc.errors import AxisError, DTypeError, GraphcError
 from graphc.ir.location import user_line
 from graphc.ir.types import DType, as_dtype
 
@@ -89,6 +89,18 @@ def element(owner: str, dtype: Any) -> DType:
         return as_dtype(dtype)
     except GraphcError as error:
         raise error.located(owner, (), user_line()) from None
+
+
+def numpy_type(owner: str, dtype: Any) -> np.dtype[Any]:
+    """The element type of NumPy's that an argument names.
+
+    Raises:
+        DTypeError: there is none.
+    """
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"dtype of {owner} is {shown(dtype)}", at=user_line(), remedy="give 'float32', say") from None
 
 
 def positive(owner: Any, name: str, value: Any) -> int:

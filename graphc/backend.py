@@ -167,10 +167,12 @@ def find_backend(name: str | Backend) -> Backend:
     Raises:
         BackendError: there is none of this name, it is broken, or it cannot run here.
     """
-    if name == "auto":
-        return _best()
     if not isinstance(name, str):
+        if not all(hasattr(name, part) for part in ("name", "compile")):
+            raise BackendError(f"{name!r} is not a backend", remedy="give a name, such as 'auto', or a backend object")
         backend, name = name, name.name
+    elif name == "auto":
+        return _best()
     elif name in BUILT_IN:
         backend = _load_built_in(name)
     elif name in _entry_points():

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphc.errors import FileError, GraphError, ShapeError
 from graphc.frontend import layers, tracing
+from graphc.frontend.arguments import shown
 from graphc.frontend.config import user_line
 from graphc.frontend.layers.core import Input
 from graphc.frontend.layers.spatial import format_of
@@ -62,6 +63,10 @@ class Build:
         self.data_format = format_of(data_format)
         self.last = self.data_format == "channels_last"
         self.given = input_tensor
+        if input_tensor is not None and not isinstance(input_tensor, Symbol):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise GraphError(
+                f"input_tensor is {shown(input_tensor)}", at=user_line(), remedy="give what gx.Input returned"
+            )
         if input_tensor is not None:
             shape = tuple(size if isinstance(size, int) else None for size in input_tensor.shape[1:])
         elif input_shape is None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, GraphError, ShapeError
+from graphc.frontend.arguments import numpy_type
 from graphc.frontend.checked import Count, LessThanAll, Natural, NonNegative, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.image_batches import ImageBatches, Pictures
@@ -134,7 +135,7 @@ class ImageDataGenerator:
         self.preprocessing_function = preprocessing_function
         self.data_format = data_format or FORMATS[0]
         self.validation_split = validation_split
-        self.dtype = np.dtype(dtype)
+        self.dtype = numpy_type("ImageDataGenerator", dtype)
         self.mean: Array | None = None
         self.std: Array | None = None
 
@@ -179,7 +180,7 @@ class ImageDataGenerator:
                 at=user_line(),
                 remedy="give numbers as (images, height, width, channels), such as x[..., None]",
             )
-        columns = [np.asarray(given) for given in (y, sample_weight) if given is not None]
+        columns = [np.atleast_1d(np.asarray(given)) for given in (y, sample_weight) if given is not None]
         if sample_weight is not None and y is None:
             raise GraphError("there are weights of samples and no targets", at=user_line(), remedy="give y")
         if any(len(column) != len(array) for column in columns):

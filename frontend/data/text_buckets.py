@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import AxisError, ShapeError
 from graphc.frontend import nest
+from graphc.frontend.arguments import shown
 from graphc.frontend.checked import Count, Natural, checked
 from graphc.frontend.config import user_line
 from graphc.frontend.data.dataset import PyDataset
@@ -73,6 +74,12 @@ class BucketBatches(PyDataset):
         self._has_y = y is not None
         self._padding, self._value, self._multiple = padding, value, multiple
         columns = [*self._x.values(), *self._y.values()]
+        if not columns or not all(np.iterable(column) for column in columns):
+            raise ShapeError(
+                f"x is {shown(x)}, y {shown(y)}",
+                at=user_line(),
+                remedy="give a list of sequences, and something for each: BucketBatches([[1, 2], [3]], [0, 1])",
+            )
         count = len(columns[0])
         if any(len(column) != count for column in columns) or not count:
             raise ShapeError(

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import AxisError, DTypeError, IndexRangeError, NameClashError
-from graphc.frontend.arguments import shown
+from graphc.frontend.arguments import numpy_type, shown
 from graphc.frontend.checked import Count, Natural, checked
 from graphc.frontend.config import user_line
+from graphc.frontend.data.arrays import as_numpy
 from graphc.ir.types import kind_of
 
 PAD, UNK, START, END = range(4)
@@ -119,7 +120,7 @@ def one_hot(ids: Any, size: Count, dtype: Any = "float32") -> NDArray[Any]:
     >>> one_hot([2, 0], 3).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    places = np.asarray(ids)
+    places = as_numpy(ids, "the ids of one_hot")
     wrong = places[(places < 0) | (places >= size)]
     if places.dtype.kind not in "iu" or wrong.size:
         shown = wrong.flat[0] if wrong.size else f"of type {places.dtype}"
@@ -128,7 +129,7 @@ def one_hot(ids: Any, size: Count, dtype: Any = "float32") -> NDArray[Any]:
             at=user_line(),
             remedy="give whole numbers from 0 to size - 1",
         )
-    rows = np.zeros((places.size, size), dtype)
+    rows = np.zeros((places.size, size), numpy_type("one_hot", dtype))
     rows[np.arange(places.size), places.ravel()] = 1
     return rows.reshape((*places.shape, size))
 
@@ -179,7 +180,7 @@ def pad_sequences(
                 remedy="give sequences whose elements have one shape",
             )
     longest = max((len(row) for row in rows), default=0) if maxlen is None else maxlen
-    padded = np.full((len(rows), longest, *element), value, dtype)
+    padded = np.full((len(rows), longest, *element), value, numpy_type("pad_sequences", dtype))
     for target, row in zip(padded, rows, strict=True):
         kept = min(len(row), longest)
         if kept:

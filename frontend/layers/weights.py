@@ -368,7 +368,8 @@ class WeightHolder(Configurable):
             ShapeError: another number of arrays, or an array of another shape. No weight is changed then.
         """
         own = self.named_weights()
-        count = len(weights) if isinstance(weights, Sized) and not isinstance(weights, str) else "none"  # pyright: ignore[reportUnnecessaryIsInstance]
+        several = np.iterable(weights) and isinstance(weights, Sized) and not isinstance(weights, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+        count = len(weights) if several else "none"
         if count != len(own):
             raise ShapeError(
                 f"layer {self.name!r} has {len(own)} weights, {count} were given",

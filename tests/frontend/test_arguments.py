@@ -205,3 +205,28 @@ def test_opsets_may_be_numbers_of_numpy(tmp_path):
     x = gx.placeholder("x", ("n",))
     program = gx.compile({"y": x * 2.0}, [x], backend="reference")
     gx.onnx.export(program, tmp_path / "p.onnx", opset=np.int64(18))
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "says"),
+    [
+        (lambda: gx.data.one_hot([0], 2, "flaot"), gx.DTypeError, "dtype of one_hot is 'flaot'"),
+        (lambda: gx.data.one_hot("a", 2), gx.DTypeError, "the ids of one_hot holds <U1"),
+        (lambda: gx.data.pad_sequences([[1]], dtype=[1]), gx.DTypeError, r"dtype of pad_sequences is \[1\]"),
+        (lambda: gx.data.BucketBatches(3), gx.ShapeError, "x is 3, y None"),
+        (lambda: gx.data.BucketBatches([[1]], 3), gx.ShapeError, r"x is \[\[1\]\], y 3"),
+        (lambda: gx.data.prefetch([1], depth="x"), gx.AxisError, "depth of prefetch is 'x'"),
+        (lambda: gx.applications.LeNet5(input_tensor=3), gx.GraphError, "input_tensor is 3"),
+        (lambda: model().set_weights(np.array(2)), gx.ShapeError, "2 weights, none were given"),
+        (lambda: gx.losses.huber(Input((2,)), Input((2,)), delta=-1), gx.AxisError, "delta of huber is -1"),
+        (lambda: gx.activations.elu(Input((2,)), alpha="x"), gx.AxisError, "alpha of elu is 'x'"),
+        (lambda: gx.Perceptron(learning_rate=0), gx.AxisError, "learning_rate of Perceptron is 0"),
+        (lambda: model().summary(layer_range=["a"]), gx.AxisError, "layer_range of summary"),
+        (lambda: gx.compile({"y": gx.zeros(())}, [], backend=3), gx.BackendError, "3 is not a backend"),
+    ],
+)
+def test_arguments_of_functions_and_data_are_asked_for(run, error, says):
+    with pytest.raises(error, match=says) as caught:
+        run()
+    assert "test_arguments.py:" in str(caught.value), str(caught.value)
+    assert "to do: " in str(caught.value)
