@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import onnx
 import pytest
+from safetensors import safe_open
 
 from examples import corpora
 
@@ -198,10 +201,33 @@ def test_an_example_prints_what_is_known(name, tmp_path, capsys):
 
 
 def test_every_example_is_tested():
-    """Quickstart runs as README.md says it, in continuous integration."""
+    """Quickstart runs as README.md says it, in continuous integration, and the page of the browser by Node."""
     folder = Path(importlib.import_module("examples").__file__).parent
-    no_examples = {"__init__", "common", "corpora", "quickstart"}
+    no_examples = {"__init__", "browser", "common", "corpora", "quickstart"}
     assert {path.stem for path in folder.glob("*.py")} - no_examples == set(KNOWN)
+
+
+def test_the_page_has_what_it_asks_for(tmp_path):
+    """Whether it trains there is tried by ``python -m examples.browser --check``, with Node."""
+    importlib.import_module("examples.browser").main(tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    page = "".join((tmp_path / name).read_text() for name in files if name.endswith((".html", ".mjs")))
+    asked = set(re.findall(r'"(?:\./)?([\w-]+\.(?:mjs|css|json|onnx|safetensors))"', page))
+    assert asked >= {"train.onnx", "predict.onnx", "weights.safetensors", "page.mjs", "page.css"}
+    assert asked <= files | {"saved.safetensors"}
+    with safe_open(tmp_path / "weights.safetensors", "np") as weights:
+        pairs = json.loads(weights.metadata()["graphc.states"])
+        assert re.search(r'RATE = "(.*)"', page)[1] in weights.keys()
+        assert set(pairs) <= set(weights.keys())
+    inputs, outputs = (
+        {value.name for value in values}
+        for graph in [onnx.load(tmp_path / "train.onnx").graph]
+        for values in (graph.input, graph.output)
+    )
+    with safe_open(tmp_path / "training-data.safetensors", "np") as data:
+        assert set(data.keys()) <= inputs
+    assert set(pairs) <= inputs
+    assert set(pairs.values()) == outputs - {"loss"}
 
 
 def test_early_stopping_gives_back_what_was_best(tmp_path, capsys):
