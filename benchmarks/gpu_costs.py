@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from graphc.backends.cupy.epilogues import FinishedGemm
 from graphc.backends.cupy.executable import GpuExecutable
 from graphc.backends.cupy.module import Group, Work, is_long
 from graphc.ir.types import DType
+from graphc.loops.affine import put
 from graphc.loops.interp import evaluate_size
 from graphc.loops.kernel import (
     Access,
@@ -43,6 +45,8 @@ COPY_BYTES_PER_S = 3029e9
 FLOPS = {"bf16": 793e12, "tf32": 407e12, "fp32": 51e12}
 """Of products, as measured on an H100; a multiply-add is two operations."""
 ALL = 1 << 40
+MOST_COUNTED = 1 << 12
+"""Steps of loops that are gone through to find out how many others have."""
 KERNEL, COPY, PRODUCT, ATTENTION, CONVOLUTION = "kernels", "copies", "products", "attention", "convolution"
 
 
@@ -240,7 +244,9 @@ class Traffic:
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
         self.numbers: dict[object, int] = {}  # expressions by what they are made of
-        self.loops: dict[int, int] = {}  # of the number of a loop: its steps
+        self.loops: dict[int, float] = {}  # of the number of a loop: its steps
+        self.ranges: dict[str, range] = {}  # of loops that do not depend on others
+        self.lets: dict[str, Expr] = {}
         self.names: dict[str, tuple[int, frozenset[int]]] = {}  # the number of a name's value, and the loops it takes
         self.places: dict[tuple[Access, str, int], int] = {}
 
@@ -261,15 +267,17 @@ class Traffic:
                         self._touch(Access.READ, part.buffer, part.index)
             match statement:
                 case For(var=var):
-                    steps = self._steps(statement)
-                    number = self._number(("loop", around, steps, self._value(statement.start)[0]))
+                    steps, (start, loops) = self._steps(statement), self._value(statement.start)
+                    number = self._number(("loop", around, steps, start))
                     self.loops[number] = steps
-                    self.names[var] = (number, frozenset((number,)))
+                    self.names[var] = (number, loops | {number})  # parts begin elsewhere in each loop around them
                     self._block(statement.body, (*around, number))
                 case If():
                     self._block(statement.body, around)
                 case Let(var=var, value=value):
                     self.names[var.name] = self._value(value)
+                    if var.dtype is DType.int64:
+                        self.lets[var.name] = put(value, self.lets)
                 case Declare(var=var) | Assign(var=var) | Accumulate(var=var):
                     self.names[var.name] = (self._number((var.name, around)), frozenset(around))
                 case Store(buffer=name, index=index) if name in self.arrays:
@@ -277,15 +285,25 @@ class Traffic:
                 case _:
                     pass
 
-    def _steps(self, loop: For) -> int:
-        try:
-            return max(0, evaluate_size(loop.stop, dict(self.sizes)) - evaluate_size(loop.start, dict(self.sizes)))
-        except KeyError:  # its ends depend on loops around it, which together go over all of an array
+    def _steps(self, loop: For) -> float:
+        """How many there are; where that changes with loops around it, on an average."""
+        ends = [put(end, self.lets) for end in (loop.start, loop.stop)]
+        parts = [part for end in ends for part in subexpressions(end)]
+        around = sorted({part.name for part in parts if isinstance(part, Var) and part.name not in self.sizes})
+        ranges = [self.ranges.get(name, range(MOST_COUNTED)) for name in around]
+        if prod(map(len, ranges)) >= MOST_COUNTED or any(isinstance(part, Load) for part in parts):
             return ALL
+        counts: list[int] = []
+        for values in itertools.product(*ranges):
+            start, stop = (evaluate_size(end, {**self.sizes, **dict(zip(around, values, strict=True))}) for end in ends)
+            counts.append(max(0, stop - start))
+            if not around:
+                self.ranges[loop.var] = range(start, max(start, stop))
+        return sum(counts) / max(len(counts), 1)
 
     def _touch(self, way: Access, name: str, index: Expr) -> None:
         number, loops = self._value(index)
-        self.places[way, name, number] = prod(self.loops[loop] for loop in loops)
+        self.places[way, name, number] = round(prod(self.loops[loop] for loop in loops))
 
     def _number(self, key: object) -> int:
         return self.numbers.setdefault(key, len(self.numbers))

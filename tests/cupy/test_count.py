@@ -104,3 +104,17 @@ def test_a_place_counts_once_however_many_loops_come_back_to_it():
     assert touched[Access.WRITE] == {"y": 40, "z": 5}
     assert not only_moves(kernel)
     assert only_moves(Kernel("copy", buffers, ("n",), n, (For("i", int64(0), n, LoopKind.PARALLEL, body[:2]),)))
+
+
+def test_pieces_of_different_length_count_what_they_have():
+    """Seven rows in pieces of three: three, three and one."""
+    p, i, j, n = (Var(name, DType.int64) for name in "pijn")
+    first = Apply("mul", (p, int64(3)), DType.int64)
+    last = Apply("min", (Apply("add", (first, int64(3)), DType.int64), n), DType.int64)
+    at = Apply("add", (Apply("mul", (i, int64(4)), DType.int64), j), DType.int64)
+    stop = Var("stop", DType.int64)
+    inner = For("j", int64(0), int64(4), LoopKind.VECTOR, (Store("y", at, Load("x", at, DType.float32)),))
+    body = (Let(stop, last), For("i", first, stop, LoopKind.SEQ, (inner,)))
+    buffers = tuple(Buffer(name, DType.float32, way) for name, way in (("x", Access.READ), ("y", Access.WRITE)))
+    kernel = Kernel("pieces", buffers, ("n",), n, (For("p", int64(0), int64(3), LoopKind.PARALLEL, body),))
+    assert Traffic({"n": 7}).of(kernel) == {Access.READ: {"x": 28}, Access.WRITE: {"y": 28}}
