@@ -198,7 +198,6 @@ OTHERWISE = {
     "InputLayer": {
         "shape": "without one a sample is a number",
         "dtype": "float32 is said, not looked up in a global setting",
-        "batch_shape": "shape and batch_size say it",
         "sparse": "all tensors are dense",
         "ragged": "all tensors are dense",
         "optional": "every input is given",
