@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backends.cupy import tasks
-from graphc.backends.cupy.device import Launch, Work
+from graphc.backends.cupy.device import ALIGNMENT, Launch, Work
 from graphc.backends.cupy.module import Part, Unit
 from graphc.backends.cupy.printer import POST_RESULTS
 from tests.cupy import ptx_machine
@@ -111,6 +111,7 @@ def noted_spans() -> Iterator[dict[int, Given]]:
     def add(self: Any, work: Work, after: set[int], reads: Iterable[Region], writes: Iterable[Region]) -> None:
         reads, writes = list(reads), list(writes)
         addresses, common, more = self.addresses, [], list(writes)
+        reads.append((addresses.nothing, addresses.nothing + ALIGNMENT))  # element 0 of arrays without any
         if isinstance(work, Launch):
             common = [(addresses.status, addresses.status + tasks.STATUS_BYTES)]
             if work.function == POST_RESULTS:
