@@ -27,15 +27,18 @@ def is_whole(value: Any, least: float = 1) -> bool:
 def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
     """Is it a number from ``low`` to ``high``? NumPy's count, and arrays of one such; bools and NaN do not.
 
+    Nor do whole numbers beyond the largest float.
+
     >>> is_number(0.5), is_number(np.float32(2), low=0), is_number(-1, low=0), is_number("0.5"), is_number(math.nan)
     (True, True, False, False, False)
     """
     number = _scalar(value)
-    return (
-        isinstance(number, int | float | np.integer | np.floating)
-        and not isinstance(number, bool)
-        and low <= float(cast("Any", number)) <= high
-    )
+    if not isinstance(number, int | float | np.integer | np.floating) or isinstance(number, bool):
+        return False
+    try:
+        return low <= float(cast("Any", number)) <= high
+    except OverflowError:
+        return False
 
 
 def _scalar(value: Any) -> Any:

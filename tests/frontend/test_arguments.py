@@ -92,6 +92,12 @@ def test_numbers_of_numpy_become_numbers_of_python():
         seen(1, 2, 3)
 
 
+@pytest.mark.parametrize("make", [gx.layers.Dropout, gx.layers.Masking, gx.optimizers.Adam])
+def test_whole_numbers_beyond_all_floats_are_no_numbers(make):
+    with pytest.raises(gx.errors.AxisError, match="1000"):
+        make(10**400)
+
+
 def test_annotations_of_users_are_theirs():
     class Named(layers.Dense):
         def __init__(self, units: str, **kwargs):
