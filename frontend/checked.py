@@ -193,7 +193,7 @@ class Rules:
         places: the numbers of the arguments that may be given by position.
         asking: those among them that ask for anything, by number.
         needed: the arguments without a default, and their numbers.
-        most: how many arguments may be given by position.
+        least, most: how many arguments have to be given by position where none is by name, and may be.
         names: those that may be given by name; None: any.
         signature: the function's.
     """
@@ -202,6 +202,7 @@ class Rules:
     places: Mapping[str, int]
     asking: tuple[tuple[int, str], ...]
     needed: tuple[tuple[float, str], ...]
+    least: float
     most: float
     names: frozenset[str] | None
     signature: inspect.Signature
@@ -209,6 +210,8 @@ class Rules:
     def fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Can the function be called with these? The same as the signature says, in a tenth of its time."""
         count = len(args)
+        if not kwargs:
+            return self.least <= count <= self.most
         if count > self.most or not (self.names is None or kwargs.keys() <= self.names):
             return False
         if any(place >= count and name not in kwargs for place, name in self.needed):
@@ -245,6 +248,7 @@ def _rules(function: Callable[..., Any]) -> Rules:
         places,
         tuple((place, name) for name, place in places.items() if name in rules),
         tuple((places.get(name, math.inf), name) for name in needed),
+        max((places.get(name, math.inf) + 1 for name in needed), default=0),
         math.inf if inspect.Parameter.VAR_POSITIONAL in kinds else len(places),
         None if inspect.Parameter.VAR_KEYWORD in kinds else frozenset(p.name for p in parameters if p.kind in _NAMED),
         signature,
