@@ -8,10 +8,9 @@ import pytest
 import graphc as gx
 from graphc.backends.cupy.printer import TYPES
 from graphc.ir.op import registry
-from graphc.ir.types import as_dtype
 from graphc.lower.plan import GemmItem
 from tests.cupy.emulated_device import EmulatedDevice
-from tests.ops.table import COMPUTED, build, cases, draw, judge, seeded
+from tests.ops.table import COMPUTED, Together, cases
 from tests.spine.models import classifier_model, classifier_step
 
 rng = np.random.default_rng(0)
@@ -27,20 +26,11 @@ GROUPS = {COMPUTED[i]: tuple(COMPUTED[i : i + 16]) for i in range(0, len(COMPUTE
 @pytest.mark.parametrize("first", GROUPS)
 def test_every_case_of_every_op(gpu, first):
     """The conformance table, several ops in one program so that a device compiles them at once."""
-    rows, outputs, inputs, feeds = [], {}, [], {}
+    table = Together()
     for name in GROUPS[first]:
         for case in cases(registry[name]):
-            arrays = draw(case, seeded(case))
-            node, leaves = build(case, arrays, f"x{len(rows)}_")
-            if not {node.dtype, *(as_dtype(array.dtype) for array in arrays)} <= TYPES.keys():
-                continue
-            outputs[f"y{len(rows)}"] = node
-            inputs += leaves
-            feeds |= {leaf.name: array for leaf, array in zip(leaves, arrays, strict=True)}
-            rows.append((case, arrays))
-    results = gx.compile(outputs, inputs=inputs, backend=gpu)(**feeds)
-    for number, (case, arrays) in enumerate(rows):
-        judge(case, arrays, results[f"y{number}"])
+            table.add(case, TYPES)
+    table.judge(gx.compile(table.outputs, inputs=table.inputs, backend=gpu)(**table.feeds))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])

@@ -12,7 +12,7 @@ import pytest
 import graphc as gx
 from graphc.backends.cupy import CupyBackend, nvrtc
 from graphc.backends.cupy.device import Launch
-from graphc.backends.cupy.printer import module_source
+from graphc.backends.cupy.printer import TYPES, module_source
 from graphc.errors import BackendError
 from graphc.ir.op import registry
 from tests.cupy import test_attention as attention
@@ -23,7 +23,7 @@ from tests.cupy.ptx import Library, PtxDevice, noted_spans, run
 from tests.cupy.ptx_memory import BadAccess, Global
 from tests.cupy.ptx_text import compile_ptx, parse
 from tests.cupy.ptx_warps import FLOATS, HALVES, SUM
-from tests.ops.table import build, cases, draw, judge, seeded
+from tests.ops.table import Together, cases
 
 
 @pytest.fixture(autouse=True)
@@ -195,18 +195,11 @@ def test_ops_are_those_of_the_reference(interpreted):
         "random_bits",
         "matmul",
     )
-    rows, outputs, inputs, feeds = [], {}, [], {}
+    table = Together()
     for name in names:
         for case in cases(registry[name])[:3]:
-            arrays = draw(case, seeded(case))
-            node, leaves = build(case, arrays, f"x{len(rows)}_")
-            outputs[f"y{len(rows)}"] = node
-            inputs += leaves
-            feeds |= {leaf.name: array for leaf, array in zip(leaves, arrays, strict=True)}
-            rows.append((case, arrays))
-    results = gx.compile(outputs, inputs=inputs, backend=interpreted)(**feeds)
-    for number, (case, arrays) in enumerate(rows):
-        judge(case, arrays, results[f"y{number}"])
+            table.add(case, TYPES)
+    table.judge(gx.compile(table.outputs, inputs=table.inputs, backend=interpreted)(**table.feeds))
 
 
 def test_a_transformer_trains_as_on_the_cpu(interpreted):

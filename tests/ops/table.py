@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,39 @@ def build(case: Case, arrays: Sequence[np.ndarray], prefix: str = "x") -> tuple[
     """The op on placeholders of the arrays' types."""
     inputs = [placeholder(f"{prefix}{i}", array.shape, array.dtype) for i, array in enumerate(arrays)]
     return apply(case.op, *inputs), inputs
+
+
+Row = tuple[Case, list[np.ndarray]]
+
+
+@dataclasses.dataclass
+class Together:
+    """Several cases as one program, so that a device compiles them at once.
+
+    Attributes:
+        rows: the cases with their arrays; the result of row i is the output ``yi``.
+        outputs, inputs, feeds: what compiles and runs them.
+    """
+
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    outputs: dict[str, Node] = dataclasses.field(default_factory=dict)
+    inputs: list[Node] = dataclasses.field(default_factory=list)
+    feeds: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def add(self, case: Case, types: Collection[DType]) -> None:
+        """One more case, if all of its arrays are of these types."""
+        arrays = draw(case, seeded(case))
+        node, leaves = build(case, arrays, f"x{len(self.rows)}_")
+        if {node.dtype, *(as_dtype(array.dtype) for array in arrays)} <= set(types):
+            self.outputs[f"y{len(self.rows)}"] = node
+            self.inputs += leaves
+            self.feeds |= {leaf.name: array for leaf, array in zip(leaves, arrays, strict=True)}
+            self.rows.append((case, arrays))
+
+    def judge(self, results: Mapping[str, np.ndarray]) -> None:
+        """Are all results right?"""
+        for number, (case, arrays) in enumerate(self.rows):
+            judge(case, arrays, results[f"y{number}"])
 
 
 def evaluate(outputs: Sequence[Node], inputs: Mapping[Node, np.ndarray]) -> list[np.ndarray]:
