@@ -1,8 +1,7 @@
 """Training goes on in a browser: a page that trains the exported step with onnxruntime-web, and reads what one draws.
 
-``python -m examples.browser --out folder`` writes the page with its files; ``python -m http.server -d folder`` serves
-them.
-With ``--check`` the same steps are taken by Node and by graphc, which needs ``node`` and ``npm``.
+``python -m examples.browser --out folder`` writes the page, ``python -m http.server -d folder`` serves it. With
+``--check`` the same steps are taken by Node and by graphc, which needs ``node`` and ``npm``.
 """
 
 from __future__ import annotations
@@ -72,15 +71,9 @@ def train(out: Path) -> None:
         raise SystemExit(f"{' and '.join(absent)} not found: install Node, https://nodejs.org")
     model = main(out)
     subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=out, check=True)
-    files = (
-        "train.onnx",
-        "weights.safetensors",
-        "training-data.safetensors",
-        str(BATCH),
-        str(STEPS),
-        "trained.safetensors",
-    )
-    found = subprocess.run(["node", "steps.mjs", *files], cwd=out, check=True, capture_output=True, text=True)
+    given = ["train.onnx", "weights.safetensors", "training-data.safetensors", str(BATCH), str(STEPS)]
+    command = ["node", "steps.mjs", *given, "trained.safetensors"]
+    found = subprocess.run(command, cwd=out, check=True, capture_output=True, text=True)
     there = json.loads(found.stdout)
 
     data, _ = digits()

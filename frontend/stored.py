@@ -78,6 +78,11 @@ class Stored:
             opset: the version of ONNX's operators.
             weights: a safetensors file for the weights and all other state, which the ONNX file then only takes as
                 inputs, as browsers need it; ``load_weights(weights, by_name=True)`` reads one that was trained there.
+
+        Raises:
+            ExportError: an operation has no form in this opset.
+            FileError: a file cannot be written.
+            GraphError: the shapes of the model are not known yet, or it is not compiled for training.
         """
         gx.onnx.export(
             cast("Model", self).programs["train" if training else "predict"], path, opset=opset, weights=weights
